@@ -1,0 +1,163 @@
+//! What the drone needs of a container engine, and of the init in each container. Docker is the one real
+//! implementation; tests use a fake to reach states that a real engine reaches rarely.
+//!
+//! Every call may be repeated, and may be made about a slot that is gone. An error is never an end: only
+//! [`ContainerStatus::Exited`] and [`ContainerStatus::Absent`] are.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use jetway_protocol::ids::{BackendId, SlotId};
+use jetway_protocol::init::{FromInit, ToInit};
+use jetway_protocol::spec::Executable;
+use tokio::sync::{broadcast, mpsc};
+
+pub mod docker;
+pub mod init_line;
+
+#[cfg(test)]
+pub mod fake;
+
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Makes sure that the image is on the engine, by the executable's pull policy. One pull per image at a time,
+    /// shared by all who wait for it.
+    async fn ensure_image(&self, executable: &Executable) -> Result<Image, ImageError>;
+
+    /// Makes the container of a slot: init as its entrypoint, parked, the hardening of every container.
+    async fn create(&self, request: &CreateRequest) -> Result<(), RuntimeError>;
+
+    /// Starts it and tells the address where it can be reached.
+    async fn start(&self, slot: SlotId) -> Result<IpAddr, RuntimeError>;
+
+    async fn inspect(&self, slot: SlotId) -> Result<ContainerStatus, RuntimeError>;
+
+    /// The engine's kill call: for SIGKILL, and for stop signals where init is not on the line.
+    async fn kill(&self, slot: SlotId, signal: i32) -> Result<(), RuntimeError>;
+
+    /// Removes the container by force, and the slot's directory. Absent is success.
+    async fn remove(&self, slot: SlotId) -> Result<(), RuntimeError>;
+
+    /// Every container of this installation's drone, by labels, in whatever state.
+    async fn list(&self) -> Result<Vec<Found>, RuntimeError>;
+
+    /// The last bytes of output, both streams in order.
+    async fn output_tail(&self, slot: SlotId, bytes_max: usize) -> Result<String, RuntimeError>;
+
+    /// Output as plain bytes. `tail`: lines from the end, all if `None`.
+    async fn logs(
+        &self,
+        slot: SlotId,
+        tail: Option<u32>,
+        follow: bool,
+    ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError>;
+
+    /// Whether the engine answers.
+    async fn ping(&self) -> Result<(), RuntimeError>;
+
+    /// "Look now": slots whose container may have died or been killed for memory, as the engine's event stream says.
+    /// A lagging receiver looks at everything.
+    fn hints(&self) -> broadcast::Receiver<SlotId>;
+
+    /// The addresses that this drone gives to its sessions' containers. The caller chooses and never gives one twice.
+    fn subnet(&self) -> Subnet;
+
+    /// Names of the images that are present, for placement. From a cache that pulls and engine events keep fresh.
+    fn images(&self) -> Vec<String>;
+
+    /// Opens the slot's socket (again, after an agent's restart) and returns the line to its init.
+    /// Opened before [`Runtime::create`]; closed when the returned line is dropped.
+    async fn open_line(&self, slot: SlotId) -> Result<InitLine, RuntimeError>;
+}
+
+/// The line to one init. Events come in order; the sender queues at most 16 messages while init is not on the line,
+/// and they are sent when it comes back.
+pub struct InitLine {
+    pub events: mpsc::Receiver<LineEvent>,
+    pub commands: mpsc::Sender<ToInit>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LineEvent {
+    /// Init is on the line; its `Hello` (with nonce and session) is here. After it, only that init's messages.
+    Connected(jetway_protocol::init::Hello),
+    Message(FromInit),
+    /// The connection closed: init is gone, or will be back within 250 ms.
+    Disconnected,
+}
+
+#[derive(Debug, Clone)]
+pub struct CreateRequest {
+    pub slot: SlotId,
+    /// For the label on a container that is created for one backend.
+    pub backend: Option<BackendId>,
+    pub executable: Executable,
+    pub image: Image,
+    /// On the drone's own network; ignored where the executable names another.
+    pub address: Ipv4Addr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Image {
+    /// The engine's content id.
+    pub id: String,
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    pub user: String,
+    /// The number of the image's stop signal; SIGTERM where it names none.
+    pub stop_signal: i32,
+    /// Bytes pulled just now, and how long that took; `None` when it was present.
+    pub pulled: Option<(u64, Duration)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerStatus {
+    Absent,
+    /// Made, never started.
+    Created,
+    Running { paused: bool, address: Option<IpAddr> },
+    Exited { code: i32, oom_killed: bool },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub slot: SlotId,
+    /// From the label; init's own answer outranks it.
+    pub backend: Option<BackendId>,
+    pub status: ContainerStatus,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subnet {
+    pub network: Ipv4Addr,
+    pub prefix: u8,
+    pub gateway: Ipv4Addr,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ImageError {
+    #[error("image {image} was not found: {reason}")]
+    NotFound { image: String, reason: String },
+    #[error("image {image} is not present and the pull policy is Never")]
+    AbsentAndNever { image: String },
+    #[error("pull of {image} failed: {reason}")]
+    PullFailed { image: String, reason: String },
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RuntimeError {
+    /// The engine understood and said no: repeating changes nothing.
+    #[error("the engine refused: {0}")]
+    Refused(String),
+    /// Asked for what this drone does not offer.
+    #[error("{0}")]
+    NotOffered(String),
+    /// No answer, or a failing engine: what happened is unknown.
+    #[error("the engine failed: {0}")]
+    Engine(String),
+    #[error("no such container")]
+    Absent,
+}

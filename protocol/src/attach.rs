@@ -1,0 +1,128 @@
+//! The attach stream: one WebSocket per (proxy, drone), one JSON message a text frame.
+//!
+//! The proxy dials `GET /attach` on the drone. It says [`ToDrone::Hello`] with everything it has open, the drone
+//! answers [`ToProxy::Welcome`], and from then on:
+//!
+//! * **Ask.** Before the *first* use of a backend (its count here is 0), or with a grant that this proxy has not seen
+//!   on this stream, the proxy asks and waits. The drone answers when the backend is ready, or with how it ended.
+//!   A `ready` answer also counts as a use by this proxy, until the proxy's next [`ToDrone::Uses`] says otherwise.
+//!   A waiting ask keeps the backend from idling.
+//! * **Uses.** Absolute counts, so that repeating or merging them is harmless. A use is a WebSocket or other upgraded
+//!   connection, a request in flight, or the linger after a plain request, which the proxy keeps (the idle clock is
+//!   the drone's, what is in use is the proxy's to say). `uses: 0` starts the drone's idle clock at once.
+//! * **Ended, Revoked.** Pushed. After `Ended` the proxy closes what is open, never dials the address again on that
+//!   token and says [`ToDrone::EndedSeen`]; only then may the drone use the address again.
+//!
+//! Both sides send something at least every [`PING_SECONDS`]; a side that hears nothing for [`DEADLINE_SECONDS`] takes
+//! the stream for broken. With a broken stream the proxy keeps its tunnels, dials nothing new, and reconnects with a
+//! backoff of at most 1 s; the drone counts its uses as closed only after [`GRACE_SECONDS`].
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BackendId, BootId, DroneId, FencingToken, GrantId, ProxyId};
+use crate::status::{End, Status};
+use crate::time::UnixMicros;
+
+pub const PING_SECONDS: u64 = 2;
+pub const DEADLINE_SECONDS: u64 = 6;
+/// After a broken stream, this long until a proxy's uses count as closed.
+pub const GRACE_SECONDS: u64 = 10;
+/// The same after an agent's start, for proxies that have not yet come back.
+pub const GRACE_AFTER_START_SECONDS: u64 = 30;
+/// Bytes of one message, at most.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToDrone {
+    Hello {
+        protocol: u32,
+        proxy: ProxyId,
+        name: String,
+        boot_id: BootId,
+        /// The network namespace (`/proc/self/ns/net`); with an equal boot id it lets the proxy dial containers itself.
+        netns: String,
+        /// Everything this proxy has open on this drone, so that nothing is counted as closed.
+        uses: Vec<Uses>,
+    },
+    Ask {
+        /// Chosen by the proxy; the answer carries it.
+        ask: u64,
+        backend: BackendId,
+        fencing_token: FencingToken,
+        grant: GrantId,
+    },
+    /// The client of a waiting ask went away.
+    Forget { ask: u64 },
+    Uses(Uses),
+    EndedSeen { backend: BackendId, fencing_token: FencingToken },
+    /// The first byte that this backend ever sent a client, for the timeline.
+    FirstByte { backend: BackendId, fencing_token: FencingToken, start: UnixMicros, length_us: u64 },
+    Ping,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uses {
+    pub backend: BackendId,
+    pub fencing_token: FencingToken,
+    /// Uses by this proxy now, the linger included (as one).
+    pub uses: u32,
+    /// Of these, open WebSockets and requests in flight.
+    pub connections: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToProxy {
+    Welcome {
+        protocol: u32,
+        drone: DroneId,
+        /// True: the proxy shares the drone's host and network, and dials containers itself. False: through
+        /// `GET /b/{id}/dial`.
+        direct: bool,
+    },
+    Answer {
+        ask: u64,
+        #[serde(flatten)]
+        outcome: Outcome,
+    },
+    Ended { backend: BackendId, fencing_token: FencingToken, end: End },
+    /// These grants are gone; what is open under them must be closed at once.
+    Revoked { backend: BackendId, fencing_token: FencingToken, grants: Vec<GrantId> },
+    Ping,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    Ready(Box<Entry>),
+    /// It ended, before or while the proxy waited.
+    Ended { end: End },
+    /// Not here and no tombstone: an old token, or a drone that lost its disk.
+    Unknown,
+    /// The backend lives, but not for this grant: revoked, or never given.
+    NoGrant,
+    /// A stop is under way; connect again for the next one.
+    Stopping { status: Status },
+}
+
+/// All that a proxy needs to carry requests to a backend under a grant.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub address: SocketAddr,
+    pub user: Option<String>,
+    /// A JSON object as text, ASCII.
+    pub auth: String,
+    pub secret: String,
+    pub subdomain: Option<String>,
+    /// How long a plain request counts as a use after its end.
+    pub linger_seconds: u32,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entry").field("address", &self.address).field("user", &self.user).finish_non_exhaustive()
+    }
+}

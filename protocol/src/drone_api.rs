@@ -1,0 +1,173 @@
+//! Controller → drone: idempotent HTTP with JSON bodies, `Authorization: Bearer <controller-to-drone>`.
+//!
+//! | method, path | body | 2xx |
+//! |---|---|---|
+//! | `GET /health` | – (no credential) | `{"status":"ok"}` |
+//! | `PUT /b/{id}` | [`PutBackend`] | 200 [`BackendView`] once it is in the journal |
+//! | `GET /b` | – | 200 [`Inventory`] |
+//! | `GET /b/{id}` | – | 200 [`BackendView`] |
+//! | `DELETE /b/{id}` | [`DeleteBackend`] | 200 [`DeleteReply`]: a tombstone is set; a live backend is stopped hard |
+//! | `POST /b/{id}/grants` | [`AddGrant`] | 200 [`GrantReply`] |
+//! | `POST /b/{id}/revoke` | [`Revoke`] | 200 [`RevokeReply`] |
+//! | `POST /b/{id}/stop` | [`Stop`] | 200 [`BackendView`] |
+//! | `GET /b/{id}/follow` | – | 200, one [`StatusEntry`] a line (NDJSON): history first, then live; the stream ends after `terminated` |
+//! | `GET /b/{id}/logs?follow=bool&tail=N` | – | 200, the container's output as plain bytes |
+//! | `PUT /draining` | [`Draining`] | 200 `null` |
+//!
+//! and for proxies, `Authorization: Bearer <proxy-to-drone>`:
+//!
+//! | `GET /attach` | WebSocket | see [`crate::attach`] |
+//! | `GET /b/{id}/dial` | `Upgrade: jetway-dial`, header [`FENCING_HEADER`] | 101, then the bytes of a connection to the backend's port |
+//!
+//! Refusals are 4xx with [`Refusal`]. 404 means: not here, and no tombstone. 410: ended, with a tombstone.
+
+use serde::{Deserialize, Serialize};
+
+use crate::grant::Grant;
+use crate::ids::{BackendId, FencingToken, GrantId, Term};
+use crate::key::Key;
+use crate::spec::BackendSpec;
+use crate::status::{EndReason, Status, StatusEntry, TerminationKind};
+use crate::time::UnixMicros;
+use crate::timeline::Stage;
+
+/// The `Upgrade` token of the dial route.
+pub const DIAL_PROTOCOL: &str = "jetway-dial";
+/// Names the fencing token of the backend on the dial route.
+pub const FENCING_HEADER: &str = "jetway-fencing-token";
+
+/// Repeating it for the same id and fencing token answers with the backend as it is by then.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PutBackend {
+    pub term: Term,
+    pub fencing_token: FencingToken,
+    /// The caller's key; `None` where the caller named none.
+    pub key: Option<Key>,
+    pub spec: BackendSpec,
+    /// The first caller's grant. The drone adds the static grant by itself where the spec asks for it.
+    pub grant: Option<Grant>,
+    /// `SESSION_BACKEND_STATIC_TOKEN`.
+    #[serde(default)]
+    pub static_token: Option<String>,
+    /// The stages that the controller measured; the drone goes on from there.
+    #[serde(default)]
+    pub timeline: Vec<Stage>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AddGrant {
+    pub term: Term,
+    pub fencing_token: FencingToken,
+    pub grant: Grant,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantReply {
+    /// `terminating` or later: the grant was not added, wait for the end.
+    pub status: Status,
+}
+
+/// Ends what a user may do with a backend: grants are deleted, open connections closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoke {
+    pub user: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeReply {
+    pub revoked: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    pub kind: TerminationKind,
+    pub reason: EndReason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteBackend {
+    pub term: Term,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteReply {
+    /// True: it never ran or has ended, and never will run; the row may be ended. False: a stop is under way.
+    pub gone: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    pub draining: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackendView {
+    pub id: BackendId,
+    pub fencing_token: FencingToken,
+    pub key: Option<Key>,
+    pub status: Status,
+    /// Since `scheduled`, oldest first; at most one entry a status.
+    pub history: Vec<StatusEntry>,
+    pub timeline: Vec<Stage>,
+    pub grants: Vec<GrantView>,
+    /// Open WebSockets and requests, over all proxies.
+    pub connections: u32,
+    /// Places where it was seen listening although nobody can reach them.
+    #[serde(default)]
+    pub listening_elsewhere: Vec<String>,
+    /// The container's address, once it has one.
+    #[serde(default)]
+    pub address: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantView {
+    pub id: GrantId,
+    pub user: Option<String>,
+    pub added: UnixMicros,
+    /// Whether a connection was ever opened with it.
+    pub used: bool,
+}
+
+/// What the drone has, at one moment of one term. Absence from it proves nothing about a newer row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Inventory {
+    pub term: Term,
+    pub backends: Vec<InventoryEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryEntry {
+    pub id: BackendId,
+    pub fencing_token: FencingToken,
+    pub key: Option<Key>,
+    pub status: Status,
+}
+
+/// Why a drone says no. All but `unavailable` are final: the controller may try another drone under a new id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub code: RefusalCode,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalCode {
+    /// The command carries another term; the controller's view of this drone is old.
+    WrongTerm,
+    /// The id is known under another fencing token.
+    WrongFencingToken,
+    /// The id has a tombstone.
+    Ended,
+    /// Not here.
+    Unknown,
+    Draining,
+    NoCapacity,
+    /// The spec asks for what this drone does not offer: a mount without a base, a network that is not allowed.
+    NotOffered,
+    /// The message could not be read.
+    Invalid,
+    /// Not now: starting, or stopping.
+    Unavailable,
+}

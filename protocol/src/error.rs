@@ -1,0 +1,112 @@
+//! The one shape of every error of the public API: Plane's `{"id","kind","message"}`, and ours beside it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::status::EndReason;
+
+/// Plane's closed list; its client knows no other. What is new says `Other` and a [`Code`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    FailedToAcquireKey,
+    KeyUnheldNoSpawnConfig,
+    KeyHeldUnhealthy,
+    KeyHeld,
+    NoDroneAvailable,
+    FailedToRemoveKey,
+    DatabaseError,
+    NoClusterProvided,
+    NotFound,
+    InvalidClusterName,
+    Other,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal, $kind:ident;)*) => {
+        /// A stable word for programs. The published list: text, HTTP status, kind.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Code {
+            $($(#[$doc])* #[serde(rename = $text)] $name,)*
+        }
+
+        impl Code {
+            pub const ALL: &'static [Code] = &[$(Code::$name),*];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$name => $text),* }
+            }
+            pub fn http_status(self) -> u16 {
+                match self { $(Code::$name => $status),* }
+            }
+            pub fn kind(self) -> Kind {
+                match self { $(Code::$name => Kind::$kind),* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not JSON.
+    InvalidJson = "invalid_json", 400, Other;
+    /// JSON, but not of the documented shape: wrong type, unknown field, value out of range.
+    InvalidRequest = "invalid_request", 422, Other;
+    UnsupportedMediaType = "unsupported_media_type", 415, Other;
+    BodyTooLarge = "body_too_large", 413, Other;
+    AuthTooLarge = "auth_too_large", 422, Other;
+    MethodNotAllowed = "method_not_allowed", 405, Other;
+    RouteNotFound = "route_not_found", 404, NotFound;
+    BackendNotFound = "backend_not_found", 404, NotFound;
+    DroneNotFound = "drone_not_found", 404, NotFound;
+    /// No or a wrong bearer key.
+    Unauthorized = "unauthorized", 401, Other;
+    /// A request to loopback from a foreign page: unknown Host, or a foreign Origin.
+    ForbiddenOrigin = "forbidden_origin", 403, Other;
+    InvalidCluster = "invalid_cluster", 400, InvalidClusterName;
+    NoCluster = "no_cluster", 400, NoClusterProvided;
+    KeyHeld = "key_held", 409, KeyHeld;
+    KeyUnheld = "key_unheld", 409, KeyUnheldNoSpawnConfig;
+    /// The chosen backend id was used before.
+    IdTaken = "id_taken", 409, FailedToAcquireKey;
+    /// A backend of this cluster has the subdomain.
+    SubdomainTaken = "subdomain_taken", 409, FailedToAcquireKey;
+    /// The key's backend is stopping and did not end in time.
+    KeyStopping = "key_stopping", 503, KeyHeldUnhealthy;
+    /// The key's backend lives on a drone that does not answer.
+    KeyUnhealthy = "key_unhealthy", 503, KeyHeldUnhealthy;
+    NoDrone = "no_drone", 503, NoDroneAvailable;
+    /// No drone of the cluster may do what the spec asks for (mount, network), or has the image.
+    NotOffered = "not_offered", 422, NoDroneAvailable;
+    StartFailed = "start_failed", 502, Other;
+    /// The drone that owns the backend does not answer.
+    DroneUnreachable = "drone_unreachable", 502, Other;
+    Database = "database", 503, DatabaseError;
+    Busy = "busy", 503, Other;
+    Internal = "internal", 500, Other;
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// Names this one answer in the log.
+    pub id: String,
+    pub kind: Kind,
+    pub message: String,
+    pub code: Code,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// For placement: why each drone was passed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drones: Vec<PassedOver>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
+    /// The last output of a start that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// The backend it is about, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_id: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    pub drone: String,
+    pub reason: String,
+}

@@ -1,0 +1,115 @@
+//! Drone ↔ init, over a Unix stream socket that belongs to one slot: one JSON object a line, each at most
+//! [`LINE_BYTES_MAX`].
+//!
+//! The drone listens on `drone.sock` in the slot's directory, which is mounted read-only at [`RUN_DIR`]; init
+//! connects, says [`Hello`], and stays on the line. A lost line is redialled within 250 ms, for as long as init
+//! lives. Only the init of that container can say its nonce, so its answer to "whose are you?" is proof.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BackendId, BootId, FencingToken};
+use crate::spec::InitMode;
+
+/// Where init's executable is mounted.
+pub const INIT_PATH: &str = "/.jetway/bin/jetway-init";
+/// Directory of init's executable in the container.
+pub const INIT_DIR: &str = "/.jetway/bin";
+/// Where the slot's directory is mounted.
+pub const RUN_DIR: &str = "/.jetway/run";
+/// The drone's socket, as init sees it.
+pub const SOCKET_PATH: &str = "/.jetway/run/drone.sock";
+/// Bytes of one line, at most: an environment of 1 MiB is refused long before.
+pub const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Exit status of init when the application could not be executed (as a shell's).
+pub const EXIT_CANNOT_EXECUTE: i32 = 126;
+/// Exit status of init when the application was not found (as a shell's).
+pub const EXIT_NOT_FOUND: i32 = 127;
+
+/// Init's first line on every connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u32,
+    /// Random, made at init's start, the same on every connection of this init.
+    pub nonce: String,
+    pub boot_id: Option<BootId>,
+    /// The session it took, if it took one: outranks journal and labels.
+    pub session: Option<SessionState>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    pub backend: BackendId,
+    pub fencing_token: FencingToken,
+    /// The application's pid in the container; absent once it has exited.
+    pub pid: Option<i32>,
+    /// Where it was seen listening, if it was ready.
+    pub ready: Option<SocketAddr>,
+    pub stopping: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromInit {
+    Hello(Hello),
+    /// The application was executed. Repeated as it was for a [`Session`] of the same id.
+    Started { backend: BackendId, pid: i32 },
+    /// The one session is taken by another backend.
+    Refused { backend: BackendId, taken_by: BackendId },
+    /// The application could not be executed. Init exits with 126 or 127 after this.
+    StartFailed { backend: BackendId, message: String },
+    /// It listens on the session's port, at a wildcard or a container address.
+    Ready { backend: BackendId, address: SocketAddr },
+    /// It listens, but elsewhere. Sent once for each new set of places; init goes on looking.
+    ListeningElsewhere { backend: BackendId, addresses: Vec<SocketAddr> },
+    /// The application ended; init exits next, with the same status (128 + signal).
+    Exited { backend: BackendId, code: Option<i32>, signal: Option<i32> },
+    Pong,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToInit {
+    Session(Box<Session>),
+    /// Send the signal to the application; kill everything `grace_ms` later. Repeating it changes nothing but may
+    /// shorten the grace.
+    Stop { signal: i32, grace_ms: u64 },
+    Ping,
+}
+
+/// All that late binding needs: the environment, and what to run where the spec overrides the image.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    pub backend: BackendId,
+    pub fencing_token: FencingToken,
+    /// Over the container's own environment (the image's), name by name.
+    pub env: BTreeMap<String, String>,
+    /// Instead of the arguments that init was started with (the image's entrypoint and command).
+    #[serde(default)]
+    pub argv: Option<Vec<String>>,
+    /// Instead of the container's working directory.
+    #[serde(default)]
+    pub working_dir: Option<String>,
+    /// The port whose listening socket means "ready"; `None`: init does not look.
+    pub port: Option<u16>,
+    /// The container's own addresses: a listener there or on a wildcard counts.
+    #[serde(default)]
+    pub addresses: Vec<std::net::IpAddr>,
+    #[serde(default)]
+    pub mode: InitMode,
+}
+
+/// Shows the names in the environment, never the values.
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("backend", &self.backend)
+            .field("fencing_token", &self.fencing_token)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("argv", &self.argv)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}

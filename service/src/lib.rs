@@ -1,0 +1,10 @@
+//! What any of our processes needs to be one: an orderly life, logs, backoff, secrets, clocks, an HTTP client.
+//!
+//! Nothing here knows what a backend is.
+
+pub mod backoff;
+pub mod client;
+pub mod clock;
+pub mod lifecycle;
+pub mod secrets;
+pub mod telemetry;

@@ -1,0 +1,78 @@
+//! One process's tasks: started through [`Lifecycle`], stopped by its token, waited for at the end.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a stop waits for tasks that have been told to end.
+pub const STOP_SECONDS_MAX: u64 = 20;
+
+/// A handle that every part of a component shares. Cloning it is cheap.
+#[derive(Debug, Clone, Default)]
+pub struct Lifecycle {
+    token: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Lifecycle {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A part that can be stopped by itself, and is stopped with the whole. Its tasks are counted with the whole's.
+    pub fn child(&self) -> Self {
+        Self { token: self.token.child_token(), tasks: self.tasks.clone() }
+    }
+
+    /// A task that shutdown waits for. It must watch [`Lifecycle::stopping`] or end by itself.
+    pub fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.tasks.spawn(future)
+    }
+
+    /// A task that is dropped where it stands when the stop comes: for work that needs no ending.
+    pub fn spawn_until_stopped<F>(&self, future: F) -> tokio::task::JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let token = self.token.clone();
+        self.tasks.spawn(async move {
+            token.run_until_cancelled(future).await;
+        })
+    }
+
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    pub async fn stopping(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// Tells every task to end and waits, at most [`STOP_SECONDS_MAX`]. False: some did not end.
+    pub async fn stop(&self) -> bool {
+        self.token.cancel();
+        self.tasks.close();
+        tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), self.tasks.wait()).await.is_ok()
+    }
+}
+
+/// Returns at the first SIGTERM or SIGINT.
+pub async fn stop_signal() -> std::io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
