@@ -1,1 +1,29 @@
-//! stub
+//! The controller: owns names. Which backend a key means, on which drone it lives, who may ask. Stateless: what another
+//! replica needs is in Postgres; it is never in the path of a session's bytes.
+//!
+//! Tasks that it spawns:
+//!
+//! | task | wakes | reads | writes |
+//! |---|---|---|---|
+//! | `refresh` | every second, and when a connect finds no room | `drones` | this process's copy of them |
+//! | `dispatch` | every second | rows that no drone acknowledged, taken for a few seconds each | `PUT`, later `DELETE`, at the drone; acknowledges or ends the row |
+//! | `stops` | every second | wishes to stop that the status does not show | `POST …/stop` at the drone |
+//! | `inventory` | every 10 s by one controller, and when a connect met a drone without its backend | `GET /b` of each drone, then its rows | ends rows whose drone says gone; puts back or deletes backends without a row |
+//! | `prune` | every minute by one controller | – | deletes old ended backends and silent proxies |
+//! | a connect | a request | – | one row; a `PUT` or a grant at the drone |
+//! | a grant's delivery | a connect whose drone did not answer | – | the grant, at the drone, for 30 s |
+//! | a status stream | a request | the drone's statuses | the response |
+
+mod app;
+mod connect;
+mod db;
+mod drone;
+mod error;
+mod fleet;
+mod http;
+mod start;
+mod tasks;
+#[cfg(test)]
+mod testing;
+
+pub use start::{Config, Controller, StartError, start};

@@ -1,1 +1,46 @@
-//! stub
+//! The drone: the agent of one container engine. It owns the life of its backends, how they start, who may enter them
+//! and which addresses they have. Which key means which backend is the controller's business; client connections are
+//! the proxy's.
+//!
+//! Tasks, what wakes them, what they write:
+//!
+//! | task | woken by | writes |
+//! |---|---|---|
+//! | [`backend`], one each | requests, init's line, hints, its clocks | its journal, [`outbox`], address book, tombstones |
+//! | the engine's part of a start, one a start | the backend | its progress |
+//! | [`registration`] | its clock, a stale term | [`membership`] |
+//! | [`outbox::deliver`] | a new status | acknowledgements in journals |
+//! | [`reconcile`], three | engine events, clocks | nothing but hints; removes what belongs to nobody |
+//! | [`http`]: the listener, one a connection, one an attach stream, one a dialled tunnel | the network | – |
+
+mod config;
+mod start;
+
+mod backend;
+mod grants;
+mod idle;
+
+mod addresses;
+mod admission;
+mod agent;
+mod data_dir;
+mod journal;
+mod streams;
+
+mod adoption;
+mod reconcile;
+
+mod controllers;
+mod membership;
+mod outbox;
+mod registration;
+
+mod http;
+pub mod runtime;
+
+#[cfg(test)]
+mod harness;
+
+pub use config::Config;
+pub use data_dir::DataDirError;
+pub use start::{Drone, StartError, start, start_with_runtime};

@@ -79,6 +79,26 @@ codes! {
     /// The drone that owns the backend does not answer.
     DroneUnreachable = "drone_unreachable", 502, Other;
     Database = "database", 503, DatabaseError;
+    /// Proxy: what the URL carries is no token of this installation, or names a backend that nobody knows.
+    TokenInvalid = "token_invalid", 410, NotFound;
+    TokenExpired = "token_expired", 410, NotFound;
+    TokenRevoked = "token_revoked", 410, NotFound;
+    /// Proxy: the token's backend has ended, or is ending.
+    BackendEnded = "backend_ended", 410, NotFound;
+    /// Proxy: the backend has a subdomain, and the request came under another Host.
+    WrongHost = "wrong_host", 403, Other;
+    /// Proxy: no, several or contradicting Hosts, or a request target that is not a path.
+    BadRequest = "bad_request", 400, Other;
+    /// Proxy: the backend did not become ready while the request was held.
+    BackendNotReady = "backend_not_ready", 504, Other;
+    /// Proxy: no connection to the backend.
+    BackendUnreachable = "backend_unreachable", 502, Other;
+    /// Proxy: the backend broke off, or answered with something that is no answer to the request.
+    BackendFailed = "backend_failed", 502, Other;
+    /// Proxy: the backend took the request and did not answer.
+    BackendTimeout = "backend_timeout", 504, Other;
+    /// Proxy: it does not yet know its installation, because no controller has answered since it started.
+    ProxyNotReady = "proxy_not_ready", 503, Other;
     Busy = "busy", 503, Other;
     Internal = "internal", 500, Other;
 }

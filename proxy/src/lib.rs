@@ -1,1 +1,142 @@
-//! stub
+//! The proxy: client connections, from the URL's token to the session's own process. It talks to drones; it never
+//! talks to Postgres, and needs no controller to serve a URL that was handed out.
+//!
+//! In reading order: `listener` (accept, limits, the end) → `serve` (one request) → `route`, `connection` (the token) →
+//! `attach` (may it enter, is it in use) → `forward`, `headers`, `body` → `upgrade`, `tunnel`. `answer` makes whatever
+//! the proxy says itself.
+//!
+//! | task | woken by | does |
+//! |---|---|---|
+//! | listener | a connection; the stop | accepts; ends everything in order |
+//! | client connection | its socket | serves its requests one after another |
+//! | backend connection | its socket; its client's end; the grant's end | carries one client connection's requests |
+//! | tunnel | its two sockets; the grant's end; the stop | carries bytes |
+//! | attach stream | its socket; changed counts; timers | one a drone: asks, reports, hears of ends |
+//! | registration | a timer | tells a controller that this proxy lives, learns the installation |
+
+mod answer;
+mod attach;
+mod body;
+mod connection;
+mod forward;
+mod headers;
+mod installation;
+mod listener;
+mod page;
+mod route;
+mod serve;
+mod socket;
+mod tunnel;
+mod upgrade;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderValue;
+use jetway_protocol::ids::{ClusterName, ProxyId};
+use jetway_protocol::secret::{Purpose, Secret};
+use jetway_service::client::Client;
+use jetway_service::clock;
+use jetway_service::lifecycle::Lifecycle;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::attach::{Drones, Identity};
+use crate::installation::Registration;
+use crate::listener::Listener;
+use crate::serve::{HELD_MAX, Server};
+use crate::upstream::Dialer;
+
+/// How long a request is held while its backend starts, unless set.
+pub const HOLD: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Base URLs of controllers, or of one balancer before them.
+    pub controllers: Vec<String>,
+    /// Where clients come in. Port 0 picks one.
+    pub listen: SocketAddr,
+    /// For people.
+    pub name: String,
+    /// `None`: the controller's default.
+    pub cluster: Option<ClusterName>,
+    pub secret: Secret,
+    /// How long a request is held while its backend starts.
+    pub hold: Duration,
+    /// Where `/` leads; without it, `/` is a 400.
+    pub root_redirect: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("no controller is named")]
+    NoController,
+    #[error("the root redirect is no valid header value")]
+    RootRedirect,
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot tell which host this is")]
+    Host(#[source] std::io::Error),
+}
+
+/// A proxy that runs.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    /// Where it listens.
+    pub address: SocketAddr,
+    pub id: ProxyId,
+}
+
+/// Starts a proxy. It listens when this returns; the controller is looked for in the background.
+pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartError> {
+    if config.controllers.is_empty() {
+        return Err(StartError::NoController);
+    }
+    let root_redirect =
+        config.root_redirect.as_deref().map(HeaderValue::from_str).transpose().map_err(|_| StartError::RootRedirect)?;
+    let listen_error = |source| StartError::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
+    let address = listener.local_addr().map_err(listen_error)?;
+    let proxy = Proxy { address, id: ProxyId::random() };
+
+    let client = Client::new(config.secret.bearer(Purpose::ProxyToController));
+    let (tell, known) = watch::channel(None);
+    let registration = Registration {
+        controllers: config.controllers.clone(),
+        client: client.clone(),
+        secret: config.secret.clone(),
+        proxy: proxy.id,
+        name: config.name.clone(),
+        cluster: config.cluster,
+    };
+    lifecycle.spawn_until_stopped(registration.run(tell));
+
+    let bearer = config.secret.bearer(Purpose::ProxyToDrone);
+    let (tunnels_stop, streams_stop) = (CancellationToken::new(), CancellationToken::new());
+    let drones = Drones::new(Identity {
+        proxy: proxy.id,
+        name: config.name,
+        boot_id: clock::boot_id().map_err(StartError::Host)?,
+        netns: clock::network_namespace().map_err(StartError::Host)?,
+        bearer: bearer.clone(),
+        controllers: config.controllers,
+        client,
+        lifecycle: lifecycle.clone(),
+        stop: streams_stop.clone(),
+    });
+    let server = Server { drones, known, hold: config.hold, root_redirect, held: Semaphore::new(HELD_MAX) };
+    let dialer = Dialer { lifecycle: lifecycle.clone(), bearer };
+    let listener = Listener {
+        listener,
+        server: Arc::new(server),
+        dialer: Arc::new(dialer),
+        lifecycle: lifecycle.clone(),
+        tunnels_stop,
+        streams_stop,
+    };
+    lifecycle.spawn(listener.run());
+    Ok(proxy)
+}

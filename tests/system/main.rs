@@ -1,1 +1,17 @@
-fn main() {}
+//! Whole-system tests: real Postgres, real Docker, real sockets, the roles as separate processes.
+//!
+//! `tests/run` starts what they need. One binary, so that it links once. Each test has a database, a drone, a network and
+//! directories of its own, and asserts at its end that nothing of it is left.
+
+mod harness;
+
+mod cli;
+mod connect;
+mod dev;
+mod ends;
+mod engine_calls;
+mod input;
+mod plane_client;
+mod restarts;
+mod starts;
+mod tidy;

@@ -71,6 +71,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// Opens the slot's socket (again, after an agent's restart) and returns the line to its init.
     /// Opened before [`Runtime::create`]; closed when the returned line is dropped.
     async fn open_line(&self, slot: SlotId) -> Result<InitLine, RuntimeError>;
+
+    /// As [`Runtime::open_line`], for an init whose nonce the journal knows: nobody else gets on the line.
+    async fn open_line_of(&self, slot: SlotId, nonce: Option<String>) -> Result<InitLine, RuntimeError> {
+        let _unpinned = nonce;
+        self.open_line(slot).await
+    }
 }
 
 /// The line to one init. Events come in order; the sender queues at most 16 messages while init is not on the line,

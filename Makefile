@@ -1,0 +1,39 @@
+# Everything a person does with this repository. `make` alone says what there is.
+# The targets are thin: what they do is in scripts/, tests/ and cargo.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup build dev test check fmt sqlx fresh-machine clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Find or install the Docker engine and the Postgres programs (done by dev and test)
+	@scripts/setup
+
+build: ## Build bin/jetway and bin/jetway-init, both static
+	@scripts/build
+
+dev: setup build ## Run the whole system on this machine, with a demo to open in a browser
+	@exec bin/jetway dev $(ARGS)
+
+test: ## Set up and run all tests; make test ARGS="-E 'test(name)'" runs some
+	@scripts/setup --test
+	@tests/run $(ARGS)
+
+check: ## Formatting and lints
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+fmt: ## Format the code
+	cargo fmt --all
+
+sqlx: ## Renew .sqlx, the committed descriptions of every query
+	@scripts/sqlx-prepare
+
+fresh-machine: ## Prove the set-up on a minimal Debian (as root; takes long)
+	@tests/fresh-machine/run
+
+clean: ## Remove what was built; .jetway, with its data, stays
+	rm -rf bin
+	cargo clean

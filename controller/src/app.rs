@@ -1,0 +1,129 @@
+//! What every request and task of a controller shares. No state here is needed by another replica: the table of drones
+//! is a copy of Postgres', reservations only spread placements, and the counters are of this process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, GrantId, InstallationId};
+use jetway_protocol::secret::Secret;
+use jetway_protocol::token::{STATIC_PREFIX, TokenContent, TokenSealer};
+use jetway_service::lifecycle::Lifecycle;
+use sqlx::PgPool;
+use tokio::sync::{Notify, Semaphore};
+use uuid::Uuid;
+
+use crate::drone::DroneCalls;
+use crate::fleet::Fleet;
+
+/// Connects under way at once, the waiting ones included.
+const CONNECTS_MAX: usize = 4096;
+/// Long answers (status streams, logs) under way at once.
+const STREAMS_MAX: usize = 4096;
+
+pub type App = Arc<Shared>;
+
+pub struct Shared {
+    pub db: PgPool,
+    pub housekeeping: PgPool,
+    pub installation: InstallationId,
+    pub cluster: ClusterName,
+    pub secret: Secret,
+    pub sealer: TokenSealer,
+    pub access: Access,
+    /// Without a slash at its end; `status_url` begins with it.
+    pub public_url: String,
+    pub fleet: Fleet,
+    pub drones: DroneCalls,
+    pub lifecycle: Lifecycle,
+    /// This process, as a sender of dispatches.
+    pub process: Uuid,
+    /// "Look now" for the task that compares inventories.
+    pub inventory_nudge: Notify,
+    pub connects: Semaphore,
+    pub streams: Arc<Semaphore>,
+    pub counters: Counters,
+}
+
+/// Who may use `/ctrl`.
+#[derive(Debug, Clone)]
+pub enum Access {
+    /// Everybody who presents this key.
+    Key(String),
+    /// Programs of this machine: a known Host and no foreign Origin. The public URL's host is known, too.
+    Loopback { public_host: Option<String> },
+    /// Everybody; the operator has said so.
+    Open,
+}
+
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub connects_spawned: AtomicU64,
+    pub connects_joined: AtomicU64,
+    pub connects_refused: AtomicU64,
+    pub connects_failed: AtomicU64,
+    pub events: AtomicU64,
+    pub rows_lost: AtomicU64,
+}
+
+impl Counters {
+    pub fn add(counter: &AtomicU64, n: usize) {
+        counter.fetch_add(n as u64, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    pub fn new(db: PgPool, housekeeping: PgPool, installation: InstallationId, settings: Settings) -> App {
+        let Settings { cluster, secret, access, public_url, lifecycle } = settings;
+        Arc::new(Self {
+            db,
+            housekeeping,
+            installation,
+            cluster,
+            sealer: TokenSealer::new(&secret, installation),
+            drones: DroneCalls::new(&secret),
+            secret,
+            access,
+            public_url,
+            fleet: Fleet::default(),
+            lifecycle,
+            process: Uuid::new_v4(),
+            inventory_nudge: Notify::new(),
+            connects: Semaphore::new(CONNECTS_MAX),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            counters: Counters::default(),
+        })
+    }
+
+    /// The token that a URL carries for a grant; a static one is the same from every controller.
+    pub fn token(
+        &self,
+        backend: &BackendId,
+        fencing_token: FencingToken,
+        drone: DroneId,
+        drone_address: &str,
+        grant: GrantId,
+    ) -> String {
+        let sealed = self.sealer.seal(&TokenContent {
+            backend: backend.clone(),
+            fencing_token,
+            drone,
+            drone_address: drone_address.to_owned(),
+            grant,
+            expires_at: None,
+        });
+        if grant == GrantId::STATIC { format!("{STATIC_PREFIX}{sealed}") } else { sealed }
+    }
+
+    pub fn status_url(&self, backend: &BackendId) -> String {
+        format!("{}/pub/b/{backend}/status", self.public_url)
+    }
+}
+
+/// What [`Shared::new`] takes over from the configuration.
+pub struct Settings {
+    pub cluster: ClusterName,
+    pub secret: Secret,
+    pub access: Access,
+    pub public_url: String,
+    pub lifecycle: Lifecycle,
+}

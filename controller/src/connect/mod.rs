@@ -1,0 +1,101 @@
+//! `POST /ctrl/connect`, from a checked request to an answer: which backend a key means, made if need be.
+//!
+//! The loop reads, then either joins what lives, waits for what is ending, or places something new; whatever another
+//! request changed in between sends it round again. Everything here runs on a tracked task, because axum drops a
+//! handler's future when its client hangs up, and what was begun after the commit must be finished.
+
+pub mod executable;
+pub mod request;
+pub mod validate;
+
+mod join;
+pub mod place;
+pub mod respond;
+mod spawn;
+pub mod wait;
+
+use std::time::Duration;
+
+use jetway_protocol::error::Code;
+use jetway_protocol::grant::Grant;
+use jetway_protocol::ids::GrantId;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::db::backends;
+use crate::error::{ApiError, ApiResult};
+use respond::{Connected, Stopwatch};
+use validate::Wanted;
+
+/// How long a connect waits for a stopping backend's end.
+const STOPPING_WAIT: Duration = Duration::from_secs(20);
+/// What a caller is told to wait after that.
+const STOPPING_RETRY_MS: u64 = 1000;
+/// Times that other requests may cut in before a connect gives up.
+const ROUNDS_MAX: u32 = 12;
+
+/// What a round came to.
+enum Round {
+    Done(Box<Connected>),
+    /// Something changed: look again.
+    Again,
+}
+
+pub async fn connect(app: &App, wanted: &Wanted, stopwatch: &mut Stopwatch) -> ApiResult<Connected> {
+    let deadline = Instant::now() + STOPPING_WAIT;
+    for _ in 0..ROUNDS_MAX {
+        let live = match &wanted.key {
+            Some(key) => {
+                let mut connection = app.db.acquire().await?;
+                backends::live_by_key(&mut connection, key).await?
+            }
+            None => None,
+        };
+        let round = match (live, &wanted.spawn) {
+            (Some(live), _) => join::join(app, wanted, live, deadline).await?,
+            (None, Some(spawn)) => spawn::spawn(app, wanted, spawn, stopwatch).await?,
+            (None, None) => {
+                return Err(ApiError::new(
+                    Code::KeyUnheld,
+                    "no backend has this key, and the request has no spawn_config to start one with",
+                ));
+            }
+        };
+        if let Round::Done(connected) = round {
+            return Ok(*connected);
+        }
+        if Instant::now() >= deadline {
+            return Err(stopping());
+        }
+    }
+    Err(ApiError::new(Code::Busy, "the key changed hands too often while this request looked at it")
+        .retry_after_ms(STOPPING_RETRY_MS))
+}
+
+fn stopping() -> ApiError {
+    let seconds = STOPPING_WAIT.as_secs();
+    ApiError::new(
+        Code::KeyStopping,
+        format!("the key's backend is stopping and did not end within {seconds} s"),
+    )
+    .retry_after_ms(STOPPING_RETRY_MS)
+}
+
+/// The caller's permission to enter.
+fn grant(wanted: &Wanted) -> Grant {
+    Grant {
+        id: GrantId::random(),
+        user: wanted.user.clone(),
+        auth: wanted.auth.clone(),
+        secret: format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()),
+    }
+}
+
+/// The permission behind a static token: for everybody, and it says nothing of anybody.
+fn static_grant() -> Grant {
+    Grant { id: GrantId::STATIC, user: None, auth: "{}".to_owned(), secret: String::new() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! What a connect answers: Plane's fields, ours beside them, and where its milliseconds went.
+
+use http::HeaderValue;
+use jetway_protocol::grant::Grant;
+use jetway_protocol::ids::{BackendId, ClusterName, FencingToken, GrantId, Subdomain};
+use jetway_protocol::status::Status;
+use jetway_protocol::time::UnixMicros;
+use jetway_protocol::timeline::{Stage, StageName};
+use serde::Serialize;
+
+use crate::app::App;
+use crate::db::drones::DroneRef;
+
+/// Everything an answer is made of.
+#[derive(Debug, Clone)]
+pub struct Connected {
+    pub id: BackendId,
+    pub fencing_token: FencingToken,
+    pub spawned: bool,
+    pub status: Status,
+    pub cluster: ClusterName,
+    pub subdomain: Option<Subdomain>,
+    pub drone: DroneRef,
+    pub grant: Grant,
+    /// False: the URL is good, but the drone has not confirmed it yet.
+    pub drone_answered: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ConnectResponse {
+    pub backend_id: BackendId,
+    pub spawned: bool,
+    pub status: Status,
+    pub token: String,
+    pub url: String,
+    pub subdomain: Option<Subdomain>,
+    /// What the application sees in `x-verified-secret`. Null for static tokens.
+    pub secret_token: Option<String>,
+    pub status_url: String,
+    /// Only where this request started it.
+    pub drone: Option<String>,
+    pub fencing_token: FencingToken,
+    pub drone_answered: bool,
+}
+
+impl ConnectResponse {
+    pub fn new(app: &App, connected: &Connected) -> Self {
+        let Connected { id, fencing_token, cluster, subdomain, drone, grant, .. } = connected;
+        let token = app.token(id, *fencing_token, drone.id, &drone.advertise, grant.id);
+        let host = match subdomain {
+            Some(subdomain) => format!("{subdomain}.{cluster}"),
+            None => cluster.to_string(),
+        };
+        Self {
+            url: format!("{}://{host}/{token}/", cluster.scheme()),
+            token,
+            spawned: connected.spawned,
+            status: connected.status,
+            subdomain: subdomain.clone(),
+            secret_token: (grant.id != GrantId::STATIC).then(|| grant.secret.clone()),
+            status_url: app.status_url(id),
+            drone: connected.spawned.then(|| drone.name.to_string()),
+            fencing_token: *fencing_token,
+            drone_answered: connected.drone_answered,
+            backend_id: id.clone(),
+        }
+    }
+}
+
+/// Measures the stages that the controller owns.
+#[derive(Debug, Clone)]
+pub struct Stopwatch {
+    lap: UnixMicros,
+    pub stages: Vec<Stage>,
+}
+
+impl Stopwatch {
+    pub fn started() -> Self {
+        Self { lap: UnixMicros::now(), stages: Vec::new() }
+    }
+
+    /// The stage that ends now; the next one begins.
+    pub fn lap(&mut self, stage: StageName) {
+        let now = UnixMicros::now();
+        self.stages.push(Stage {
+            stage,
+            start: self.lap,
+            length_us: now.since(self.lap),
+            note: String::new(),
+        });
+        self.lap = now;
+    }
+
+    /// A refused attempt is measured anew, from where it began.
+    pub fn restart_at(&mut self, stages: usize) {
+        if let Some(stage) = self.stages.get(stages) {
+            self.lap = stage.start;
+        }
+        self.stages.truncate(stages);
+    }
+
+    /// Stages that the drone has measured and this does not have.
+    pub fn add(&mut self, others: &[Stage]) {
+        for other in others {
+            if !self.stages.iter().any(|stage| stage.stage == other.stage) {
+                self.stages.push(other.clone());
+            }
+        }
+    }
+
+    /// `Server-Timing`, as W3C has it: `placed;dur=1.25`, in milliseconds.
+    pub fn server_timing(&self) -> Option<HeaderValue> {
+        let entries: Vec<String> = self
+            .stages
+            .iter()
+            .map(|stage| {
+                let (ms, us) = (stage.length_us / 1000, stage.length_us % 1000);
+                format!("{};dur={ms}.{us:03}", stage.stage.as_str())
+            })
+            .collect();
+        if entries.is_empty() { None } else { HeaderValue::from_str(&entries.join(", ")).ok() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_timing_reads_as_specified() {
+        let stage = |stage, length_us| Stage { stage, start: UnixMicros(0), length_us, note: String::new() };
+        let mut watch = Stopwatch::started();
+        assert_eq!(watch.server_timing(), None);
+        watch.stages = vec![stage(StageName::Asked, 250), stage(StageName::Placed, 1_200_007)];
+        watch.add(&[stage(StageName::Asked, 1), stage(StageName::FirstByte, 1000)]);
+        assert_eq!(
+            watch.server_timing().unwrap(),
+            "asked;dur=0.250, placed;dur=1200.007, first_byte;dur=1.000"
+        );
+    }
+}

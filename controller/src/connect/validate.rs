@@ -1,0 +1,196 @@
+//! From the wire's request to one in which everything is as it must be, or a 4xx that names the field. Pure: it looks
+//! at nothing but the request and the default cluster.
+
+use std::time::Duration;
+
+use jetway_protocol::error::Code;
+use jetway_protocol::grant::{AUTH_BYTES_MAX, USER_BYTES_MAX};
+use jetway_protocol::ids::{BackendId, ClusterName, PoolName};
+use jetway_protocol::key::Key;
+use jetway_protocol::spec::{
+    BackendSpec, FIRST_CONNECTION_SECONDS, LINGER_SECONDS, OnIsolation, START_TIMEOUT_SECONDS,
+    STOP_GRACE_SECONDS,
+};
+
+use super::executable;
+use super::request::{ConnectRequest, KeyRequest, SpawnConfig};
+use crate::error::{ApiError, ApiResult, shown};
+
+const WAIT_SECONDS: i64 = 30;
+const WAIT_SECONDS_MAX: i64 = 300;
+/// Ten years: what is longer is no deadline.
+const SECONDS_MAX: i64 = 10 * 366 * 24 * 3600;
+const GRACE_SECONDS_MAX: i64 = 3600;
+const START_TIMEOUT_SECONDS_MAX: i64 = 24 * 3600;
+
+/// A connect in which every value has been checked.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub key: Option<Key>,
+    pub user: Option<String>,
+    /// A JSON object as ASCII text.
+    pub auth: String,
+    pub spawn: Option<Spawn>,
+    /// How long to wait for `ready`, where the caller asked to.
+    pub wait: Option<Duration>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Spawn {
+    pub id: Option<BackendId>,
+    /// `None`: the controller's default.
+    pub cluster: Option<ClusterName>,
+    pub pool: PoolName,
+    pub spec: BackendSpec,
+}
+
+pub fn check(request: ConnectRequest) -> ApiResult<Wanted> {
+    if let Some(pool) = &request.warm_pool {
+        return Err(ApiError::invalid(format!("warm_pool: there is no pool named {}", shown(pool))));
+    }
+    let key = request.key.map(check_key).transpose()?;
+    let wait = wait(request.wait.is_some(), request.wait_timeout_seconds)?;
+    let user = request.user.filter(|user| !user.is_empty());
+    if let Some(user) = &user {
+        check_user(user)?;
+    }
+    let auth = ascii_json(&request.auth)?;
+    let spawn = request.spawn_config.map(|config| check_spawn(config, key.as_ref())).transpose()?;
+    let wanted = Wanted { key, user, auth, spawn, wait };
+    if wanted.spawn.as_ref().is_some_and(|spawn| spawn.spec.use_static_token) {
+        check_static(&wanted)?;
+    }
+    if wanted.key.is_none() && wanted.spawn.is_none() {
+        return Err(ApiError::invalid(
+            "the request names neither a key nor a spawn_config: give one of them",
+        ));
+    }
+    Ok(wanted)
+}
+
+/// A static token serves every caller alike, so it cannot say who one of them is.
+pub fn check_static(wanted: &Wanted) -> ApiResult<()> {
+    if wanted.user.is_some() || wanted.auth != "{}" {
+        return Err(ApiError::invalid(
+            "user and auth cannot be given with a static token, which is the same for every caller",
+        ));
+    }
+    Ok(())
+}
+
+fn check_key(key: KeyRequest) -> ApiResult<Key> {
+    let key = Key { name: key.name, namespace: key.namespace, tag: key.tag };
+    key.check().map_err(|error| ApiError::invalid(error.to_string()))?;
+    Ok(key)
+}
+
+/// Also used by revoke: a user that could never have been granted anything is a mistake worth telling.
+pub fn check_user(user: &str) -> ApiResult<()> {
+    if user.len() > USER_BYTES_MAX {
+        let bytes = user.len();
+        return Err(ApiError::invalid(format!(
+            "user is {bytes} bytes long; at most {USER_BYTES_MAX} are allowed"
+        )));
+    }
+    if user.chars().any(char::is_control) {
+        return Err(ApiError::invalid("user must not contain control characters"));
+    }
+    if user.trim() != user {
+        return Err(ApiError::invalid("user must not begin or end with a space"));
+    }
+    Ok(())
+}
+
+/// The auth data as it will stand in a request header: JSON, every character outside printable ASCII escaped.
+fn ascii_json(auth: &serde_json::Map<String, serde_json::Value>) -> ApiResult<String> {
+    let json = serde_json::to_string(auth).map_err(|error| ApiError::invalid(format!("auth: {error}")))?;
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_ascii() && !character.is_ascii_control() {
+            text.push(character);
+        } else {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    if text.len() > AUTH_BYTES_MAX {
+        let bytes = text.len();
+        return Err(ApiError::new(
+            Code::AuthTooLarge,
+            format!(
+                "auth is {bytes} bytes of ASCII JSON; at most {AUTH_BYTES_MAX} fit in the request header it becomes"
+            ),
+        ));
+    }
+    Ok(text)
+}
+
+fn wait(ready: bool, seconds: Option<i64>) -> ApiResult<Option<Duration>> {
+    let seconds = number("wait_timeout_seconds", seconds, 0, WAIT_SECONDS_MAX)?.unwrap_or(WAIT_SECONDS);
+    Ok(ready.then(|| Duration::from_secs(seconds.unsigned_abs())))
+}
+
+fn check_spawn(config: SpawnConfig, key: Option<&Key>) -> ApiResult<Spawn> {
+    let at = |what: &str| format!("spawn_config.{what}");
+    let id = config.id.map(|id| id.parse()).transpose();
+    let id = id.map_err(|error| ApiError::invalid(format!("{}: {error}", at("id"))))?;
+    let cluster = config.cluster.map(|cluster| cluster.parse()).transpose();
+    let cluster = cluster
+        .map_err(|error| ApiError::new(Code::InvalidCluster, format!("{}: {error}", at("cluster"))))?;
+    let pool = config.pool.parse().map_err(|error| ApiError::invalid(format!("{}: {error}", at("pool"))))?;
+    let subdomain = config.subdomain.map(|subdomain| subdomain.parse()).transpose();
+    let subdomain = subdomain.map_err(|error| ApiError::invalid(format!("{}: {error}", at("subdomain"))))?;
+
+    let seconds = |what: &str, given: Option<i64>, min: i64, max: i64| -> ApiResult<Option<u32>> {
+        Ok(number(&at(what), given, min, max)?.and_then(|seconds| u32::try_from(seconds).ok()))
+    };
+    let spec = BackendSpec {
+        executable: executable::check(config.executable, key)?,
+        lifetime_limit_seconds: seconds(
+            "lifetime_limit_seconds",
+            config.lifetime_limit_seconds,
+            1,
+            SECONDS_MAX,
+        )?,
+        max_idle_seconds: seconds("max_idle_seconds", config.max_idle_seconds, 0, SECONDS_MAX)?,
+        first_connection_seconds: seconds(
+            "first_connection_seconds",
+            config.first_connection_seconds,
+            1,
+            SECONDS_MAX,
+        )?
+        .unwrap_or(FIRST_CONNECTION_SECONDS),
+        linger_seconds: seconds("linger_seconds", config.linger_seconds, 0, GRACE_SECONDS_MAX)?
+            .unwrap_or(LINGER_SECONDS),
+        stop_grace_seconds: seconds("stop_grace_seconds", config.stop_grace_seconds, 0, GRACE_SECONDS_MAX)?
+            .unwrap_or(STOP_GRACE_SECONDS),
+        start_timeout_seconds: seconds(
+            "start_timeout_seconds",
+            config.start_timeout_seconds,
+            1,
+            START_TIMEOUT_SECONDS_MAX,
+        )?
+        .unwrap_or(START_TIMEOUT_SECONDS),
+        // Without a caller's key there is nobody to give the key to: it may as well go on.
+        on_isolation: config.on_isolation.unwrap_or(if key.is_some() {
+            OnIsolation::Stop
+        } else {
+            OnIsolation::Keep
+        }),
+        subdomain,
+        use_static_token: config.use_static_token,
+    };
+    Ok(Spawn { id, cluster, pool, spec })
+}
+
+/// A number between two others, both included.
+pub fn number(what: &str, given: Option<i64>, min: i64, max: i64) -> ApiResult<Option<i64>> {
+    match given {
+        Some(n) if !(min..=max).contains(&n) => {
+            Err(ApiError::invalid(format!("{what} is {n}; it must be between {min} and {max}")))
+        }
+        given => Ok(given),
+    }
+}

@@ -1,0 +1,323 @@
+//! The table `backends`: one row a backend, made by a connect, moved by the drone's events, ended once.
+
+use jetway_protocol::grant::Grant;
+use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, Subdomain, Term};
+use jetway_protocol::key::Key;
+use jetway_protocol::spec::BackendSpec;
+use jetway_protocol::status::{End, EndReason, Status, TerminationKind};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::drones::DroneRef;
+use super::{DbError, parse, status, to_json};
+
+/// A backend that has not ended, and its drone as it is reached now: all that a connect needs to know.
+#[derive(Debug, Clone)]
+pub struct LiveBackend {
+    pub id: BackendId,
+    pub fencing_token: FencingToken,
+    pub tag: String,
+    pub status: Status,
+    pub cluster: ClusterName,
+    pub subdomain: Option<Subdomain>,
+    pub use_static_token: bool,
+    pub stop_requested: bool,
+    pub acknowledged: bool,
+    pub drone: DroneRef,
+}
+
+/// The one read of a connect.
+pub async fn live_by_key(connection: &mut PgConnection, key: &Key) -> Result<Option<LiveBackend>, DbError> {
+    let row = sqlx::query!(
+        "select b.id, b.fencing_token, b.key_tag as \"tag!\", b.status, b.cluster, b.subdomain, b.use_static_token,
+                b.stop_requested is not null as \"stop_requested!\", b.acknowledged_at is not null as \"acknowledged!\",
+                b.drone_id, d.name, d.term, d.advertise
+         from backends b join drones d on d.id = b.drone_id
+         where b.key_namespace = $1 and b.key_name = $2 and b.ended_at is null",
+        key.namespace,
+        key.name
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| {
+        Ok(LiveBackend {
+            fencing_token: FencingToken(row.fencing_token),
+            tag: row.tag,
+            status: status(row.status, "backends", &row.id)?,
+            cluster: parse(&row.cluster, "backends", "cluster", &row.id)?,
+            subdomain: row
+                .subdomain
+                .map(|subdomain| parse(&subdomain, "backends", "subdomain", &row.id))
+                .transpose()?,
+            use_static_token: row.use_static_token,
+            stop_requested: row.stop_requested,
+            acknowledged: row.acknowledged,
+            drone: DroneRef {
+                id: DroneId(row.drone_id),
+                name: parse(&row.name, "drones", "name", row.drone_id)?,
+                term: Term(row.term),
+                advertise: row.advertise,
+            },
+            id: parse(&row.id, "backends", "id", &row.id)?,
+        })
+    })
+    .transpose()
+}
+
+pub struct NewBackend<'a> {
+    pub id: &'a BackendId,
+    pub key: Option<&'a Key>,
+    pub cluster: &'a ClusterName,
+    pub spec: &'a BackendSpec,
+    pub drone: DroneId,
+    pub grant: Option<&'a Grant>,
+    /// Who sends the drone its `PUT` first.
+    pub dispatcher: Uuid,
+    pub dispatch_seconds: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inserted {
+    Placed {
+        fencing_token: FencingToken,
+        term: Term,
+        advertise: String,
+    },
+    /// The key, the id or the subdomain is taken.
+    Conflict,
+    /// The drone has gone or began draining since it was chosen.
+    DroneGone,
+}
+
+/// The one commit of a connect for a new key. The drone's term is read in the same statement, so it is never old.
+pub async fn insert(connection: &mut PgConnection, new: &NewBackend<'_>) -> Result<Inserted, DbError> {
+    let row = sqlx::query!(
+        "with chosen as (select id, term, advertise from drones where id = $1 and not draining),
+         placed as (
+             insert into backends (id, key_namespace, key_name, key_tag, cluster, subdomain, drone_id, drone_term,
+                                   status, spec, use_static_token, first_grant, dispatcher, dispatch_until)
+             select $2, $3, $4, $5, $6, $7, chosen.id, chosen.term, $8, $9, $10, $11, $12,
+                    now() + make_interval(secs => $13)
+             from chosen
+             on conflict do nothing
+             returning fencing_token
+         )
+         select chosen.term, chosen.advertise, placed.fencing_token as \"fencing_token?\"
+         from chosen left join placed on true",
+        new.drone.0,
+        new.id.as_str(),
+        new.key.map(|key| key.namespace.as_str()),
+        new.key.map(|key| key.name.as_str()),
+        new.key.map(|key| key.tag.as_str()),
+        new.cluster.as_str(),
+        new.spec.subdomain.as_ref().map(Subdomain::as_str),
+        Status::Scheduled.rank(),
+        to_json(new.spec),
+        new.spec.use_static_token,
+        new.grant.map(to_json),
+        new.dispatcher,
+        new.dispatch_seconds
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(match row {
+        None => Inserted::DroneGone,
+        Some(row) => match row.fencing_token {
+            None => Inserted::Conflict,
+            Some(token) => Inserted::Placed {
+                fencing_token: FencingToken(token),
+                term: Term(row.term),
+                advertise: row.advertise,
+            },
+        },
+    })
+}
+
+/// What an insert may have met besides its key: (the id was used, the subdomain is in use).
+pub async fn conflicts(
+    connection: &mut PgConnection,
+    id: &BackendId,
+    cluster: &ClusterName,
+    subdomain: Option<&Subdomain>,
+) -> Result<(bool, bool), DbError> {
+    let row = sqlx::query!(
+        "select exists (select 1 from backends where id = $1) as \"id!\",
+                exists (select 1 from backends
+                        where cluster = $2 and subdomain = $3 and ended_at is null) as \"subdomain!\"",
+        id.as_str(),
+        cluster.as_str(),
+        subdomain.map(Subdomain::as_str)
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok((row.id, row.subdomain))
+}
+
+/// Whether a backend has ended (or was pruned since).
+pub async fn has_ended(connection: &mut PgConnection, id: &BackendId) -> Result<bool, DbError> {
+    let live = sqlx::query_scalar!(
+        "select 1 as \"live!\" from backends where id = $1 and ended_at is null",
+        id.as_str()
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(live.is_none())
+}
+
+/// Ends a row whose `PUT` was refused, or never left. Only its dispatcher may, and only while nobody has heard of it
+/// from the drone: no other `PUT` for it can be under way. False: it was not so, and the row stands.
+pub async fn end_refused(
+    connection: &mut PgConnection,
+    id: &BackendId,
+    dispatcher: Uuid,
+    message: &str,
+) -> Result<bool, DbError> {
+    let end = End {
+        reason: EndReason::Refused,
+        kind: None,
+        exit_code: None,
+        oom_killed: false,
+        message: message.to_owned(),
+        output: String::new(),
+    };
+    let done = sqlx::query!(
+        "update backends
+         set status = $3, ended_at = now(), end_json = $4, first_grant = null,
+             spec = without_secrets(spec)
+         where id = $1 and ended_at is null and acknowledged_at is null and dispatcher = $2
+           and dispatch_until > now()",
+        id.as_str(),
+        dispatcher,
+        Status::Terminated.rank(),
+        to_json(&end)
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Ends a row because its drone has said that it is gone and never will run.
+pub async fn end_gone(
+    connection: &mut PgConnection,
+    id: &BackendId,
+    fencing_token: FencingToken,
+    end: &End,
+) -> Result<bool, DbError> {
+    let done = sqlx::query!(
+        "with ended as (
+             update backends
+             set status = $3, ended_at = now(), end_json = $4, first_grant = null,
+                 spec = without_secrets(spec)
+             where id = $1 and fencing_token = $2 and ended_at is null
+             returning id
+         )
+         insert into backend_events (backend, status, at, end_json)
+         select id, $3, (extract(epoch from now()) * 1000000)::bigint, $4 from ended
+         on conflict do nothing",
+        id.as_str(),
+        fencing_token.0,
+        Status::Terminated.rank(),
+        to_json(end)
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// What became of the wish to stop a backend. `None` where it is unknown.
+pub struct StopWish {
+    pub ended: bool,
+    pub drone: DroneRef,
+}
+
+/// Writes down that somebody asked for the end. A hard wish outranks a soft one; an ended backend stays as it is.
+pub async fn request_stop(
+    connection: &mut PgConnection,
+    id: &BackendId,
+    kind: TerminationKind,
+) -> Result<Option<StopWish>, DbError> {
+    let row = sqlx::query!(
+        "with asked as (
+             update backends set stop_requested = greatest(coalesce(stop_requested, 0::smallint), $2)
+             where id = $1 and ended_at is null
+         )
+         select b.ended_at is not null as \"ended!\", b.drone_id, d.name, d.term, d.advertise
+         from backends b join drones d on d.id = b.drone_id where b.id = $1",
+        id.as_str(),
+        stop_rank(kind)
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| {
+        Ok(StopWish {
+            ended: row.ended,
+            drone: DroneRef {
+                id: DroneId(row.drone_id),
+                name: parse(&row.name, "drones", "name", row.drone_id)?,
+                term: Term(row.term),
+                advertise: row.advertise,
+            },
+        })
+    })
+    .transpose()
+}
+
+pub fn stop_rank(kind: TerminationKind) -> i16 {
+    match kind {
+        TerminationKind::Soft => 1,
+        TerminationKind::Hard => 2,
+    }
+}
+
+/// Makes a row again for a keyed backend that lives on a drone and that Postgres does not know, or believes to have
+/// ended. False: its key, or its id, is somebody else's by now.
+pub async fn put_back(
+    connection: &mut PgConnection,
+    id: &BackendId,
+    fencing_token: FencingToken,
+    key: &Key,
+    status: Status,
+    drone: &super::drones::Drone,
+) -> Result<bool, DbError> {
+    let done = sqlx::query!(
+        "insert into backends (id, fencing_token, key_namespace, key_name, key_tag, cluster, drone_id, drone_term,
+                               status, acknowledged_at)
+         select $1, $2, $3, $4, $5, $6, $7, $8, $9, now()
+         where not exists (select 1 from backends
+                           where key_namespace = $3 and key_name = $4 and ended_at is null)
+         on conflict (id) do update set ended_at = null, end_json = null, status = excluded.status
+         where backends.fencing_token = excluded.fencing_token and backends.drone_id = excluded.drone_id
+           and backends.ended_at is not null",
+        id.as_str(),
+        fencing_token.0,
+        key.namespace,
+        key.name,
+        key.tag,
+        drone.cluster.as_str(),
+        drone.id.0,
+        drone.term.0,
+        status.rank()
+    )
+    .execute(connection)
+    .await;
+    match done {
+        Ok(done) => Ok(done.rows_affected() > 0),
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Forgets backends, with their events, that ended longer ago than `age_seconds`; at most `limit` of them.
+pub async fn prune(connection: &mut PgConnection, age_seconds: f64, limit: i64) -> Result<u64, DbError> {
+    let done = sqlx::query!(
+        "delete from backends where id in (
+             select id from backends where ended_at < now() - make_interval(secs => $1)
+             limit $2 for update skip locked
+         )",
+        age_seconds,
+        limit
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,179 @@
+//! The table `backends`, seen by the tasks that repeat what a drone may have missed: rows that no drone has
+//! acknowledged, wishes to stop, and the rows of one drone.
+
+use jetway_protocol::grant::Grant;
+use jetway_protocol::ids::{BackendId, DroneId, FencingToken, Term};
+use jetway_protocol::key::Key;
+use jetway_protocol::spec::BackendSpec;
+use jetway_protocol::status::{Status, TerminationKind};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::drones::DroneRef;
+use super::{DbError, from_json, parse, status};
+
+/// A row that nobody has heard of from its drone.
+pub struct Undispatched {
+    pub id: BackendId,
+    pub fencing_token: FencingToken,
+    pub key: Option<Key>,
+    pub spec: Option<BackendSpec>,
+    pub grant: Option<Grant>,
+    pub use_static_token: bool,
+    pub stop_requested: bool,
+    pub age_seconds: f64,
+    pub drone: DroneRef,
+}
+
+/// Takes rows whose last sender has had its time; until `seconds` from now this sender is the only one.
+pub async fn claim_undispatched(
+    connection: &mut PgConnection,
+    dispatcher: Uuid,
+    seconds: f64,
+    limit: i64,
+) -> Result<Vec<Undispatched>, DbError> {
+    let rows = sqlx::query!(
+        "with due as (
+             select id from backends
+             where ended_at is null and acknowledged_at is null and dispatch_until < now()
+             order by dispatch_until limit $3 for update skip locked
+         )
+         update backends b set dispatcher = $1, dispatch_until = now() + make_interval(secs => $2)
+         from due, drones d where b.id = due.id and d.id = b.drone_id
+         returning b.id, b.fencing_token, b.key_namespace, b.key_name, b.key_tag, b.spec, b.first_grant,
+                   b.use_static_token, b.stop_requested is not null as \"stop_requested!\",
+                   extract(epoch from now() - b.created_at)::double precision as \"age!\",
+                   b.drone_id, d.name, d.term, d.advertise",
+        dispatcher,
+        seconds,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Undispatched {
+                fencing_token: FencingToken(row.fencing_token),
+                key: key(row.key_namespace, row.key_name, row.key_tag),
+                spec: row.spec.map(|spec| from_json(spec, "backends", "spec", &row.id)).transpose()?,
+                grant: row
+                    .first_grant
+                    .map(|grant| from_json(grant, "backends", "first_grant", &row.id))
+                    .transpose()?,
+                use_static_token: row.use_static_token,
+                stop_requested: row.stop_requested,
+                age_seconds: row.age,
+                drone: DroneRef {
+                    id: DroneId(row.drone_id),
+                    name: parse(&row.name, "drones", "name", row.drone_id)?,
+                    term: Term(row.term),
+                    advertise: row.advertise,
+                },
+                id: parse(&row.id, "backends", "id", &row.id)?,
+            })
+        })
+        .collect()
+}
+
+pub fn key(namespace: Option<String>, name: Option<String>, tag: Option<String>) -> Option<Key> {
+    Some(Key { namespace: namespace?, name: name?, tag: tag? })
+}
+
+/// The drone has it in its journal: what only the drone needs is forgotten here.
+pub async fn acknowledge(
+    connection: &mut PgConnection,
+    id: &BackendId,
+    fencing_token: FencingToken,
+) -> Result<(), DbError> {
+    sqlx::query!(
+        "update backends set acknowledged_at = now(), first_grant = null, spec = without_secrets(spec)
+         where id = $1 and fencing_token = $2 and acknowledged_at is null and ended_at is null",
+        id.as_str(),
+        fencing_token.0
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A wish to stop that the drone's status does not show yet.
+pub struct StopDue {
+    pub id: BackendId,
+    pub kind: TerminationKind,
+    pub drone: DroneRef,
+}
+
+/// Wishes that are not yet seen in the status, oldest first.
+pub async fn stops_due(connection: &mut PgConnection, limit: i64) -> Result<Vec<StopDue>, DbError> {
+    let rows = sqlx::query!(
+        "select b.id, b.stop_requested as \"stop!\", b.drone_id, d.name, d.term, d.advertise
+         from backends b join drones d on d.id = b.drone_id
+         where b.ended_at is null and b.stop_requested is not null and b.acknowledged_at is not null
+           and b.status < case when b.stop_requested = 1 then $1::smallint else $2::smallint end
+         order by b.fencing_token limit $3",
+        Status::Terminating.rank(),
+        Status::HardTerminating.rank(),
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(StopDue {
+                id: parse(&row.id, "backends", "id", &row.id)?,
+                kind: if row.stop == 1 { TerminationKind::Soft } else { TerminationKind::Hard },
+                drone: DroneRef {
+                    id: DroneId(row.drone_id),
+                    name: parse(&row.name, "drones", "name", row.drone_id)?,
+                    term: Term(row.term),
+                    advertise: row.advertise,
+                },
+            })
+        })
+        .collect()
+}
+
+/// A row as the inventory's comparison needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowOfDrone {
+    pub id: BackendId,
+    pub fencing_token: FencingToken,
+    pub placed_term: Term,
+    pub acknowledged: bool,
+    pub young: bool,
+    pub status: Status,
+}
+
+/// The live rows of one drone, at most `limit`, after the one with `after` (pages by fencing token).
+pub async fn live_of_drone(
+    connection: &mut PgConnection,
+    drone: DroneId,
+    young_seconds: f64,
+    after: FencingToken,
+    limit: i64,
+) -> Result<Vec<RowOfDrone>, DbError> {
+    let rows = sqlx::query!(
+        "select id, fencing_token, drone_term, acknowledged_at is not null as \"acknowledged!\",
+                created_at > now() - make_interval(secs => $2) as \"young!\", status
+         from backends where drone_id = $1 and ended_at is null and fencing_token > $3
+         order by fencing_token limit $4",
+        drone.0,
+        young_seconds,
+        after.0,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(RowOfDrone {
+                id: parse(&row.id, "backends", "id", &row.id)?,
+                fencing_token: FencingToken(row.fencing_token),
+                placed_term: Term(row.drone_term),
+                acknowledged: row.acknowledged,
+                young: row.young,
+                status: status(row.status, "backends", &row.id)?,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,17 @@
+//! The table `installation`: one row, made by whichever controller comes first.
+
+use jetway_protocol::ids::InstallationId;
+use sqlx::PgConnection;
+
+use super::DbError;
+
+pub async fn read_or_make(connection: &mut PgConnection) -> Result<InstallationId, DbError> {
+    sqlx::query!(
+        "insert into installation (id) values ($1) on conflict do nothing",
+        InstallationId::random().0
+    )
+    .execute(&mut *connection)
+    .await?;
+    let id = sqlx::query_scalar!("select id from installation").fetch_one(connection).await?;
+    Ok(InstallationId(id))
+}

@@ -1,0 +1,85 @@
+//! What the queries may cost: none reads a whole table that grows, none sorts, and a connect makes as few as it must.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use jetway_protocol::ids::{BackendId, FencingToken};
+use jetway_protocol::key::Key;
+use sqlx::{AssertSqlSafe, Row};
+use tracing::span;
+use uuid::Uuid;
+
+use super::{backends, dispatch, drones, events, list, proxies};
+use crate::testing::{Harness, keyed};
+
+#[tokio::test]
+async fn hot_queries_use_indexes_and_never_sort() {
+    let harness = Harness::new().await;
+    let drone = harness.drone("one").await;
+    let (drone_id, _) = drone.identity();
+    let id: BackendId = "nobody".parse().unwrap();
+    let key = Key { name: "k".into(), namespace: String::new(), tag: String::new() };
+    let mut c = harness.app.db.acquire().await.unwrap();
+    backends::live_by_key(&mut c, &key).await.unwrap();
+    backends::has_ended(&mut c, &id).await.unwrap();
+    backends::end_refused(&mut c, &id, Uuid::new_v4(), "").await.unwrap();
+    dispatch::acknowledge(&mut c, &id, FencingToken(1)).await.unwrap();
+    dispatch::live_of_drone(&mut c, drone_id, 1.0, FencingToken(0), 10).await.unwrap();
+    events::of_backend(&mut c, &id).await.unwrap();
+    list::details(&mut c, &id).await.unwrap();
+    drones::address(&mut c, drone_id).await.unwrap();
+    drones::term(&mut c, drone_id).await.unwrap();
+    proxies::prune(&mut c, Duration::from_secs(1)).await.unwrap();
+
+    // The tables are empty, where a sequential scan would be the right choice; what needs one even when it is dear
+    // has no index.
+    for setting in ["plan_cache_mode = force_generic_plan", "enable_seqscan = off", "enable_bitmapscan = on"]
+    {
+        sqlx::query(AssertSqlSafe(format!("set {setting}"))).execute(&mut *c).await.unwrap();
+    }
+    let sql = "select name, statement, cardinality(parameter_types) as parameters from pg_prepared_statements
+               where statement ~ '(backends|drones|proxies|backend_events)'";
+    let prepared = sqlx::raw_sql(sql).fetch_all(&mut *c).await.unwrap();
+    assert!(prepared.len() >= 10, "{} statements", prepared.len());
+    for row in prepared {
+        let (name, statement): (String, String) = (row.get("name"), row.get("statement"));
+        let nulls = vec!["null"; usize::try_from(row.get::<i32, _>("parameters")).unwrap()].join(", ");
+        let explain = AssertSqlSafe(format!("explain execute {name} ({nulls})"));
+        let plan = sqlx::raw_sql(explain).fetch_all(&mut *c).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|line| line.get(0)).collect();
+        let plan = plan.join("\n");
+        assert!(!plan.contains("Seq Scan") && !plan.contains("Sort"), "{statement}\n{plan}");
+    }
+}
+
+/// Counts what sqlx says it has sent.
+struct Statements(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Statements {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "sqlx::query"
+    }
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[tokio::test]
+async fn a_connect_is_one_read_and_for_a_new_key_one_insert() {
+    let harness = Harness::new().await;
+    harness.drone("one").await;
+    let count = Arc::new(AtomicUsize::new(0));
+    let _counting = tracing::subscriber::set_default(Statements(count.clone()));
+    assert_eq!(harness.connect(&keyed("k")).await.status, 200);
+    assert_eq!(count.swap(0, Ordering::Relaxed), 2, "a new key: one read, one insert");
+    assert_eq!(harness.connect(&keyed("k")).await.status, 200);
+    assert_eq!(count.swap(0, Ordering::Relaxed), 1, "a live key: one read");
+}

@@ -1,0 +1,171 @@
+//! Calls to a drone's own server, each with its deadline. What an answer means for a row is the caller's to decide.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use jetway_protocol::drone_api::{
+    AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, Inventory, PutBackend, Refusal,
+    RefusalCode, Revoke, RevokeReply, Stop,
+};
+use jetway_protocol::ids::{BackendId, Term};
+use jetway_protocol::secret::{Purpose, Secret};
+use jetway_protocol::status::StatusEntry;
+use jetway_service::client::{CallError, Client};
+use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::io::StreamReader;
+
+use crate::db::drones::DroneRef;
+
+/// The whole exchange that adds a grant. After it the caller has its URL anyway.
+pub const GRANT_DEADLINE: Duration = Duration::from_millis(250);
+/// A drone answers a `PUT` once it is in its journal: milliseconds, unless its disk is in trouble.
+pub const PUT_DEADLINE: Duration = Duration::from_millis(1500);
+pub const CALL_DEADLINE: Duration = Duration::from_secs(3);
+/// Bytes of one line of a followed backend: an end with its output is far below it.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
+pub struct DroneCalls {
+    client: Client,
+}
+
+impl DroneCalls {
+    pub fn new(secret: &Secret) -> Self {
+        Self { client: Client::new(secret.bearer(Purpose::ControllerToDrone)) }
+    }
+
+    pub async fn put(
+        &self,
+        drone: &DroneRef,
+        id: &BackendId,
+        body: &PutBackend,
+    ) -> Result<BackendView, CallError> {
+        self.client.put(&url(drone, &format!("/b/{id}")), body, PUT_DEADLINE).await
+    }
+
+    pub async fn grant(
+        &self,
+        drone: &DroneRef,
+        id: &BackendId,
+        body: &AddGrant,
+        deadline: Duration,
+    ) -> Result<GrantReply, CallError> {
+        self.client.post(&url(drone, &format!("/b/{id}/grants")), body, deadline).await
+    }
+
+    pub async fn stop(
+        &self,
+        drone: &DroneRef,
+        id: &BackendId,
+        body: &Stop,
+    ) -> Result<BackendView, CallError> {
+        self.client.post(&url(drone, &format!("/b/{id}/stop")), body, CALL_DEADLINE).await
+    }
+
+    pub async fn revoke(
+        &self,
+        drone: &DroneRef,
+        id: &BackendId,
+        user: &str,
+    ) -> Result<RevokeReply, CallError> {
+        let body = Revoke { user: user.to_owned() };
+        self.client.post(&url(drone, &format!("/b/{id}/revoke")), &body, CALL_DEADLINE).await
+    }
+
+    pub async fn delete(
+        &self,
+        drone: &DroneRef,
+        id: &BackendId,
+        term: Term,
+    ) -> Result<DeleteReply, CallError> {
+        self.client.delete(&url(drone, &format!("/b/{id}")), &DeleteBackend { term }, CALL_DEADLINE).await
+    }
+
+    pub async fn view(
+        &self,
+        drone: &DroneRef,
+        id: &BackendId,
+        deadline: Duration,
+    ) -> Result<BackendView, CallError> {
+        self.client.get(&url(drone, &format!("/b/{id}")), deadline).await
+    }
+
+    pub async fn inventory(&self, drone: &DroneRef) -> Result<Inventory, CallError> {
+        self.client.get(&url(drone, "/b"), CALL_DEADLINE).await
+    }
+
+    pub async fn draining(&self, drone: &DroneRef, draining: bool) -> Result<(), CallError> {
+        let _nothing: Option<()> =
+            self.client.put(&url(drone, "/draining"), &Draining { draining }, CALL_DEADLINE).await?;
+        Ok(())
+    }
+
+    /// A backend's statuses: history first, then as they come. Ends after `terminated`, or where the line breaks.
+    pub async fn follow(
+        &self,
+        drone: &DroneRef,
+        id: &BackendId,
+    ) -> Result<impl Stream<Item = Option<StatusEntry>> + Send + Unpin + use<>, CallError> {
+        let response = self.client.stream(&url(drone, &format!("/b/{id}/follow")), CALL_DEADLINE).await?;
+        let bytes = response.bytes_stream().map_err(std::io::Error::other);
+        let lines =
+            FramedRead::new(StreamReader::new(bytes), LinesCodec::new_with_max_length(LINE_BYTES_MAX));
+        Ok(Box::pin(lines.map(|line| serde_json::from_str(&line.ok()?).ok())))
+    }
+
+    /// The container's output as it comes.
+    pub async fn logs(
+        &self,
+        drone: &DroneRef,
+        id: &BackendId,
+        query: &str,
+    ) -> Result<impl Stream<Item = Result<Bytes, reqwest::Error>> + Send + use<>, CallError> {
+        let response =
+            self.client.stream(&url(drone, &format!("/b/{id}/logs?{query}")), CALL_DEADLINE).await?;
+        Ok(response.bytes_stream())
+    }
+}
+
+fn url(drone: &DroneRef, path: &str) -> String {
+    format!("http://{}{path}", drone.advertise)
+}
+
+/// What a failed call says about the drone's side, as far as anyone would act on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// It said no, and why.
+    Refused(RefusalCode, String),
+    /// It never saw the call.
+    NotSent(String),
+    /// It may or may not have acted.
+    Unclear(String),
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        if let Some((_, refusal)) = error.refusal::<Refusal>() {
+            return Failure::Refused(refusal.code, refusal.message);
+        }
+        match &error {
+            CallError::NotSent { .. } => Failure::NotSent(error.to_string()),
+            CallError::Refused { status: 404, .. } => {
+                Failure::Refused(RefusalCode::Unknown, error.to_string())
+            }
+            CallError::Refused { status: 410, .. } => Failure::Refused(RefusalCode::Ended, error.to_string()),
+            CallError::Refused { .. }
+            | CallError::TimedOut { .. }
+            | CallError::Broken { .. }
+            | CallError::Unreadable { .. } => Failure::Unclear(error.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Refused(_, message) | Failure::NotSent(message) | Failure::Unclear(message) => {
+                f.write_str(message)
+            }
+        }
+    }
+}

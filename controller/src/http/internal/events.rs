@@ -1,0 +1,89 @@
+//! `POST /internal/drones/{id}/events`: what became of backends. The 2xx says that all of it is stored.
+
+use axum::Json;
+use axum::extract::State;
+use jetway_protocol::controller_api::{Events, StaleCode};
+use jetway_protocol::ids::DroneId;
+
+use super::{Message, No};
+use crate::app::{App, Counters};
+use crate::db::{drones, events as rows};
+use crate::http::extract::ApiPath;
+
+pub async fn events(
+    State(app): State<App>,
+    ApiPath(id): ApiPath<DroneId>,
+    Message(batch): Message<Events>,
+) -> Result<Json<()>, No> {
+    let mut transaction = app.db.begin().await?;
+    if drones::term(&mut transaction, id).await? != Some(batch.term) {
+        return Err(No::stale(StaleCode::Term, "this term is over; register again"));
+    }
+    rows::store(&mut transaction, id, &batch.events).await?;
+    transaction.commit().await?;
+    Counters::add(&app.counters.events, batch.events.len());
+    Ok(Json(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use jetway_protocol::ids::FencingToken;
+    use jetway_protocol::secret::Purpose;
+    use jetway_protocol::status::Status;
+    use serde_json::json;
+
+    use crate::testing::{Harness, keyed};
+
+    #[tokio::test]
+    async fn a_status_only_rises_and_only_under_its_own_token() {
+        let harness = Harness::new().await;
+        let drone = harness.drone("one").await;
+        let answer = harness.connect(&keyed("k")).await;
+        let id = answer.json()["backend_id"].as_str().unwrap().parse().unwrap();
+        let path = format!("/pub/b/{id}/status");
+        let status = async || harness.get(&path).await.json()["status"].clone();
+        for step in [Status::Loading, Status::Starting, Status::Ready] {
+            drone.advance(&id, step);
+        }
+        let send = async |events: serde_json::Value| {
+            let (drone, term) = drone.identity();
+            let body = json!({ "term": term, "events": events });
+            harness.internal(&format!("/internal/drones/{drone}/events"), &body).await.status
+        };
+        let events = drone.events();
+        let mut foreign = events.clone();
+        foreign.iter_mut().for_each(|event| event.fencing_token = FencingToken(999));
+        assert_eq!(send(json!(foreign)).await, 200);
+        assert_eq!(status().await, "scheduled");
+
+        let reversed: Vec<_> = events.iter().rev().collect();
+        for event in &reversed {
+            assert_eq!(send(json!([event])).await, 200);
+            assert_eq!(status().await, "ready", "whatever comes late");
+        }
+        assert_eq!(send(json!(events)).await, 200);
+        drone.advance(&id, Status::Terminated);
+        assert_eq!(send(json!(drone.events())).await, 200);
+        assert_eq!(send(json!(events)).await, 200);
+        assert_eq!(status().await, "terminated");
+        let details = harness.get(&format!("/ctrl/backends/{id}")).await.json();
+        let steps: Vec<_> =
+            details["history"].as_array().unwrap().iter().map(|e| e["status"].clone()).collect();
+        assert_eq!(steps, ["scheduled", "loading", "starting", "ready", "terminated"]);
+        assert_eq!(details["end_reason"], "external");
+    }
+
+    #[tokio::test]
+    async fn an_old_term_and_another_role_are_refused() {
+        let harness = Harness::new().await;
+        let drone = harness.drone("one").await;
+        let (id, term) = drone.identity();
+        let path = format!("/internal/drones/{id}/events");
+        let old = json!({ "term": term.0 - 1, "events": [] });
+        let answer = harness.internal(&path, &old).await;
+        assert_eq!(answer.outcome(), (409, "term".into()));
+        let body = json!({ "term": term, "events": [] });
+        let proxy = harness.as_role(Purpose::ProxyToController, "POST", &path, &body).await;
+        assert_eq!(proxy.outcome(), (401, "unauthorized".into()));
+    }
+}

@@ -1,0 +1,107 @@
+//! `POST /ctrl/revoke` and `/ctrl/b/revoke`: what a user may do with a backend ends. Grants live with the drone, so it
+//! must hear of it; where it does not, the caller is told, because somebody may still be inside.
+
+use axum::Json;
+use axum::extract::State;
+use jetway_protocol::drone_api::RefusalCode;
+use jetway_protocol::error::Code;
+use jetway_protocol::ids::BackendId;
+use serde::Deserialize;
+
+use super::extract::ApiJson;
+use crate::app::App;
+use crate::connect::validate::check_user;
+use crate::db::list;
+use crate::drone::Failure;
+use crate::error::{ApiError, ApiResult};
+
+const RETRY_MS: u64 = 1000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    backend_id: String,
+    user: String,
+}
+
+/// The path that Plane's server has, and its answer: a string.
+pub async fn plane_server_form(
+    State(app): State<App>,
+    ApiJson(request): ApiJson<RevokeRequest>,
+) -> ApiResult<Json<&'static str>> {
+    revoke(app, request).await?;
+    Ok(Json("Token revoked successfully"))
+}
+
+/// The path that Plane's client uses, and the answer that it can read.
+pub async fn plane_client_form(
+    State(app): State<App>,
+    ApiJson(request): ApiJson<RevokeRequest>,
+) -> ApiResult<Json<()>> {
+    revoke(app, request).await?;
+    Ok(Json(()))
+}
+
+async fn revoke(app: App, request: RevokeRequest) -> ApiResult<()> {
+    let RevokeRequest { backend_id, user } = request;
+    if user.is_empty() {
+        return Err(ApiError::invalid("user must not be empty"));
+    }
+    check_user(&user)?;
+    let id: BackendId = backend_id.parse().map_err(|_| ApiError::unknown_backend(&backend_id))?;
+    let mut connection = app.db.acquire().await?;
+    let details = list::details(&mut connection, &id).await?;
+    drop(connection);
+    let details = details.ok_or_else(|| ApiError::unknown_backend(&backend_id))?;
+    if details.summary.ended_at.is_some() {
+        return Ok(());
+    }
+    let drone = details.drone;
+    let task = app.lifecycle.spawn({
+        let (app, drone, id) = (app.clone(), drone.clone(), id.clone());
+        async move { app.drones.revoke(&drone, &id, &user).await }
+    });
+    let failure = match task.await {
+        Ok(Ok(_revoked)) => return Ok(()),
+        Ok(Err(error)) => Failure::from(error),
+        Err(_) => Failure::Unclear("the call was cut off".into()),
+    };
+    // Ended there: nobody is inside any more.
+    if matches!(failure, Failure::Refused(RefusalCode::Ended, _)) {
+        return Ok(());
+    }
+    tracing::warn!(backend = %id, drone = %drone.name, %failure, "a revocation did not reach its drone");
+    Err(ApiError::new(
+        Code::DroneUnreachable,
+        format!("the drone {} did not confirm the revocation; try again", drone.name),
+    )
+    .retry_after_ms(RETRY_MS)
+    .about(&id))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Harness, Mode, keyed, request};
+
+    #[tokio::test]
+    async fn both_paths_revoke_and_answer_as_plane_s_server_and_client_expect() {
+        let harness = Harness::new().await;
+        let drone = harness.drone("one").await;
+        let mut body = keyed("k");
+        body["user"] = json!("ann");
+        let id = harness.connect(&body).await.json()["backend_id"].as_str().unwrap().to_owned();
+        let revoke = async |path: &str, user: &str| {
+            let body = json!({ "backend_id": id, "user": user });
+            let answer = harness.send(request("POST", path, &body.to_string())).await;
+            (answer.status, answer.text())
+        };
+        assert_eq!(revoke("/ctrl/revoke", "ann").await, (200, "null".into()));
+        assert!(drone.grants(&id.parse().unwrap()).is_empty());
+        assert_eq!(revoke("/ctrl/b/revoke", "ann").await, (200, "\"Token revoked successfully\"".into()));
+        assert_eq!(revoke("/ctrl/revoke", "").await.0, 422);
+        drone.set_mode(Mode::Forgetful);
+        assert_eq!(revoke("/ctrl/revoke", "ann").await.0, 502, "nobody has confirmed it");
+    }
+}

@@ -1,0 +1,213 @@
+//! `GET /pub/b/{id}/status-stream`: a backend's statuses as server-sent events. History first, then live, pushed by the
+//! drone that owns it; where the drone is away, Postgres is asked slowly until it is back.
+//!
+//! Written for a consumer that splits at LF, knows `data:` and `id:`, and reconnects at once when the stream ends: so
+//! the stream stays open after the end, with a comment now and then.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use jetway_protocol::error::Code;
+use jetway_protocol::ids::BackendId;
+use jetway_protocol::status::{Status, StatusEntry};
+use jetway_service::backoff::jittered;
+use tokio::sync::mpsc;
+
+use super::extract::ApiPath;
+use super::status::{PublicEntry, history};
+use crate::app::App;
+use crate::db::drones::DroneRef;
+use crate::error::{ApiError, ApiResult};
+
+const COMMENT_PERIOD: Duration = Duration::from_secs(15);
+/// Between two looks at Postgres while the drone does not answer.
+const POLL: Duration = Duration::from_secs(2);
+/// Entries that wait for a slow client; there are only eight statuses.
+const QUEUE: usize = 16;
+const BUSY_RETRY_MS: u64 = 5000;
+
+pub async fn status_stream(
+    State(app): State<App>,
+    ApiPath(text): ApiPath<String>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let Ok(permit) = app.streams.clone().try_acquire_owned() else {
+        return Err(ApiError::new(Code::Busy, "too many streams are open").retry_after_ms(BUSY_RETRY_MS));
+    };
+    let (entries, details) = history(&app, &text).await?;
+    let seen: Option<Status> =
+        headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.trim().parse().ok());
+
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let live = Live { app: app.clone(), id: details.summary.id, drone: details.drone, sent: seen, sender };
+    app.lifecycle.spawn_until_stopped(async move {
+        let _held_as_long_as_the_stream = permit;
+        // `None` says that the client has gone.
+        let _client_gone: Option<()> = live.run(entries).await;
+    });
+    let bytes = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        let bytes = receiver.recv().await?;
+        Some((Ok::<_, Infallible>(bytes), receiver))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Body::from_stream(bytes)).into_response())
+}
+
+/// One client's stream. Every step is `None` once the client has gone.
+struct Live {
+    app: App,
+    id: BackendId,
+    drone: DroneRef,
+    /// The last status that the client has.
+    sent: Option<Status>,
+    sender: mpsc::Sender<Bytes>,
+}
+
+impl Live {
+    async fn run(mut self, history: Vec<StatusEntry>) -> Option<()> {
+        // The first bytes make every proxy on the way flush the head.
+        self.comment().await?;
+        self.entries(&history).await?;
+        let mut ended = history.last().is_some_and(|last| last.status == Status::Terminated);
+        while !ended {
+            ended = self.follow().await?;
+            if !ended {
+                self.quiet(jittered(POLL)).await?;
+                let Ok((history, details)) = history_of(&self.app, &self.id).await else { continue };
+                self.drone = details.drone;
+                self.entries(&history).await?;
+                ended = details.summary.ended_at.is_some();
+            }
+        }
+        // Held open: a client that reconnects at once would spin.
+        loop {
+            self.quiet(COMMENT_PERIOD).await?;
+            self.comment().await?;
+        }
+    }
+
+    /// What the drone says, until the end (true) or until the line breaks.
+    async fn follow(&mut self) -> Option<bool> {
+        let Ok(mut live) = self.app.drones.follow(&self.drone, &self.id).await else { return Some(false) };
+        loop {
+            let next = tokio::select! {
+                () = self.sender.closed() => return None,
+                next = live.next() => next,
+                () = tokio::time::sleep(COMMENT_PERIOD) => {
+                    self.comment().await?;
+                    continue;
+                }
+            };
+            let Some(Some(entry)) = next else { return Some(false) };
+            let ended = entry.status == Status::Terminated;
+            self.entries(&[entry]).await?;
+            if ended {
+                return Some(true);
+            }
+        }
+    }
+
+    /// Sends what the client does not have yet.
+    async fn entries(&mut self, entries: &[StatusEntry]) -> Option<()> {
+        for entry in entries {
+            if self.sent.is_none_or(|sent| sent < entry.status) {
+                self.sender.send(event(entry)).await.ok()?;
+                self.sent = Some(entry.status);
+            }
+        }
+        Some(())
+    }
+
+    async fn comment(&self) -> Option<()> {
+        self.sender.send(Bytes::from_static(b":\n\n")).await.ok()
+    }
+
+    /// Waits, but not for a client that has gone.
+    async fn quiet(&self, wait: Duration) -> Option<()> {
+        tokio::select! {
+            () = self.sender.closed() => None,
+            () = tokio::time::sleep(wait) => Some(()),
+        }
+    }
+}
+
+async fn history_of(app: &App, id: &BackendId) -> ApiResult<(Vec<StatusEntry>, crate::db::list::Details)> {
+    history(app, id.as_str()).await
+}
+
+fn event(entry: &StatusEntry) -> Bytes {
+    let json = serde_json::to_string(&PublicEntry::from(entry)).unwrap_or_default();
+    Bytes::from(format!("data: {json}\nid: {}\n\n", entry.status))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+    use jetway_protocol::status::Status;
+
+    use crate::testing::{Harness, keyed, request};
+
+    /// Reads until the text so far is as wanted.
+    async fn read(body: &mut axum::body::BodyDataStream, wanted: impl Fn(&str) -> bool) -> String {
+        let mut text = String::new();
+        while !wanted(&text) {
+            let next = tokio::time::timeout(std::time::Duration::from_secs(10), body.next()).await;
+            text.push_str(std::str::from_utf8(&next.expect(&text).expect("it stays open").unwrap()).unwrap());
+        }
+        text
+    }
+
+    #[tokio::test]
+    async fn history_then_live_then_open_and_resumed_by_the_last_id() {
+        let harness = Harness::new().await;
+        let drone = harness.drone("one").await;
+        let answer = harness.connect(&keyed("k")).await;
+        let id = answer.json()["backend_id"].as_str().unwrap().parse().unwrap();
+        let path = format!("/pub/b/{id}/status-stream");
+        let response = harness.open(request("GET", &path, "")).await;
+        assert_eq!(
+            (response.status(), response.headers()["content-type"].as_bytes()),
+            (http::StatusCode::OK, &b"text/event-stream"[..])
+        );
+        assert_eq!(response.headers()["access-control-allow-origin"], "*");
+        let mut body = response.into_body().into_data_stream();
+        let first = read(&mut body, |text| text.contains("id: scheduled\n\n")).await;
+        assert!(first.starts_with(":\n\ndata: {\"status\":\"scheduled\",\"time\":"), "{first}");
+        assert!(!first.contains('\r'));
+
+        drone.advance(&id, Status::Ready);
+        read(&mut body, |text| text.contains("id: ready\n\n")).await;
+        drone.advance(&id, Status::Terminated);
+        let last = read(&mut body, |text| text.contains("id: terminated\n\n")).await;
+        assert!(
+            last.contains(r#""termination_reason":"external","termination_kind":"soft","exit_error":false"#),
+            "{last}"
+        );
+        let more = tokio::time::timeout(std::time::Duration::from_millis(100), body.next()).await;
+        assert!(more.is_err(), "held open after the end");
+
+        harness.report(&drone).await;
+        let mut resumed = request("GET", &path, "");
+        resumed.headers_mut().insert("last-event-id", " ready".parse().unwrap());
+        let mut body = harness.open(resumed).await.into_body().into_data_stream();
+        let rest = read(&mut body, |text| text.contains("\nid: ")).await;
+        assert!(rest.contains("id: terminated") && !rest.contains("id: ready"), "{rest}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_backend_is_a_404() {
+        let harness = Harness::new().await;
+        for path in ["/pub/b/nobody/status-stream", "/pub/b/No_Body/status", "/pub/b/nobody/status"] {
+            assert_eq!(harness.get(path).await.outcome(), (404, "backend_not_found".into()), "{path}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Compares what each drone has with what Postgres says it should have.
+//!
+//! The inventory is taken before the rows are read, so a backend in it always had its row by then. What follows is
+//! cautious both ways: a row that is missing at the drone is ended only where it was acknowledged under an older term
+//! and the drone, asked to delete it, answers that it is gone; a backend without a row is looked at once more before
+//! it is put back (its key is free) or deleted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jetway_protocol::drone_api::{Inventory, InventoryEntry, RefusalCode};
+use jetway_protocol::ids::{BackendId, FencingToken, Term};
+use jetway_protocol::status::{End, EndReason, Status};
+use jetway_service::backoff::jittered;
+
+use crate::app::{App, Counters};
+use crate::connect::place::HEARTBEAT_AGE_MAX;
+use crate::db::dispatch::{RowOfDrone, live_of_drone};
+use crate::db::drones::Drone;
+use crate::db::{DbError, backends, turns};
+use crate::drone::{CALL_DEADLINE, Failure};
+
+const PERIOD: Duration = Duration::from_secs(10);
+/// A nudge does not make it run more often than this.
+const PERIOD_MIN: Duration = Duration::from_secs(1);
+const CONCURRENCY: usize = 8;
+/// A row younger than this is not compared: its own connect is still busy with it.
+const YOUNG_SECONDS: f64 = 30.0;
+const PAGE: i64 = 1000;
+
+pub fn start(app: &App) {
+    let app_ = app.clone();
+    app.lifecycle.spawn(async move {
+        let app = app_;
+        let mut failures = 0;
+        loop {
+            let nudged = tokio::select! {
+                () = app.lifecycle.stopping() => return,
+                () = app.inventory_nudge.notified() => true,
+                () = tokio::time::sleep(jittered(PERIOD)) => false,
+            };
+            failures = super::report("inventory", run(&app, nudged).await, failures);
+            tokio::select! {
+                () = app.lifecycle.stopping() => return,
+                () = tokio::time::sleep(PERIOD_MIN) => {}
+            }
+        }
+    });
+}
+
+async fn run(app: &App, nudged: bool) -> Result<(), DbError> {
+    let mut connection = app.housekeeping.acquire().await?;
+    if !nudged && !turns::take(&mut connection, "inventory", PERIOD.mul_f64(0.8)).await? {
+        return Ok(());
+    }
+    drop(connection);
+    let table = app.fleet.table();
+    let heard = table
+        .drones
+        .iter()
+        .filter(|drone| drone.heartbeat_age + table.read_at.elapsed() <= HEARTBEAT_AGE_MAX);
+    futures_util::stream::iter(heard.cloned())
+        .for_each_concurrent(CONCURRENCY, |drone| async move {
+            if let Err(error) = compare_drone(app, &drone).await {
+                tracing::warn!(drone = %drone.name, %error, "an inventory could not be compared");
+            }
+        })
+        .await;
+    Ok(())
+}
+
+pub(crate) async fn compare_drone(app: &App, drone: &Arc<Drone>) -> Result<(), DbError> {
+    // First the inventory, then the rows.
+    let Ok(inventory) = app.drones.inventory(&drone.reach()).await else { return Ok(()) };
+    if inventory.term != drone.term {
+        return Ok(());
+    }
+    let rows = all_rows(app, drone).await?;
+    let Differences { missing, unknown } = compare(&inventory, &rows);
+    for row in missing {
+        end_missing(app, drone, row).await?;
+    }
+    for entry in unknown {
+        settle_unknown(app, drone, entry).await?;
+    }
+    Ok(())
+}
+
+async fn all_rows(app: &App, drone: &Drone) -> Result<Vec<RowOfDrone>, DbError> {
+    let mut rows = Vec::new();
+    let mut after = FencingToken(0);
+    let mut connection = app.housekeeping.acquire().await?;
+    loop {
+        let page = live_of_drone(&mut connection, drone.id, YOUNG_SECONDS, after, PAGE).await?;
+        let full = i64::try_from(page.len()).is_ok_and(|rows| rows == PAGE);
+        after = page.last().map_or(after, |row| row.fencing_token);
+        rows.extend(page);
+        if !full {
+            return Ok(rows);
+        }
+    }
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Differences<'a> {
+    /// Rows whose backend the drone had under an older term and has no more.
+    missing: Vec<&'a RowOfDrone>,
+    /// Live backends of the drone that have no live row.
+    unknown: Vec<&'a InventoryEntry>,
+}
+
+fn compare<'a>(inventory: &'a Inventory, rows: &'a [RowOfDrone]) -> Differences<'a> {
+    let has: HashMap<&BackendId, &InventoryEntry> =
+        inventory.backends.iter().map(|entry| (&entry.id, entry)).collect();
+    let should: HashMap<&BackendId, &RowOfDrone> = rows.iter().map(|row| (&row.id, row)).collect();
+    let is_missing = |row: &&RowOfDrone| {
+        row.acknowledged && !row.young && row.placed_term < inventory.term && !has.contains_key(&row.id)
+    };
+    Differences {
+        missing: rows.iter().filter(is_missing).collect(),
+        unknown: inventory
+            .backends
+            .iter()
+            .filter(|entry| entry.status != Status::Terminated && !should.contains_key(&entry.id))
+            .collect(),
+    }
+}
+
+async fn end_missing(app: &App, drone: &Drone, row: &RowOfDrone) -> Result<(), DbError> {
+    if !is_gone(app, drone, &row.id, drone.term).await {
+        return Ok(());
+    }
+    let end = End {
+        reason: EndReason::Lost,
+        kind: None,
+        exit_code: None,
+        oom_killed: false,
+        message: "its drone came back without it".to_owned(),
+        output: String::new(),
+    };
+    let mut connection = app.housekeeping.acquire().await?;
+    if backends::end_gone(&mut connection, &row.id, row.fencing_token, &end).await? {
+        Counters::add(&app.counters.rows_lost, 1);
+        tracing::warn!(backend = %row.id, drone = %drone.name, "a backend was lost");
+    }
+    Ok(())
+}
+
+/// Sets a tombstone at the drone. True: whatever it was, it does not run there and never will.
+async fn is_gone(app: &App, drone: &Drone, id: &BackendId, term: Term) -> bool {
+    match app.drones.delete(&drone.reach(), id, term).await {
+        Ok(reply) => reply.gone,
+        Err(error) => matches!(Failure::from(error), Failure::Refused(RefusalCode::Ended, _)),
+    }
+}
+
+async fn settle_unknown(app: &App, drone: &Drone, entry: &InventoryEntry) -> Result<(), DbError> {
+    // It may have ended, with its event, between the two looks.
+    let Ok(view) = app.drones.view(&drone.reach(), &entry.id, CALL_DEADLINE).await else { return Ok(()) };
+    if view.status == Status::Terminated || view.fencing_token != entry.fencing_token {
+        return Ok(());
+    }
+    if let Some(key) = &view.key {
+        let mut connection = app.housekeeping.acquire().await?;
+        if backends::put_back(&mut connection, &entry.id, entry.fencing_token, key, view.status, drone)
+            .await?
+        {
+            tracing::warn!(backend = %entry.id, drone = %drone.name, "a backend without a row was put back");
+            return Ok(());
+        }
+    }
+    let _stopped_now_or_next_time = is_gone(app, drone, &entry.id, drone.term).await;
+    tracing::warn!(backend = %entry.id, drone = %drone.name, "a backend without a row was deleted at its drone");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use jetway_protocol::ids::BackendId;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{Harness, Mode, keyed, made_up, registration};
+
+    fn id(text: &str) -> BackendId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn absence_proves_nothing_about_a_row_of_the_inventory_s_term() {
+        let row = |name: &str, placed, acknowledged, young| RowOfDrone {
+            id: id(name),
+            fencing_token: FencingToken(1),
+            placed_term: Term(placed),
+            acknowledged,
+            young,
+            status: Status::Ready,
+        };
+        let rows = [
+            row("old", 1, true, false),
+            row("present", 2, true, false),
+            row("young", 1, true, true),
+            row("unacknowledged", 1, false, false),
+            row("there", 1, true, false),
+        ];
+        let entry = |name: &str, status| InventoryEntry {
+            id: id(name),
+            fencing_token: FencingToken(1),
+            key: None,
+            status,
+        };
+        let inventory = Inventory {
+            term: Term(2),
+            backends: vec![
+                entry("there", Status::Ready),
+                entry("stranger", Status::Ready),
+                entry("dead", Status::Terminated),
+            ],
+        };
+        let found = compare(&inventory, &rows);
+        assert_eq!(found.missing, [&rows[0]]);
+        assert_eq!(found.unknown, [&inventory.backends[1]]);
+    }
+
+    #[tokio::test]
+    async fn a_lost_row_is_ended_by_its_drone_s_word_and_strangers_are_put_back_or_deleted() {
+        let harness = Harness::new().await;
+        let mut register = registration("one", "127.0.0.1:1");
+        let drone = harness.drone_with("one", |given| register = given.clone()).await;
+        harness.connect(&keyed("k")).await;
+        harness.report(&drone).await;
+        harness.execute("update backends set created_at = now() - interval '1 hour'").await;
+        // The drone comes back, under a new term, without what it had.
+        drone.set_mode(Mode::Forgetful);
+        register.advertise = drone.address.clone();
+        let term =
+            harness.internal("/internal/drones/register", &json!(register)).await.json()["term"].as_i64();
+        let term = Term(term.unwrap());
+        drone.set_identity(register.drone, term);
+        harness.app.fleet.refresh(&harness.app.housekeeping).await.unwrap();
+        let row = harness.app.fleet.by_id(register.drone).unwrap();
+        compare_drone(&harness.app, &row).await.unwrap();
+        let list = harness.get("/ctrl/backends?state=ended").await.json();
+        assert_eq!(list["backends"][0]["end_reason"], "lost", "{list}");
+
+        drone.set_mode(Mode::Usual);
+        for id in drone.ids() {
+            drone.forget(&id);
+        }
+        drone.keep(&id("keyed"), made_up(term, 7001, Some("k")));
+        drone.keep(&id("rival"), made_up(term, 7002, Some("other")));
+        drone.keep(&id("nokey"), made_up(term, 7003, None));
+        harness.connect(&keyed("other")).await;
+        compare_drone(&harness.app, &row).await.unwrap();
+        let live = harness.get("/ctrl/backends?state=live&key=k").await.json();
+        assert_eq!(live["backends"][0]["backend_id"], "keyed", "{live}");
+        assert_eq!(
+            (drone.calls("DELETE rival"), drone.calls("DELETE nokey"), drone.calls("DELETE keyed")),
+            (1, 1, 0)
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! Background tasks. None takes input: each reads Postgres or a drone, compares, acts, and may run at any time, twice, or
+//! after a crash. The next run is the retry.
+
+mod dispatch;
+mod inventory;
+mod prune;
+mod refresh;
+mod stops;
+
+use std::future::Future;
+use std::time::Duration;
+
+use jetway_service::backoff::jittered;
+
+use crate::app::App;
+use crate::db::DbError;
+
+pub fn start(app: &App) {
+    every(app, "refresh", Duration::from_secs(1), refresh::run);
+    every(app, "dispatch", Duration::from_secs(1), dispatch::run);
+    every(app, "stops", Duration::from_secs(1), stops::run);
+    every(app, "prune", Duration::from_secs(60), prune::run);
+    inventory::start(app);
+}
+
+#[cfg(test)]
+pub async fn dispatch_now(app: &App) {
+    dispatch::run(app.clone()).await.unwrap();
+}
+
+#[cfg(test)]
+pub async fn stops_now(app: &App) {
+    stops::run(app.clone()).await.unwrap();
+}
+
+/// Runs the task again and again, with a jittered pause, until the controller stops.
+fn every<F>(app: &App, name: &'static str, period: Duration, run: fn(App) -> F)
+where
+    F: Future<Output = Result<(), DbError>> + Send + 'static,
+{
+    let app_ = app.clone();
+    app.lifecycle.spawn(async move {
+        let app = app_;
+        let mut failures = 0_u32;
+        loop {
+            tokio::select! {
+                () = app.lifecycle.stopping() => return,
+                () = tokio::time::sleep(jittered(period)) => {}
+            }
+            failures = report(name, run(app.clone()).await, failures);
+        }
+    });
+}
+
+/// Says once that a task fails and once that it works again, not every second.
+fn report(name: &'static str, result: Result<(), DbError>, failures: u32) -> u32 {
+    use std::error::Error;
+    match result {
+        Ok(()) => {
+            if failures > 0 {
+                tracing::info!(task = name, failures, "works again");
+            }
+            0
+        }
+        Err(error) => {
+            if failures == 0 {
+                let source = error.source().map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(task = name, %error, source, "failed; goes on trying");
+            }
+            failures + 1
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! A drone's server without an engine: it keeps backends in memory, does what the test tells it to, and can refuse,
+//! be silent, or be slow.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use jetway_protocol::controller_api::BackendEvent;
+use jetway_protocol::drone_api::{
+    AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, GrantView, Inventory,
+    InventoryEntry, PutBackend, Refusal, RefusalCode, Revoke, RevokeReply, Stop,
+};
+use jetway_protocol::grant::Grant;
+use jetway_protocol::ids::{BackendId, DroneId, FencingToken, Term};
+use jetway_protocol::status::{End, EndReason, Status, StatusEntry, TerminationKind};
+use jetway_protocol::time::UnixMicros;
+use jetway_service::lifecycle::Lifecycle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// How it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    #[default]
+    Usual,
+    /// Refuses what is put.
+    Refuse(RefusalCode),
+    /// Takes what comes, and never answers.
+    Silent,
+    /// Knows nothing of what it has: as after the loss of its disk.
+    Forgetful,
+}
+
+pub struct Kept {
+    pub put: PutBackend,
+    pub history: Vec<StatusEntry>,
+    pub grants: Vec<Grant>,
+}
+
+#[derive(Default)]
+struct Inside {
+    id: Option<DroneId>,
+    term: Option<Term>,
+    mode: Mode,
+    backends: HashMap<BackendId, Kept>,
+    tombstones: Vec<BackendId>,
+    calls: Vec<String>,
+    draining: Option<bool>,
+}
+
+pub struct FakeDrone {
+    pub address: String,
+    inside: Mutex<Inside>,
+    changed: watch::Sender<u64>,
+}
+
+type Fake = Arc<FakeDrone>;
+
+impl FakeDrone {
+    pub async fn start(_name: &str, lifecycle: &Lifecycle) -> Fake {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let drone = Arc::new(Self { address, inside: Mutex::default(), changed: watch::Sender::new(0) });
+        let router = Router::new()
+            .route("/b", get(inventory))
+            .route("/b/{id}", put(put_backend).get(view).delete(delete))
+            .route("/b/{id}/grants", post(add_grant))
+            .route("/b/{id}/revoke", post(revoke))
+            .route("/b/{id}/stop", post(stop))
+            .route("/b/{id}/follow", get(follow))
+            .route("/b/{id}/logs", get(logs))
+            .route("/draining", put(draining))
+            .with_state(drone.clone());
+        lifecycle.spawn_until_stopped(async move {
+            let _ended = axum::serve(listener, router).await;
+        });
+        drone
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap()
+    }
+
+    pub fn set_identity(&self, id: DroneId, term: Term) {
+        let mut inside = self.lock();
+        (inside.id, inside.term) = (Some(id), Some(term));
+    }
+
+    pub fn identity(&self) -> (DroneId, Term) {
+        let inside = self.lock();
+        (inside.id.unwrap(), inside.term.unwrap())
+    }
+
+    pub fn set_mode(&self, mode: Mode) {
+        self.lock().mode = mode;
+    }
+
+    pub fn forget(&self, id: &BackendId) {
+        self.lock().backends.remove(id);
+    }
+
+    pub fn keep(&self, id: &BackendId, put: PutBackend) {
+        self.lock().take(id, put);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    pub fn calls(&self, what: &str) -> usize {
+        self.lock().calls.iter().filter(|call| call.starts_with(what)).count()
+    }
+
+    pub fn draining(&self) -> Option<bool> {
+        self.lock().draining
+    }
+
+    pub fn grants(&self, id: &BackendId) -> Vec<Grant> {
+        self.lock().backends.get(id).map(|kept| kept.grants.clone()).unwrap_or_default()
+    }
+
+    pub fn put_of(&self, id: &BackendId) -> Option<PutBackend> {
+        self.lock().backends.get(id).map(|kept| kept.put.clone())
+    }
+
+    pub fn ids(&self) -> Vec<BackendId> {
+        self.lock().backends.keys().cloned().collect()
+    }
+
+    /// Moves a backend on; its followers hear of it.
+    pub fn advance(&self, id: &BackendId, status: Status) {
+        let end = status.is_ending().then(|| end(EndReason::External));
+        self.advance_with(id, status, end);
+    }
+
+    pub fn advance_with(&self, id: &BackendId, status: Status, end: Option<End>) {
+        let mut inside = self.lock();
+        let kept = inside.backends.get_mut(id).unwrap();
+        kept.history.push(StatusEntry { status, at: UnixMicros::now(), end });
+        drop(inside);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    pub fn events(&self) -> Vec<BackendEvent> {
+        let inside = self.lock();
+        let of = |(id, kept): (&BackendId, &Kept)| {
+            let (id, token, timeline) = (id.clone(), kept.put.fencing_token, kept.put.timeline.clone());
+            let event = move |entry: &StatusEntry| BackendEvent {
+                backend: id.clone(),
+                fencing_token: token,
+                entry: entry.clone(),
+                timeline: timeline.clone(),
+            };
+            kept.history.iter().map(event).collect::<Vec<_>>()
+        };
+        inside.backends.iter().flat_map(of).collect()
+    }
+}
+
+impl Inside {
+    fn take(&mut self, id: &BackendId, put: PutBackend) {
+        let grants = put.grant.clone().into_iter().collect();
+        let history = vec![StatusEntry { status: Status::Scheduled, at: UnixMicros::now(), end: None }];
+        self.backends.entry(id.clone()).or_insert(Kept { put, history, grants });
+    }
+
+    fn check_term(&self, term: Term) -> Result<(), Response> {
+        if self.term == Some(term) { Ok(()) } else { Err(no(409, RefusalCode::WrongTerm)) }
+    }
+
+    fn kept(&mut self, id: &BackendId) -> Result<&mut Kept, Response> {
+        if self.tombstones.contains(id) {
+            return Err(no(410, RefusalCode::Ended));
+        }
+        if self.mode == Mode::Forgetful {
+            return Err(no(404, RefusalCode::Unknown));
+        }
+        self.backends.get_mut(id).ok_or_else(|| no(404, RefusalCode::Unknown))
+    }
+}
+
+pub fn end(reason: EndReason) -> End {
+    End {
+        reason,
+        kind: Some(TerminationKind::Soft),
+        exit_code: Some(0),
+        oom_killed: false,
+        message: String::new(),
+        output: String::new(),
+    }
+}
+
+fn no(status: u16, code: RefusalCode) -> Response {
+    let refusal = Refusal { code, message: format!("{code:?}") };
+    (StatusCode::from_u16(status).unwrap(), Json(refusal)).into_response()
+}
+
+fn shown(id: &BackendId, kept: &Kept) -> BackendView {
+    let grant = |grant: &Grant| GrantView {
+        id: grant.id,
+        user: grant.user.clone(),
+        added: UnixMicros(1),
+        used: false,
+    };
+    BackendView {
+        id: id.clone(),
+        fencing_token: kept.put.fencing_token,
+        key: kept.put.key.clone(),
+        status: kept.history.last().unwrap().status,
+        history: kept.history.clone(),
+        timeline: kept.put.timeline.clone(),
+        grants: kept.grants.iter().map(grant).collect(),
+        connections: 2,
+        listening_elsewhere: Vec::new(),
+        address: None,
+    }
+}
+
+type Answer<T> = Result<Json<T>, Response>;
+
+/// Notes the call; a silent drone gets no further.
+async fn called(drone: &Fake, call: String) {
+    let silent = {
+        let mut inside = drone.lock();
+        inside.calls.push(call);
+        inside.mode == Mode::Silent
+    };
+    if silent {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+}
+
+async fn put_backend(
+    State(drone): State<Fake>,
+    Path(id): Path<BackendId>,
+    Json(body): Json<PutBackend>,
+) -> Answer<BackendView> {
+    called(&drone, format!("PUT {id}")).await;
+    let mut inside = drone.lock();
+    if let Mode::Refuse(code) = inside.mode {
+        return Err(no(409, code));
+    }
+    inside.check_term(body.term)?;
+    if inside.tombstones.contains(&id) {
+        return Err(no(410, RefusalCode::Ended));
+    }
+    inside.take(&id, body);
+    Ok(Json(shown(&id, &inside.backends[&id])))
+}
+
+async fn view(State(drone): State<Fake>, Path(id): Path<BackendId>) -> Answer<BackendView> {
+    called(&drone, format!("GET {id}")).await;
+    let mut inside = drone.lock();
+    Ok(Json(shown(&id, inside.kept(&id)?)))
+}
+
+async fn delete(
+    State(drone): State<Fake>,
+    Path(id): Path<BackendId>,
+    Json(body): Json<DeleteBackend>,
+) -> Answer<DeleteReply> {
+    called(&drone, format!("DELETE {id}")).await;
+    let mut inside = drone.lock();
+    inside.check_term(body.term)?;
+    let live = inside.mode != Mode::Forgetful
+        && inside
+            .backends
+            .get(&id)
+            .is_some_and(|kept| kept.history.last().unwrap().status != Status::Terminated);
+    if !live {
+        inside.tombstones.push(id);
+    }
+    Ok(Json(DeleteReply { gone: !live }))
+}
+
+async fn add_grant(
+    State(drone): State<Fake>,
+    Path(id): Path<BackendId>,
+    Json(body): Json<AddGrant>,
+) -> Answer<GrantReply> {
+    called(&drone, format!("GRANT {id}")).await;
+    let mut inside = drone.lock();
+    inside.check_term(body.term)?;
+    let kept = inside.kept(&id)?;
+    let status = kept.history.last().unwrap().status;
+    if status == Status::Terminated {
+        return Err(no(410, RefusalCode::Ended));
+    }
+    if !status.is_ending() {
+        kept.grants.push(body.grant);
+    }
+    Ok(Json(GrantReply { status }))
+}
+
+async fn revoke(
+    State(drone): State<Fake>,
+    Path(id): Path<BackendId>,
+    Json(body): Json<Revoke>,
+) -> Answer<RevokeReply> {
+    called(&drone, format!("REVOKE {id}")).await;
+    let mut inside = drone.lock();
+    let kept = inside.kept(&id)?;
+    let before = kept.grants.len();
+    kept.grants.retain(|grant| grant.user.as_deref() != Some(body.user.as_str()));
+    Ok(Json(RevokeReply { revoked: u32::try_from(before - kept.grants.len()).unwrap() }))
+}
+
+async fn stop(
+    State(drone): State<Fake>,
+    Path(id): Path<BackendId>,
+    Json(body): Json<Stop>,
+) -> Answer<BackendView> {
+    called(&drone, format!("STOP {id} {:?}", body.kind)).await;
+    let shown = {
+        let mut inside = drone.lock();
+        let kept = inside.kept(&id)?;
+        let status = match body.kind {
+            TerminationKind::Soft => Status::Terminating,
+            TerminationKind::Hard => Status::HardTerminating,
+        };
+        if kept.history.last().unwrap().status < status {
+            kept.history.push(StatusEntry { status, at: UnixMicros::now(), end: Some(end(body.reason)) });
+        }
+        shown(&id, kept)
+    };
+    drone.changed.send_modify(|n| *n += 1);
+    Ok(Json(shown))
+}
+
+async fn follow(State(drone): State<Fake>, Path(id): Path<BackendId>) -> Response {
+    called(&drone, format!("FOLLOW {id}")).await;
+    if let Err(refusal) = drone.lock().kept(&id) {
+        return refusal;
+    }
+    let changed = drone.changed.subscribe();
+    let lines = futures_util::stream::unfold(
+        (drone, id, changed, 0),
+        |(drone, id, mut changed, mut sent)| async move {
+            loop {
+                let next = {
+                    let inside = drone.lock();
+                    let history =
+                        inside.backends.get(&id).map(|kept| kept.history.clone()).unwrap_or_default();
+                    let over = history.len() == sent
+                        && history.last().is_some_and(|l| l.status == Status::Terminated);
+                    if over {
+                        return None;
+                    }
+                    history.get(sent).cloned()
+                };
+                if let Some(entry) = next {
+                    sent += 1;
+                    let line = format!("{}\n", serde_json::to_string(&entry).unwrap());
+                    return Some((
+                        Ok::<_, std::convert::Infallible>(Bytes::from(line)),
+                        (drone, id, changed, sent),
+                    ));
+                }
+                changed.changed().await.ok()?;
+            }
+        },
+    );
+    Body::from_stream(lines).into_response()
+}
+
+async fn logs(State(drone): State<Fake>, Path(id): Path<BackendId>) -> Response {
+    called(&drone, format!("LOGS {id}")).await;
+    match drone.lock().kept(&id) {
+        Ok(_) => "hello from the container\n".into_response(),
+        Err(refusal) => refusal,
+    }
+}
+
+async fn draining(State(drone): State<Fake>, Json(body): Json<Draining>) -> Json<()> {
+    called(&drone, "DRAINING".into()).await;
+    drone.lock().draining = Some(body.draining);
+    Json(())
+}
+
+async fn inventory(State(drone): State<Fake>) -> Json<Inventory> {
+    called(&drone, "INVENTORY".into()).await;
+    let inside = drone.lock();
+    let entry = |(id, kept): (&BackendId, &Kept)| InventoryEntry {
+        id: id.clone(),
+        fencing_token: kept.put.fencing_token,
+        key: kept.put.key.clone(),
+        status: kept.history.last().unwrap().status,
+    };
+    let backends = match inside.mode {
+        Mode::Forgetful => Vec::new(),
+        _ => inside.backends.iter().map(entry).collect(),
+    };
+    Json(Inventory { term: inside.term.unwrap(), backends })
+}
+
+/// A backend as a test makes it up.
+pub fn made_up(term: Term, fencing_token: i64, key: Option<&str>) -> PutBackend {
+    PutBackend {
+        term,
+        fencing_token: FencingToken(fencing_token),
+        key: key.map(|name| jetway_protocol::key::Key {
+            name: name.into(),
+            namespace: String::new(),
+            tag: String::new(),
+        }),
+        spec: jetway_protocol::spec::BackendSpec::of(jetway_protocol::spec::Executable::of_image("app")),
+        grant: None,
+        static_token: None,
+        timeline: Vec::new(),
+    }
+}

@@ -1,0 +1,236 @@
+//! For this crate's tests: a controller without a listener, over a database of its own, and a drone that does as told.
+
+mod database;
+mod drone;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Request};
+use http_body_util::BodyExt;
+use jetway_protocol::controller_api::{Capacity, Load, Register};
+use jetway_protocol::ids::{BootId, DroneId, Term};
+use jetway_protocol::secret::{Purpose, Secret};
+use jetway_service::lifecycle::Lifecycle;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+pub use self::database::Database;
+pub use self::drone::{FakeDrone, Mode, end, made_up};
+use crate::app::{Access, App, Settings, Shared};
+use crate::db;
+
+pub const CLUSTER: &str = "localhost:9090";
+pub const SECRET: &str = "a secret that is only used in tests";
+const GIB: i64 = 1 << 30;
+
+pub struct Harness {
+    pub app: App,
+    router: Router,
+    /// Dropped, with the database, at the test's end.
+    _database: Option<Database>,
+    lifecycle: Lifecycle,
+}
+
+impl Harness {
+    pub async fn new() -> Self {
+        Self::with_access(Access::Loopback { public_host: None }).await
+    }
+
+    pub async fn with_access(access: Access) -> Self {
+        let database = Database::new().await;
+        Self::over(Some(database), access).await
+    }
+
+    /// Its database's socket is nowhere.
+    pub async fn without_database() -> Self {
+        Self::over(None, Access::Loopback { public_host: None }).await
+    }
+
+    async fn over(database: Option<Database>, access: Access) -> Self {
+        let options = match &database {
+            Some(database) => database.options(),
+            None => "postgres://nobody@localhost/none?host=/nowhere".parse().unwrap(),
+        };
+        let (requests, housekeeping) = db::pools(&options);
+        let installation = match &database {
+            Some(_) => db::installation::read_or_make(&mut requests.acquire().await.unwrap()).await.unwrap(),
+            None => jetway_protocol::ids::InstallationId::random(),
+        };
+        let lifecycle = Lifecycle::new();
+        let settings = Settings {
+            cluster: CLUSTER.parse().unwrap(),
+            secret: Secret::new(SECRET).unwrap(),
+            access,
+            public_url: "http://127.0.0.1:8080".into(),
+            lifecycle: lifecycle.clone(),
+        };
+        let app = Shared::new(requests, housekeeping, installation, settings);
+        let router = crate::http::router(&app, None);
+        Self { app, router, _database: database, lifecycle }
+    }
+
+    /// A fake drone, registered and heard of.
+    pub async fn drone(&self, name: &str) -> Arc<FakeDrone> {
+        self.drone_with(name, |_| {}).await
+    }
+
+    pub async fn drone_with(&self, name: &str, change: impl FnOnce(&mut Register)) -> Arc<FakeDrone> {
+        let drone = FakeDrone::start(name, &self.lifecycle).await;
+        let mut register = registration(name, &drone.address);
+        change(&mut register);
+        let answer = self.internal("/internal/drones/register", &json!(register)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let term = Term(answer.json()["term"].as_i64().unwrap());
+        drone.set_identity(register.drone, term);
+        let load = Load { engine_ok: true, images: vec!["app:latest".into()], ..Load::default() };
+        self.heartbeat(&drone, load).await;
+        drone
+    }
+
+    pub async fn heartbeat(&self, drone: &FakeDrone, load: Load) {
+        let (id, term) = drone.identity();
+        let body = json!({ "term": term, "renewal": 1, "load": load });
+        let answer = self.internal(&format!("/internal/drones/{id}/heartbeat"), &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        self.app.fleet.refresh(&self.app.housekeeping).await.unwrap();
+    }
+
+    /// Everything that the drone has to report reaches Postgres.
+    pub async fn report(&self, drone: &FakeDrone) {
+        let (id, term) = drone.identity();
+        let body = json!({ "term": term, "events": drone.events() });
+        let answer = self.internal(&format!("/internal/drones/{id}/events"), &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    pub async fn internal(&self, path: &str, body: &Value) -> Answer {
+        self.as_role(Purpose::DroneToController, "POST", path, body).await
+    }
+
+    pub async fn as_role(&self, role: Purpose, method: &str, path: &str, body: &Value) -> Answer {
+        let bearer = Secret::new(SECRET).unwrap().bearer(role);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {bearer}"))
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        self.send(request).await
+    }
+
+    pub async fn connect(&self, body: &Value) -> Answer {
+        self.send(request("POST", "/ctrl/connect", &body.to_string())).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(request("GET", path, "")).await
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.open(request).await;
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, bytes }
+    }
+
+    /// The response with its body still open.
+    pub async fn open(&self, request: Request<Body>) -> axum::response::Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    pub async fn rows(&self) -> i64 {
+        sqlx::query_scalar("select count(*) from backends").fetch_one(&self.app.db).await.unwrap()
+    }
+
+    pub async fn execute(&self, sql: &'static str) {
+        sqlx::query(sql).execute(&self.app.db).await.unwrap();
+    }
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        self.lifecycle.token().cancel();
+    }
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub bytes: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or_else(|_| panic!("not JSON: {}", self.text()))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Status and code, for tables.
+    pub fn outcome(&self) -> (u16, String) {
+        (self.status, self.json()["code"].as_str().unwrap_or("-").to_owned())
+    }
+}
+
+/// As a program on this machine sends it.
+pub fn request(method: &str, path: &str, body: &str) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path).header("host", "127.0.0.1:8080");
+    if !body.is_empty() {
+        request = request.header("content-type", "application/json");
+    }
+    request.body(Body::from(body.to_owned())).unwrap()
+}
+
+pub fn registration(name: &str, advertise: &str) -> Register {
+    Register {
+        protocol: jetway_protocol::PROTOCOL_VERSION,
+        version: "0.1.0".into(),
+        drone: DroneId::random(),
+        name: name.parse().unwrap(),
+        boot_id: BootId::random(),
+        uptime_ms: 1000,
+        cluster: None,
+        pool: String::new().parse().unwrap(),
+        advertise: advertise.to_owned(),
+        capacity: Capacity {
+            cpus: 4.0,
+            memory_bytes: 16 * GIB,
+            backends_max: 1000,
+            mounts: false,
+            networks: Vec::new(),
+        },
+        installation: None,
+    }
+}
+
+/// A connect for a key, with the least that starts something.
+pub fn keyed(key: &str) -> Value {
+    json!({ "key": { "name": key }, "spawn_config": { "executable": { "image": "app" } } })
+}
+
+/// Waits for a condition; fails with what it last saw.
+pub async fn eventually<T: std::fmt::Debug>(
+    what: &str,
+    mut probe: impl AsyncFnMut() -> T,
+    mut fine: impl FnMut(&T) -> bool,
+) -> T {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let seen = probe().await;
+        if fine(&seen) {
+            return seen;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{what}: in the end it was {seen:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

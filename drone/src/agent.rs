@@ -1,0 +1,156 @@
+//! What every part of one agent shares: its backends, its books, its engine. No task and no decision of its own.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use jetway_protocol::controller_api::{BackendEvent, Capacity, Load};
+use jetway_protocol::ids::{BackendId, BootId, DroneId, SlotId};
+use jetway_service::lifecycle::Lifecycle;
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
+use tokio::time::Instant;
+
+use crate::addresses::AddressBook;
+use crate::admission::Admission;
+use crate::backend::Backend;
+use crate::data_dir::DataDir;
+use crate::journal::{Journals, Tombstones};
+use crate::membership::Membership;
+use crate::outbox::Outbox;
+use crate::runtime::Runtime;
+use crate::streams::Streams;
+
+/// Events that a slow local listener may fall behind by.
+const LOCAL_EVENTS_MAX: usize = 1024;
+/// Calls of reconcilers and ends that ask the engine at once; kills do not queue here.
+const ENGINE_CALLS_MAX: usize = 32;
+/// An engine that has not answered by then is taken to have failed: what happened is unknown.
+pub const ENGINE_CALL_SECONDS_MAX: u64 = 30;
+
+pub struct Agent {
+    pub id: DroneId,
+    pub boot_id: BootId,
+    pub netns: String,
+    pub capacity: Capacity,
+    pub data_dir: DataDir,
+    pub runtime: Arc<dyn Runtime>,
+    pub lifecycle: Lifecycle,
+    pub membership: Arc<Membership>,
+    pub backends: DashMap<BackendId, Arc<Backend>>,
+    /// Whose each slot is: made or about to be made.
+    pub slots: DashMap<SlotId, BackendId>,
+    pub admission: Admission,
+    pub journals: Journals,
+    pub streams: Streams,
+    pub outbox: Outbox,
+    pub events: broadcast::Sender<BackendEvent>,
+    /// Counts backends that were put, for those who wait for one.
+    pub arrivals: watch::Sender<u64>,
+    pub engine_calls: Semaphore,
+    pub engine_ok: AtomicBool,
+    pub started: Instant,
+    /// Sessions that run and that no journal knows, as their inits say.
+    pub strays: DashMap<BackendId, SlotId>,
+    /// Wakes the look at everything.
+    pub look_now: Notify,
+    tombstones: Mutex<Tombstones>,
+    addresses: Mutex<AddressBook>,
+    admitting: Mutex<()>,
+}
+
+/// What an agent is made of before it runs.
+pub struct Parts {
+    pub id: DroneId,
+    pub boot_id: BootId,
+    pub netns: String,
+    pub capacity: Capacity,
+    pub data_dir: DataDir,
+    pub runtime: Arc<dyn Runtime>,
+    pub lifecycle: Lifecycle,
+    pub membership: Arc<Membership>,
+}
+
+impl Agent {
+    pub fn new(parts: Parts) -> std::io::Result<Self> {
+        let tombstones = Tombstones::open(parts.data_dir.path())?;
+        let journals = Journals::open(parts.data_dir.path())?;
+        let addresses = AddressBook::new(parts.runtime.subnet(), parts.data_dir.address_cursor());
+        Ok(Self {
+            id: parts.id,
+            boot_id: parts.boot_id,
+            netns: parts.netns,
+            admission: Admission::new(&parts.capacity),
+            capacity: parts.capacity,
+            data_dir: parts.data_dir,
+            runtime: parts.runtime,
+            lifecycle: parts.lifecycle,
+            membership: parts.membership,
+            backends: DashMap::new(),
+            slots: DashMap::new(),
+            journals,
+            streams: Streams::default(),
+            outbox: Outbox::default(),
+            events: broadcast::Sender::new(LOCAL_EVENTS_MAX),
+            arrivals: watch::Sender::new(0),
+            engine_calls: Semaphore::new(ENGINE_CALLS_MAX),
+            engine_ok: AtomicBool::new(true),
+            started: Instant::now(),
+            strays: DashMap::new(),
+            look_now: Notify::new(),
+            tombstones: Mutex::new(tombstones),
+            admitting: Mutex::new(()),
+            addresses: Mutex::new(addresses),
+        })
+    }
+
+    /// Held for a few lines, never across an await.
+    pub fn tombstones(&self) -> MutexGuard<'_, Tombstones> {
+        self.tombstones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held for a few lines, never across an await.
+    pub fn addresses(&self) -> MutexGuard<'_, AddressBook> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One put or delete at a time, from its checks to the journal: microseconds, and nothing is awaited.
+    pub fn admitting(&self) -> MutexGuard<'_, ()> {
+        self.admitting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn backend(&self, id: &BackendId) -> Option<Arc<Backend>> {
+        self.backends.get(id).map(|backend| backend.clone())
+    }
+
+    pub fn all_backends(&self) -> Vec<Arc<Backend>> {
+        self.backends.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// The backend, as soon as it has been put, if that is within `patience`.
+    pub async fn awaited_backend(&self, id: &BackendId, patience: Duration) -> Option<Arc<Backend>> {
+        let mut arrivals = self.arrivals.subscribe();
+        let arrived = async {
+            loop {
+                if let Some(backend) = self.backend(id) {
+                    return backend;
+                }
+                if arrivals.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::time::timeout(patience, arrived).await.ok()
+    }
+
+    pub fn load(&self) -> Load {
+        let reserved = self.admission.reserved();
+        Load {
+            backends: reserved.backends,
+            cpus_reserved: reserved.cpus,
+            memory_reserved_bytes: reserved.memory_bytes,
+            images: self.runtime.images(),
+            engine_ok: self.engine_ok.load(Ordering::Relaxed),
+        }
+    }
+}

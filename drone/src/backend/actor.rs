@@ -1,0 +1,321 @@
+//! The task that owns one backend: its state, and the one loop in which everything that can happen to it arrives.
+//!
+//! What each thing means is in the sibling modules; here is only where it comes from and which clocks run.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use jetway_protocol::drone_api::PutBackend;
+use jetway_protocol::grant::Grant;
+use jetway_protocol::ids::{BackendId, GrantId, ProxyId, SlotId};
+use jetway_protocol::state::BackendState;
+use jetway_protocol::status::{EndReason, Status, StatusEntry, TerminationKind};
+use jetway_protocol::time::UnixMicros;
+use jetway_protocol::timeline::Stage;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::doors::Waiting;
+use super::engine::{Done, Finish, Job};
+use super::line::Line;
+use super::start::Starting;
+use super::{Backend, COMMANDS_MAX, Command, Snapshot};
+use crate::admission::Reservation;
+use crate::agent::Agent;
+use crate::grants::Grants;
+use crate::idle::{Idle, Verdict};
+use crate::journal::{Journal, Record, Remembered};
+use crate::runtime::Image;
+
+pub struct Actor {
+    pub(super) agent: Arc<Agent>,
+    pub(super) id: BackendId,
+    pub(super) put: Box<PutBackend>,
+    pub(super) outward: watch::Sender<Snapshot>,
+    pub(super) journal: Journal,
+
+    pub(super) state: BackendState,
+    pub(super) history: Vec<StatusEntry>,
+    pub(super) timeline: Vec<Stage>,
+    pub(super) was_ready: bool,
+    /// What a controller had stored when this task began.
+    pub(super) acknowledged: Option<Status>,
+
+    pub(super) grants: Grants,
+    pub(super) idle: Idle,
+    pub(super) waiting: Vec<Waiting>,
+    /// Proxies that may know the address.
+    pub(super) told: HashSet<ProxyId>,
+    /// An agent before this one may have told others.
+    pub(super) adopted: bool,
+
+    pub(super) place: Option<(SlotId, Ipv4Addr)>,
+    pub(super) image: Option<Image>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) starting: Option<Starting>,
+    pub(super) line: Line,
+    pub(super) claim: Claim,
+    pub(super) nonce: Option<String>,
+    /// When the stage that is under way began.
+    pub(super) stage_start: UnixMicros,
+    pub(super) listening_elsewhere: Vec<SocketAddr>,
+
+    pub(super) clocks: Clocks,
+    pub(super) jobs: FuturesUnordered<Job>,
+    pub(super) finish: Option<Finish>,
+    /// What went wrong, where the end is not a stop.
+    pub(super) failure: Option<(EndReason, String)>,
+    /// The stop signal went out.
+    pub(super) signalled: bool,
+
+    commands: mpsc::Receiver<Command>,
+    kill: CancellationToken,
+    killed: bool,
+    _reservation: Reservation,
+}
+
+/// How far the application is bound to the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Nothing runs for this backend yet; whatever container there is may be thrown away.
+    Parked,
+    /// The session was handed over; init has not said that the application runs.
+    Given,
+    Running,
+}
+
+/// When to do something if nothing else happens first.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Clocks {
+    pub start: Option<Instant>,
+    pub lifetime: Option<Instant>,
+    pub grace: Option<Instant>,
+    /// The stop signal goes through the engine if init is not back on the line by then.
+    pub signal: Option<Instant>,
+    pub look: Option<Instant>,
+    pub open_line: Option<Instant>,
+}
+
+/// Begins a backend that fits: the journal has it before this returns.
+pub fn put(
+    agent: &Arc<Agent>,
+    id: BackendId,
+    put: PutBackend,
+    reservation: Reservation,
+) -> std::io::Result<Arc<Backend>> {
+    let at = UnixMicros::now();
+    let entry = StatusEntry { status: Status::Scheduled, at, end: None };
+    let mut first = vec![
+        Record::Put { id: id.clone(), at, put: Box::new(put.clone()) },
+        Record::Status { entry, state: BackendState::Scheduled },
+    ];
+    if put.spec.use_static_token {
+        let grant = Grant { id: GrantId::STATIC, user: None, auth: "{}".to_owned(), secret: String::new() };
+        first.push(Record::Grant { grant, at });
+    }
+    first.extend(put.grant.clone().map(|grant| Record::Grant { grant, at }));
+    let journal = agent.journals.create(&id, &first)?;
+
+    let mut records = first.into_iter();
+    let remembered = records.next().and_then(Remembered::first);
+    let mut remembered = remembered.ok_or(std::io::ErrorKind::InvalidData)?;
+    records.for_each(|record| remembered.apply(record));
+    Ok(spawn(agent, remembered, journal, reservation, Actor::begin))
+}
+
+/// Takes over a backend that the agent before this one had.
+pub fn adopt(agent: &Arc<Agent>, remembered: Remembered, journal: Journal) -> Arc<Backend> {
+    let reservation = agent.admission.adopt(&remembered.put.spec.executable);
+    spawn(agent, remembered, journal, reservation, Actor::resume)
+}
+
+fn spawn(
+    agent: &Arc<Agent>,
+    remembered: Remembered,
+    journal: Journal,
+    reservation: Reservation,
+    first: impl FnOnce(&mut Actor) + Send + 'static,
+) -> Arc<Backend> {
+    let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let kill = CancellationToken::new();
+    let snapshot = Snapshot {
+        state: remembered.state.clone(),
+        history: remembered.history.clone(),
+        timeline: remembered.timeline.clone(),
+    };
+    let outward = watch::Sender::new(snapshot);
+    let backend = Arc::new(Backend {
+        id: remembered.id.clone(),
+        fencing_token: remembered.put.fencing_token,
+        key: remembered.put.key.clone(),
+        commands: sender,
+        kill: kill.clone(),
+        outward: outward.subscribe(),
+    });
+    agent.backends.insert(backend.id.clone(), backend.clone());
+    let mut actor = Actor::new(agent.clone(), remembered, journal, reservation, outward, commands, kill);
+    actor.tell_what_is_unacknowledged(&backend.snapshot());
+    agent.arrivals.send_modify(|count| *count += 1);
+    // An agent's stop is no end of a session: the task is dropped where it stands, and the next agent adopts.
+    agent.lifecycle.spawn_until_stopped(async move {
+        first(&mut actor);
+        actor.run().await;
+    });
+    backend
+}
+
+impl Actor {
+    fn new(
+        agent: Arc<Agent>,
+        remembered: Remembered,
+        journal: Journal,
+        reservation: Reservation,
+        outward: watch::Sender<Snapshot>,
+        commands: mpsc::Receiver<Command>,
+        kill: CancellationToken,
+    ) -> Self {
+        let lifetime = remembered.put.spec.lifetime_limit_seconds.map(|limit| {
+            // Wall-clock stamps only say how much of it has passed; the deadline itself is this process's time.
+            let passed = Duration::from_micros(UnixMicros::now().since(remembered.put_at));
+            Instant::now() + Duration::from_secs(limit.into()).saturating_sub(passed)
+        });
+        Self {
+            agent,
+            id: remembered.id,
+            idle: Idle::new(&remembered.put.spec),
+            put: remembered.put,
+            outward,
+            journal,
+            state: remembered.state,
+            was_ready: remembered.history.iter().any(|entry| entry.status == Status::Ready),
+            history: remembered.history,
+            acknowledged: remembered.acknowledged,
+            timeline: remembered.timeline,
+            grants: remembered.grants,
+            waiting: Vec::new(),
+            told: HashSet::new(),
+            adopted: false,
+            place: remembered.slot,
+            image: remembered.image,
+            address: None,
+            starting: None,
+            line: Line::default(),
+            claim: Claim::Parked,
+            nonce: remembered.nonce,
+            stage_start: UnixMicros::now(),
+            listening_elsewhere: Vec::new(),
+            clocks: Clocks { lifetime, ..Clocks::default() },
+            jobs: FuturesUnordered::new(),
+            finish: None,
+            failure: None,
+            signalled: false,
+            commands,
+            kill,
+            killed: false,
+            _reservation: reservation,
+        }
+    }
+
+    async fn run(mut self) {
+        while self.status() != Status::Terminated {
+            self.watch_clocks();
+            if self.status() == Status::Terminated {
+                return;
+            }
+            let wake = self.next_wake();
+            tokio::select! {
+                () = self.kill.cancelled(), if !self.killed => {
+                    self.killed = true;
+                    self.stop(TerminationKind::Hard, EndReason::External);
+                }
+                Some(command) = self.commands.recv() => self.command(command),
+                event = self.line.next() => self.heard(event),
+                progress = Starting::next(&mut self.starting) => self.progressed(progress),
+                Some(done) = self.jobs.next() => self.done(done),
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::AddGrant { grant, reply } => drop(reply.send(self.add_grant(grant))),
+            Command::Revoke { user, reply } => drop(reply.send(self.revoke(&user))),
+            Command::Stop { kind, reason, reply } => {
+                self.stop(kind, reason);
+                let _the_asker_may_have_left = reply.send(());
+            }
+            Command::View { reply } => drop(reply.send(self.view())),
+            Command::Ask(asking) => self.ask(asking),
+            Command::Forget { proxy, ask } => self.forget(proxy, ask),
+            Command::Uses { proxy, uses, connections } => self.uses(proxy, uses, connections),
+            Command::StreamLost { proxy, closed_at } => self.stream_lost(proxy, closed_at),
+            Command::FirstByte(stage) => self.first_byte(stage),
+            Command::Look => self.clocks.look = Some(Instant::now()),
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Gone { status, output } => self.end(status, output),
+            Done::Looked(found) => self.looked(found),
+            Done::Signalled(sent) => self.signal_sent(sent),
+            Done::LineOpened(line) => self.line_opened(line),
+            Done::Reachable => self.became_ready(),
+        }
+    }
+
+    fn watch_clocks(&mut self) {
+        let now = Instant::now();
+        self.give_up_waiting(now);
+        if self.status() == Status::Ready && self.idle.verdict(now) == Verdict::Due {
+            // Nothing is awaited between here and the write to init's line.
+            self.stop(TerminationKind::Soft, EndReason::Idle);
+        }
+        if due(&mut self.clocks.lifetime, now) {
+            self.stop(TerminationKind::Soft, EndReason::Lifetime);
+        }
+        if due(&mut self.clocks.start, now) {
+            self.start_timed_out();
+        }
+        if due(&mut self.clocks.signal, now) {
+            self.signal_through_the_engine();
+        }
+        if due(&mut self.clocks.grace, now) {
+            self.stop(TerminationKind::Hard, EndReason::External);
+        }
+        if due(&mut self.clocks.look, now) {
+            self.look();
+        }
+        if due(&mut self.clocks.open_line, now) {
+            self.open_line();
+        }
+    }
+
+    fn next_wake(&mut self) -> Option<Instant> {
+        let Clocks { start, lifetime, grace, signal, look, open_line } = self.clocks;
+        let idle = match self.idle.verdict(Instant::now()) {
+            Verdict::Wait(until) if self.status() == Status::Ready => until,
+            _ => None,
+        };
+        let asks = self.waiting.iter().filter_map(|waiting| waiting.until).min();
+        [start, lifetime, grace, signal, look, open_line, idle, asks].into_iter().flatten().min()
+    }
+}
+
+/// Takes the clock away when it has run out.
+fn due(clock: &mut Option<Instant>, now: Instant) -> bool {
+    clock.take_if(|at| *at <= now).is_some()
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,180 @@
+//! Who may enter a backend, who waits for it, and who is in it: grants, asks and uses. How proxies are connected is not
+//! this module's business.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jetway_protocol::attach::{Entry, Outcome, ToProxy};
+use jetway_protocol::grant::Grant;
+use jetway_protocol::ids::{GrantId, ProxyId};
+use jetway_protocol::state::BackendState;
+use jetway_protocol::status::Status;
+use jetway_protocol::time::UnixMicros;
+use tokio::time::Instant;
+
+use super::Asking;
+use super::actor::Actor;
+use crate::journal::Record;
+
+/// A controller may still be delivering the grant that a client already uses.
+const GRANT_PATIENCE: Duration = Duration::from_secs(5);
+/// Asks that wait for one backend, at most.
+const WAITING_MAX: usize = 4096;
+
+/// An ask without an answer yet.
+#[derive(Debug)]
+pub struct Waiting {
+    pub asking: Asking,
+    /// For asks whose grant is not known: until when it may come.
+    pub until: Option<Instant>,
+}
+
+impl Actor {
+    /// The journal has it before the answer says so.
+    pub(super) fn add_grant(&mut self, grant: Grant) -> io::Result<Status> {
+        let status = self.status();
+        if status.is_ending() {
+            return Ok(status);
+        }
+        let id = grant.id;
+        if self.grants.get(id).is_none() {
+            let at = UnixMicros::now();
+            self.journal.append(&Record::Grant { grant: grant.clone(), at })?;
+            if let Some(oldest) = self.grants.add(grant, at) {
+                self.record(&Record::Revoked { grants: vec![oldest] });
+                self.tell_revoked(&[oldest]);
+            }
+        }
+        self.idle.connected(id, Instant::now());
+        self.answer_waiting();
+        Ok(status)
+    }
+
+    /// How many grants are gone.
+    pub(super) fn revoke(&mut self, user: &str) -> u32 {
+        let gone = self.grants.of_user(user);
+        if !gone.is_empty() {
+            self.record(&Record::Revoked { grants: gone.clone() });
+            self.grants.remove(&gone);
+            gone.iter().for_each(|grant| self.idle.revoked(*grant));
+            self.tell_revoked(&gone);
+        }
+        u32::try_from(gone.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn ask(&mut self, asking: Asking) {
+        if self.status().is_ending() {
+            return refuse(&asking, self.status());
+        }
+        let known = self.grants.get(asking.grant).is_some();
+        if known && let BackendState::Ready { address } = self.state {
+            return self.let_in(&asking, address);
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            // It comes back with a fresh stream; by then some of them have their answer.
+            asking.stream.close();
+            return;
+        }
+        let until = (!known).then(|| Instant::now() + GRANT_PATIENCE);
+        self.waiting.push(Waiting { asking, until });
+        self.count_waiting();
+    }
+
+    pub(super) fn forget(&mut self, proxy: ProxyId, ask: u64) {
+        self.waiting.retain(|waiting| waiting.asking.stream.proxy != proxy || waiting.asking.ask != ask);
+        self.count_waiting();
+    }
+
+    pub(super) fn uses(&mut self, proxy: ProxyId, uses: u32, connections: u32) {
+        if uses > 0 {
+            self.told.insert(proxy);
+        }
+        self.idle.uses(proxy, uses, connections, Instant::now());
+        self.forget_the_closed();
+    }
+
+    pub(super) fn stream_lost(&mut self, proxy: ProxyId, closed_at: Instant) {
+        self.idle.stream_lost(proxy, closed_at);
+        self.forget_the_closed();
+    }
+
+    /// Answers whom it can: those with a grant, once the backend is ready; all others go on waiting.
+    pub(super) fn answer_waiting(&mut self) {
+        let ready = match self.state {
+            BackendState::Ready { address } => Some(address),
+            _ => None,
+        };
+        for mut waiting in std::mem::take(&mut self.waiting) {
+            let known = self.grants.get(waiting.asking.grant).is_some();
+            match ready.filter(|_| known) {
+                Some(address) => self.let_in(&waiting.asking, address),
+                None => {
+                    waiting.until = waiting.until.filter(|_| !known);
+                    self.waiting.push(waiting);
+                }
+            }
+        }
+        self.count_waiting();
+    }
+
+    /// A stop has begun: the next one is for them.
+    pub(super) fn refuse_waiting(&mut self) {
+        let status = self.status();
+        self.waiting.drain(..).for_each(|waiting| refuse(&waiting.asking, status));
+        self.count_waiting();
+    }
+
+    /// The grants that were waited for did not come.
+    pub(super) fn give_up_waiting(&mut self, now: Instant) {
+        let over = |waiting: &mut Waiting| waiting.until.is_some_and(|until| until <= now);
+        for waiting in self.waiting.extract_if(.., over) {
+            let (ask, outcome) = (waiting.asking.ask, Outcome::NoGrant);
+            waiting.asking.stream.push(ToProxy::Answer { ask, outcome });
+        }
+        self.count_waiting();
+    }
+
+    fn let_in(&mut self, asking: &Asking, address: SocketAddr) {
+        let Some(grant) = self.grants.get(asking.grant) else { return };
+        let entry = Entry {
+            address,
+            user: grant.user.clone(),
+            auth: grant.auth.clone(),
+            secret: grant.secret.clone(),
+            subdomain: self.put.spec.subdomain.as_ref().map(ToString::to_string),
+            linger_seconds: self.put.spec.linger_seconds,
+        };
+        let proxy = asking.stream.proxy;
+        let answer = ToProxy::Answer { ask: asking.ask, outcome: Outcome::Ready(Box::new(entry)) };
+        if !asking.stream.push(answer) {
+            return;
+        }
+        self.told.insert(proxy);
+        self.idle.answered(proxy, asking.grant);
+        if self.grants.mark_used(asking.grant) {
+            self.record(&Record::Used { grant: asking.grant });
+        }
+    }
+
+    fn tell_revoked(&self, grants: &[GrantId]) {
+        let proxies = if self.adopted { self.agent.streams.proxies() } else { self.told.iter().copied().collect() };
+        for proxy in proxies {
+            let (backend, fencing_token) = (self.id.clone(), self.put.fencing_token);
+            self.agent.streams.push(proxy, ToProxy::Revoked { backend, fencing_token, grants: grants.to_vec() });
+        }
+    }
+
+    fn forget_the_closed(&mut self) {
+        self.waiting.retain(|waiting| !waiting.asking.stream.is_closed());
+        self.count_waiting();
+    }
+
+    fn count_waiting(&mut self) {
+        self.idle.set_waiting_asks(self.waiting.len());
+    }
+}
+
+fn refuse(asking: &Asking, status: Status) {
+    asking.stream.push(ToProxy::Answer { ask: asking.ask, outcome: Outcome::Stopping { status } });
+}

@@ -1,0 +1,181 @@
+//! The backend's side of the line to its init: what init says and when it is silent. The protocol of the line itself
+//! is the runtime's.
+
+use std::time::Duration;
+
+use jetway_protocol::init::{FromInit, Hello, SessionState, ToInit};
+use jetway_protocol::spec::InitMode;
+use jetway_protocol::status::{EndReason, Status};
+use tokio::time::Instant;
+
+use super::actor::{Actor, Claim};
+use super::engine::{self, Finish};
+use crate::runtime::{ContainerStatus, InitLine, LineEvent, RuntimeError};
+
+/// Init redials within 250 ms; a line that is silent for longer is worth a look at the container.
+const SILENCE_BEFORE_LOOK: Duration = Duration::from_millis(500);
+/// A container that runs, is not paused and has no init on the line for this long is killed.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Between tries of calls that the engine did not answer.
+const AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub struct Line {
+    line: Option<InitLine>,
+    pub hello: Option<Hello>,
+    /// Since when init is not on the line; `None` while it is.
+    pub silent_since: Option<Instant>,
+}
+
+impl Line {
+    pub fn set(&mut self, line: InitLine) {
+        self.line = Some(line);
+        self.hello = None;
+        self.silent_since = Some(Instant::now());
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.line.is_some() && self.hello.is_some()
+    }
+
+    /// Never waits: false means that init is not on the line, or does not read.
+    pub fn send(&self, message: ToInit) -> bool {
+        self.is_connected() && self.line.as_ref().is_some_and(|line| line.commands.try_send(message).is_ok())
+    }
+
+    /// `None`: the runtime gave the line up.
+    pub async fn next(&mut self) -> Option<LineEvent> {
+        match &mut self.line {
+            Some(line) => line.events.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Actor {
+    pub(super) fn heard(&mut self, event: Option<LineEvent>) {
+        match event {
+            Some(LineEvent::Connected(hello)) => self.connected(hello),
+            Some(LineEvent::Message(message)) => self.message(message),
+            Some(LineEvent::Disconnected) => {
+                self.line.hello = None;
+                self.line_fell_silent();
+            }
+            None => {
+                self.line = Line::default();
+                self.line_fell_silent();
+                self.clocks.open_line = Some(Instant::now() + AGAIN);
+            }
+        }
+    }
+
+    fn line_fell_silent(&mut self) {
+        let now = Instant::now();
+        self.line.silent_since.get_or_insert(now);
+        self.clocks.look = Some(now + SILENCE_BEFORE_LOOK);
+    }
+
+    fn connected(&mut self, hello: Hello) {
+        self.line.silent_since = None;
+        let session = hello.session.clone();
+        let is_same_init = self.nonce.as_ref().is_none_or(|nonce| *nonce == hello.nonce);
+        self.line.hello = Some(hello);
+        match session {
+            Some(session) if is_same_init && self.is_ours(&session) => self.session_reported(&session),
+            None if is_same_init => self.claim_if_possible(),
+            // Another process than the one that was claimed: the container was restarted, or is somebody else's.
+            _ => self.lose("the container's init is not the one that took this session"),
+        }
+        if self.status() == Status::Terminating && self.claim != Claim::Parked {
+            self.signal_again();
+        }
+    }
+
+    fn is_ours(&self, session: &SessionState) -> bool {
+        session.backend == self.id && session.fencing_token == self.put.fencing_token
+    }
+
+    fn session_reported(&mut self, session: &SessionState) {
+        if session.pid.is_none() {
+            return self.finish(Finish::Await);
+        }
+        self.application_started();
+        if session.ready.is_some() {
+            self.init_says_ready();
+        }
+    }
+
+    fn message(&mut self, message: FromInit) {
+        match message {
+            FromInit::Started { .. } => self.application_started(),
+            FromInit::Ready { .. } => self.init_says_ready(),
+            FromInit::ListeningElsewhere { addresses, .. } => self.listening_elsewhere = addresses,
+            FromInit::StartFailed { message, .. } => {
+                self.failure.get_or_insert((EndReason::ExitedBeforeReady, message));
+                self.finish(Finish::Await);
+            }
+            FromInit::Exited { .. } => self.finish(Finish::Await),
+            FromInit::Refused { taken_by, .. } => self.lose(&format!("the container belongs to {taken_by}")),
+            FromInit::Hello(_) | FromInit::Pong => {}
+        }
+    }
+
+    /// The process that was this backend's cannot be reached any more: whatever is in its place goes.
+    fn lose(&mut self, message: &str) {
+        self.failure.get_or_insert((EndReason::Lost, message.to_owned()));
+        self.finish(Finish::Kill);
+    }
+
+    pub(super) fn open_line(&mut self) {
+        if let Some((slot, _)) = self.place {
+            self.jobs.push(engine::open_line(self.agent.clone(), slot));
+        }
+    }
+
+    pub(super) fn line_opened(&mut self, line: Result<InitLine, RuntimeError>) {
+        match line {
+            Ok(line) => self.line.set(line),
+            Err(error) => {
+                tracing::warn!(backend = %self.id, %error, "the line to init cannot be opened yet");
+                self.clocks.open_line = Some(Instant::now() + AGAIN);
+            }
+        }
+    }
+
+    pub(super) fn look(&mut self) {
+        if let Some((slot, _)) = self.place
+            && self.finish.is_none()
+            && self.starting.is_none()
+        {
+            self.jobs.push(engine::look(self.agent.clone(), slot));
+        }
+    }
+
+    pub(super) fn looked(&mut self, found: Result<ContainerStatus, RuntimeError>) {
+        let now = Instant::now();
+        match found {
+            Ok(ContainerStatus::Running { paused, .. }) => self.judge_silence(paused, now),
+            Ok(_) => self.finish(Finish::Await),
+            Err(error) => {
+                tracing::warn!(backend = %self.id, %error, "the engine does not say whether the container runs");
+                self.clocks.look = Some(now + AGAIN);
+            }
+        }
+    }
+
+    /// A silent init cannot take a stop or keep a lease; only a paused one has an excuse.
+    fn judge_silence(&mut self, paused: bool, now: Instant) {
+        let exec = self.put.spec.executable.init == InitMode::Exec && self.claim != Claim::Parked;
+        let Some(since) = self.line.silent_since.filter(|_| !exec) else { return };
+        let patience = since + SILENCE_MAX;
+        if paused {
+            self.line.silent_since = Some(now);
+            self.clocks.look = Some(now + SILENCE_MAX);
+        } else if now < patience {
+            self.clocks.look = Some(patience);
+        } else {
+            self.failure.get_or_insert((EndReason::Lost, "its init did not answer for 10 seconds".to_owned()));
+            self.finish(Finish::Kill);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! One backend on this drone: a task that owns its state, and the cheap handle that everybody else holds.
+//!
+//! The task is in `actor`; its parts are how it starts (`start`, `ready`), who enters and waits (`doors`), how it
+//! stops and ends (`stop`, `ending`), and what it does when an agent finds it running (`adopt`). Which key it serves
+//! is not its business.
+
+mod actor;
+mod adopt;
+mod doors;
+mod ending;
+mod engine;
+mod line;
+mod outward;
+mod ready;
+mod start;
+mod stop;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use jetway_protocol::drone_api::BackendView;
+use jetway_protocol::grant::Grant;
+use jetway_protocol::ids::{BackendId, FencingToken, GrantId, ProxyId};
+use jetway_protocol::key::Key;
+use jetway_protocol::state::BackendState;
+use jetway_protocol::status::{EndReason, Status, StatusEntry, TerminationKind};
+use jetway_protocol::timeline::Stage;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::streams::Stream;
+
+pub use actor::{adopt, put};
+pub use engine::remove as removal;
+
+/// Requests queued for one backend, at most; senders wait beyond that.
+const COMMANDS_MAX: usize = 64;
+
+/// The backend has ended: its tombstone says how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the backend has ended")]
+pub struct HasEnded;
+
+/// Everybody's handle to a backend.
+#[derive(Debug)]
+pub struct Backend {
+    pub id: BackendId,
+    pub fencing_token: FencingToken,
+    pub key: Option<Key>,
+    commands: mpsc::Sender<Command>,
+    /// A token and no command, so that neither a full queue nor a stuck engine call delays a kill.
+    kill: CancellationToken,
+    outward: watch::Receiver<Snapshot>,
+}
+
+/// What anybody may see at any time without asking.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub state: BackendState,
+    pub history: Vec<StatusEntry>,
+    pub timeline: Vec<Stage>,
+}
+
+/// A proxy's question, and where its answer goes.
+#[derive(Debug)]
+pub struct Asking {
+    pub stream: Arc<Stream>,
+    pub ask: u64,
+    pub grant: GrantId,
+}
+
+#[derive(Debug)]
+enum Command {
+    AddGrant { grant: Grant, reply: oneshot::Sender<std::io::Result<Status>> },
+    Revoke { user: String, reply: oneshot::Sender<u32> },
+    Stop { kind: TerminationKind, reason: EndReason, reply: oneshot::Sender<()> },
+    View { reply: oneshot::Sender<BackendView> },
+    Ask(Asking),
+    Forget { proxy: ProxyId, ask: u64 },
+    Uses { proxy: ProxyId, uses: u32, connections: u32 },
+    StreamLost { proxy: ProxyId, closed_at: Instant },
+    FirstByte(Stage),
+    /// A hint: the container may have changed.
+    Look,
+}
+
+impl Backend {
+    pub fn snapshot(&self) -> Snapshot {
+        self.outward.borrow().clone()
+    }
+
+    pub fn status(&self) -> Status {
+        self.outward.borrow().state.status()
+    }
+
+    /// Follows the state; the sender goes with the backend's end.
+    pub fn follow(&self) -> watch::Receiver<Snapshot> {
+        self.outward.clone()
+    }
+
+    /// The status after it: from `terminating` on, the grant was not added.
+    pub async fn add_grant(&self, grant: Grant) -> Result<std::io::Result<Status>, HasEnded> {
+        self.ask_for(|reply| Command::AddGrant { grant, reply }).await
+    }
+
+    /// How many grants are gone.
+    pub async fn revoke(&self, user: String) -> Result<u32, HasEnded> {
+        self.ask_for(|reply| Command::Revoke { user, reply }).await
+    }
+
+    /// Returns once the stop has begun.
+    pub async fn stop(&self, kind: TerminationKind, reason: EndReason) -> Result<(), HasEnded> {
+        if kind == TerminationKind::Hard {
+            self.kill.cancel();
+        }
+        self.ask_for(|reply| Command::Stop { kind, reason, reply }).await
+    }
+
+    pub async fn view(&self) -> Result<BackendView, HasEnded> {
+        self.ask_for(|reply| Command::View { reply }).await
+    }
+
+    /// The answer is pushed to the stream, now or when there is one.
+    pub async fn ask(&self, asking: Asking) -> Result<(), HasEnded> {
+        self.tell(Command::Ask(asking)).await
+    }
+
+    pub async fn forget(&self, proxy: ProxyId, ask: u64) {
+        let _an_ended_one_waits_for_nobody = self.tell(Command::Forget { proxy, ask }).await;
+    }
+
+    pub async fn uses(&self, proxy: ProxyId, uses: u32, connections: u32) -> Result<(), HasEnded> {
+        self.tell(Command::Uses { proxy, uses, connections }).await
+    }
+
+    pub async fn stream_lost(&self, proxy: ProxyId, closed_at: Instant) {
+        let _an_ended_one_has_no_uses = self.tell(Command::StreamLost { proxy, closed_at }).await;
+    }
+
+    pub async fn first_byte(&self, stage: Stage) {
+        let _an_ended_one_has_its_timeline = self.tell(Command::FirstByte(stage)).await;
+    }
+
+    /// Never waits: with a full queue it looks soon enough.
+    pub fn look(&self) {
+        let _full_or_ended = self.commands.try_send(Command::Look);
+    }
+
+    async fn ask_for<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, HasEnded> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(command(reply)).await?;
+        answer.await.map_err(|_| HasEnded)
+    }
+
+    async fn tell(&self, command: Command) -> Result<(), HasEnded> {
+        self.commands.send(command).await.map_err(|_| HasEnded)
+    }
+}

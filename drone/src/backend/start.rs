@@ -1,0 +1,372 @@
+//! From a spec to a running application: image, container, start, claim. The engine's part runs as a task of its own,
+//! so that a stop never waits for it; a container that appears after a stop is parked, runs nothing and is removed.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jetway_protocol::drone_api::PutBackend;
+use jetway_protocol::ids::{BackendId, SlotId};
+use jetway_protocol::init::{Session, ToInit};
+use jetway_protocol::spec::{Executable, InitMode};
+use jetway_protocol::state::Event;
+use jetway_protocol::status::{EndReason, Status, TerminationKind};
+use jetway_protocol::time::UnixMicros;
+use jetway_protocol::timeline::{Stage, StageName};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::actor::{Actor, Claim};
+use super::engine::{self, Finish, bounded};
+use super::ready;
+use crate::agent::Agent;
+use crate::journal::Record;
+use crate::runtime::{CreateRequest, Image, ImageError, InitLine, RuntimeError};
+
+/// The longest pull that is waited for.
+const PULL_SECONDS_MAX: u64 = 30 * 60;
+/// Steps that the engine's task reports before the backend's task has read them.
+const PROGRESS_MAX: usize = 8;
+
+/// The engine's part of a start, under way.
+pub struct Starting {
+    stopped: CancellationToken,
+    /// Set before the container is asked for.
+    may_exist: Arc<AtomicBool>,
+    progress: mpsc::Receiver<Progress>,
+}
+
+pub enum Progress {
+    Image(Image),
+    Line(InitLine),
+    Created(Stage),
+    Started(IpAddr, Stage),
+    Failed(EndReason, String),
+    /// The task ended without a word: nothing more will come.
+    Over,
+}
+
+impl Starting {
+    pub async fn next(starting: &mut Option<Self>) -> Progress {
+        match starting {
+            Some(starting) => starting.progress.recv().await.unwrap_or(Progress::Over),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells the task to stop; true: a container may be there or come.
+    pub fn stop(&self) -> bool {
+        self.stopped.cancel();
+        self.may_exist.load(Ordering::SeqCst)
+    }
+}
+
+impl Actor {
+    pub(super) fn begin(&mut self) {
+        self.start_in_a_new_slot(None);
+    }
+
+    /// `leftover`: a container of an earlier try, which goes first.
+    pub(super) fn start_in_a_new_slot(&mut self, leftover: Option<SlotId>) {
+        if self.status() < Status::Loading {
+            self.step(Event::Load, None);
+        }
+        let taken = {
+            let mut addresses = self.agent.addresses();
+            addresses.take(Instant::now()).map(|address| (address, addresses.cursor()))
+        };
+        let (address, cursor) = match taken {
+            Ok(taken) => taken,
+            Err(error) => return self.fail(EndReason::CreateFailed, error.to_string()),
+        };
+        if let Err(error) = self.agent.data_dir.save_address_cursor(cursor) {
+            tracing::warn!(%error, "the address cursor cannot be kept");
+        }
+        let slot = SlotId::random();
+        self.record(&Record::Slot { slot, address });
+        self.place = Some((slot, address));
+        self.agent.slots.insert(slot, self.id.clone());
+        self.spawn_start(slot, address, leftover);
+    }
+
+    fn spawn_start(&mut self, slot: SlotId, address: Ipv4Addr, leftover: Option<SlotId>) {
+        let (sender, progress) = mpsc::channel(PROGRESS_MAX);
+        let stopped = CancellationToken::new();
+        let may_exist = Arc::new(AtomicBool::new(false));
+        let task = StartTask {
+            agent: self.agent.clone(),
+            slot,
+            address,
+            leftover,
+            backend: self.id.clone(),
+            executable: self.put.spec.executable.clone(),
+            stopped: stopped.clone(),
+            may_exist: may_exist.clone(),
+            progress: sender,
+        };
+        self.starting = Some(Starting { stopped, may_exist, progress });
+        self.agent.lifecycle.spawn_until_stopped(task.run());
+    }
+
+    pub(super) fn progressed(&mut self, progress: Progress) {
+        match progress {
+            Progress::Image(image) => self.image_is_there(image),
+            Progress::Line(line) => self.line.set(line),
+            Progress::Created(stage) => self.stage(stage),
+            Progress::Started(address, stage) => {
+                self.starting = None;
+                self.stage(stage);
+                // Init may have been quicker than the engine's answer; then it has its session already.
+                if self.claim == Claim::Parked {
+                    self.stage_start = UnixMicros::now();
+                    self.address = Some(self.at_port(address));
+                }
+                self.claim_if_possible();
+                if !self.line.is_connected() {
+                    self.clocks.look = Some(Instant::now() + super::line::SILENCE_MAX);
+                    self.line.silent_since = Some(Instant::now());
+                }
+            }
+            Progress::Failed(reason, message) => self.fail(reason, message),
+            Progress::Over => self.starting = None,
+        }
+    }
+
+    fn image_is_there(&mut self, image: Image) {
+        if let Some((bytes, took)) = image.pulled {
+            let length_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            let start = UnixMicros(UnixMicros::now().0.saturating_sub_unsigned(length_us));
+            self.stage(Stage { stage: StageName::Pulled, start, length_us, note: format!("{bytes} bytes") });
+        }
+        self.record(&Record::Image { image: image.clone() });
+        self.image = Some(image);
+        if self.status() < Status::Starting {
+            self.step(Event::Start, None);
+        }
+        if let (None, Some((_, address))) = (&self.put.spec.executable.network_name, self.place) {
+            self.address = Some(self.at_port(IpAddr::V4(address)));
+        }
+    }
+
+    pub(super) fn at_port(&self, address: IpAddr) -> SocketAddr {
+        SocketAddr::new(address, self.put.spec.executable.port)
+    }
+
+    /// Hands the session over as soon as init is on the line and the address is known.
+    pub(super) fn claim_if_possible(&mut self) {
+        let Some(address) = self.address else { return };
+        let Some(hello) = self.line.hello.as_ref() else { return };
+        if self.status().is_ending() || self.finish.is_some() || self.claim == Claim::Running {
+            return;
+        }
+        if self.claim == Claim::Parked {
+            let nonce = hello.nonce.clone();
+            // Before the session leaves: without this record, nothing ever ran here.
+            self.record(&Record::Claiming { nonce: nonce.clone() });
+            self.nonce = Some(nonce);
+            self.claim = Claim::Given;
+            self.clocks.look = None;
+            let patience = Duration::from_secs(self.put.spec.start_timeout_seconds.into());
+            self.clocks.start = Some(Instant::now() + patience);
+            if self.starting.is_some() {
+                self.stage_start = UnixMicros::now();
+            }
+        }
+        let session = session(self, address);
+        self.line.send(ToInit::Session(Box::new(session)));
+    }
+
+    pub(super) fn application_started(&mut self) {
+        if self.claim == Claim::Running || self.status().is_ending() {
+            return;
+        }
+        let Some(address) = self.address else { return };
+        self.claim = Claim::Running;
+        self.stage_until_now(StageName::Claimed, self.stage_start, "cold");
+        self.stage_start = UnixMicros::now();
+        if self.status() < Status::Waiting {
+            self.step(Event::Wait { address }, None);
+        }
+        self.check_from_here();
+    }
+
+    /// Where init cannot say "ready", or the spec wants more than a listening socket.
+    pub(super) fn check_from_here(&mut self) {
+        let executable = &self.put.spec.executable;
+        let Some(address) = self.address else { return };
+        if let Some(path) = &executable.ready_http_path {
+            self.jobs.push(ready::answers_http(address, path.clone()));
+        } else if executable.init == InitMode::Exec {
+            self.jobs.push(ready::accepts_connections(address));
+        }
+    }
+
+    pub(super) fn init_says_ready(&mut self) {
+        if self.put.spec.executable.ready_http_path.is_none() {
+            self.became_ready();
+        }
+    }
+
+    pub(super) fn became_ready(&mut self) {
+        if self.status() != Status::Waiting {
+            return;
+        }
+        self.clocks.start = None;
+        self.was_ready = true;
+        self.listening_elsewhere.clear();
+        self.stage_until_now(StageName::Ready, self.stage_start, "");
+        self.idle.ready(Instant::now());
+        self.step(Event::BecameReady, None);
+        self.answer_waiting();
+    }
+
+    pub(super) fn start_timed_out(&mut self) {
+        let elsewhere = !self.listening_elsewhere.is_empty();
+        let reason = if elsewhere { EndReason::ListeningElsewhere } else { EndReason::StartTimeout };
+        self.stop(TerminationKind::Hard, reason);
+    }
+
+    /// The start cannot succeed: whatever was made goes, and the end says why.
+    pub(super) fn fail(&mut self, reason: EndReason, message: String) {
+        let may_exist = self.starting.take().is_none_or(|starting| starting.stop()) && self.place.is_some();
+        self.failure.get_or_insert((reason, message));
+        if self.claim != Claim::Parked {
+            self.finish(Finish::Kill);
+        } else if may_exist {
+            self.finish(Finish::Remove);
+        } else {
+            self.end(crate::runtime::ContainerStatus::Absent, String::new());
+        }
+    }
+}
+
+fn session(actor: &Actor, address: SocketAddr) -> Session {
+    let spec = &actor.put.spec;
+    let exec = spec.executable.init == InitMode::Exec;
+    Session {
+        backend: actor.id.clone(),
+        fencing_token: actor.put.fencing_token,
+        env: environment(&actor.id, &actor.put),
+        argv: None,
+        working_dir: None,
+        port: (!exec).then_some(spec.executable.port),
+        addresses: vec![address.ip()],
+        mode: spec.executable.init,
+    }
+}
+
+/// Ours wins over the caller's.
+pub(super) fn environment(id: &BackendId, put: &PutBackend) -> BTreeMap<String, String> {
+    let spec = &put.spec;
+    let mut env = spec.executable.env.clone();
+    let mut set = |name: &str, value: String| drop(env.insert(name.to_owned(), value));
+    set("PORT", spec.executable.port.to_string());
+    set("SESSION_BACKEND_ID", id.to_string());
+    set("SESSION_BACKEND_FENCING_TOKEN", put.fencing_token.to_string());
+    if let Some(key) = &put.key {
+        set("SESSION_BACKEND_KEY", key.name.clone());
+    }
+    if let Some(token) = &put.static_token {
+        set("SESSION_BACKEND_STATIC_TOKEN", token.clone());
+    }
+    env
+}
+
+struct StartTask {
+    agent: Arc<Agent>,
+    slot: SlotId,
+    address: Ipv4Addr,
+    leftover: Option<SlotId>,
+    backend: BackendId,
+    executable: Executable,
+    stopped: CancellationToken,
+    may_exist: Arc<AtomicBool>,
+    progress: mpsc::Sender<Progress>,
+}
+
+impl StartTask {
+    async fn run(self) {
+        if let Some(leftover) = self.leftover {
+            let gone = engine::finish(self.agent.clone(), leftover, Finish::Remove, false);
+            if self.stopped.run_until_cancelled(gone).await.is_none() {
+                return;
+            }
+            self.agent.slots.remove(&leftover);
+        }
+        let Some(image) = self.image().await else { return };
+        if let Err((reason, message)) = self.container(image).await {
+            self.say(Progress::Failed(reason, message)).await;
+        }
+        if self.stopped.is_cancelled() && self.may_exist.load(Ordering::SeqCst) {
+            // The stop may have removed nothing because nothing was there yet.
+            let _left_to_the_reconciler = engine::remove(&self.agent, self.slot).await;
+        }
+    }
+
+    /// A stop leaves the pull to whoever else waits for it.
+    async fn image(&self) -> Option<Image> {
+        let image = timeout(Duration::from_secs(PULL_SECONDS_MAX), self.agent.runtime.ensure_image(&self.executable));
+        match self.stopped.run_until_cancelled(image).await? {
+            Ok(Ok(image)) => {
+                self.say(Progress::Image(image.clone())).await;
+                Some(image)
+            }
+            Ok(Err(error)) => {
+                let reason = match error {
+                    ImageError::NotFound { .. } | ImageError::AbsentAndNever { .. } => EndReason::ImageNotFound,
+                    ImageError::PullFailed { .. } => EndReason::PullFailed,
+                };
+                self.say(Progress::Failed(reason, error.to_string())).await;
+                None
+            }
+            Err(_) => {
+                let message = format!("the pull of {} took too long", self.executable.image);
+                self.say(Progress::Failed(EndReason::PullFailed, message)).await;
+                None
+            }
+        }
+    }
+
+    async fn container(&self, image: Image) -> Result<(), (EndReason, String)> {
+        self.may_exist.store(true, Ordering::SeqCst);
+        if self.stopped.is_cancelled() {
+            return Ok(());
+        }
+        let line = bounded(self.agent.runtime.open_line(self.slot)).await.map_err(refused)?;
+        self.say(Progress::Line(line)).await;
+
+        let start = UnixMicros::now();
+        let request = CreateRequest {
+            slot: self.slot,
+            backend: Some(self.backend.clone()),
+            executable: self.executable.clone(),
+            image,
+            address: self.address,
+        };
+        bounded(self.agent.runtime.create(&request)).await.map_err(refused)?;
+        self.say(Progress::Created(since(StageName::Created, start))).await;
+        if self.stopped.is_cancelled() {
+            return Ok(());
+        }
+        let start = UnixMicros::now();
+        let address = bounded(self.agent.runtime.start(self.slot)).await.map_err(refused)?;
+        self.say(Progress::Started(address, since(StageName::Started, start))).await;
+        Ok(())
+    }
+
+    async fn say(&self, progress: Progress) {
+        let _nobody_waits_after_a_stop = self.progress.send(progress).await;
+    }
+}
+
+fn refused(error: RuntimeError) -> (EndReason, String) {
+    let reason = if matches!(error, RuntimeError::NotOffered(_)) { EndReason::Refused } else { EndReason::CreateFailed };
+    (reason, error.to_string())
+}
+
+fn since(stage: StageName, start: UnixMicros) -> Stage {
+    Stage { stage, start, length_us: UnixMicros::now().since(start), note: String::new() }
+}

@@ -1,0 +1,175 @@
+//! What controllers tell a drone to do with backends. Each command may be repeated; each but a revoke and a stop
+//! carries the term.
+
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use axum::Json;
+use jetway_protocol::drone_api::{
+    AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, Inventory, InventoryEntry, PutBackend,
+    RefusalCode, Revoke, RevokeReply, Stop,
+};
+use jetway_protocol::ids::BackendId;
+use jetway_protocol::spec::Executable;
+use jetway_protocol::status::{End, EndReason, TerminationKind};
+use jetway_protocol::time::UnixMicros;
+use jetway_protocol::timeline::{Stage, StageName};
+
+use super::refusal::{Body, Id, No, Serving, check_fencing, check_term, ended, live, no, not_live};
+use crate::agent::Agent;
+use crate::backend::{self, Backend};
+use crate::journal::Tombstone;
+
+pub async fn put(
+    Serving(agent): Serving,
+    Id(id): Id,
+    Body(mut put): Body<PutBackend>,
+) -> Result<Json<BackendView>, No> {
+    check_term(&agent, put.term)?;
+    let arrived = UnixMicros::now();
+    let known = agent.backend(&id);
+    let backend = match known {
+        Some(backend) => {
+            check_fencing(&backend, put.fencing_token)?;
+            backend
+        }
+        None => {
+            check_offered(&agent, &put.spec.executable)?;
+            if !put.timeline.iter().any(|stage| stage.stage == StageName::Dispatched) {
+                let (stage, start) = (StageName::Dispatched, arrived);
+                put.timeline.push(Stage { stage, start, length_us: 0, note: String::new() });
+            }
+            admit(&agent, id, put)?
+        }
+    };
+    backend.view().await.map(Json).map_err(ended(&agent, &backend.id))
+}
+
+/// From the check to the journal nothing is awaited, so a caller that hangs up leaves either all or nothing.
+fn admit(agent: &Arc<Agent>, id: BackendId, put: PutBackend) -> Result<Arc<Backend>, No> {
+    let _one_at_a_time = agent.admitting();
+    if let Some(backend) = agent.backend(&id) {
+        check_fencing(&backend, put.fencing_token)?;
+        return Ok(backend);
+    }
+    if agent.tombstones().get(&id).is_some() {
+        return Err(not_live(agent, &id));
+    }
+    if agent.membership.is_draining() {
+        return Err(no(RefusalCode::Draining, "the drone is draining"));
+    }
+    let reservation = agent.admission.admit(&put.spec.executable);
+    let reservation = reservation.map_err(|error| no(RefusalCode::NoCapacity, error.to_string()))?;
+    backend::put(agent, id, put, reservation).map_err(|error| {
+        tracing::error!(%error, "a journal cannot be begun");
+        no(RefusalCode::Unavailable, format!("the journal cannot be written: {error}"))
+    })
+}
+
+/// What this drone does not do for anybody is refused before anything is made.
+fn check_offered(agent: &Agent, executable: &Executable) -> Result<(), No> {
+    if let Some(mount) = &executable.mount {
+        if !agent.capacity.mounts {
+            return Err(no(RefusalCode::NotOffered, "this drone offers no mounts: it has no --mount-base"));
+        }
+        let is_below = |component| matches!(component, Component::Normal(_));
+        if mount.is_empty() || !Path::new(mount).components().all(is_below) {
+            return Err(no(RefusalCode::NotOffered, "a mount must be a relative path without .."));
+        }
+    }
+    if let Some(network) = &executable.network_name
+        && !agent.capacity.networks.contains(network)
+    {
+        return Err(no(RefusalCode::NotOffered, format!("this drone does not allow the network {network:?}")));
+    }
+    Ok(())
+}
+
+pub async fn list(Serving(agent): Serving) -> Result<Json<Inventory>, No> {
+    let term = agent.membership.term();
+    let term = term.ok_or_else(|| no(RefusalCode::Unavailable, "the drone is not registered yet"))?;
+    let entry = |backend: Arc<Backend>| InventoryEntry {
+        id: backend.id.clone(),
+        fencing_token: backend.fencing_token,
+        key: backend.key.clone(),
+        status: backend.status(),
+    };
+    let backends = agent.all_backends().into_iter().map(entry).collect();
+    Ok(Json(Inventory { term, backends }))
+}
+
+pub async fn view(Serving(agent): Serving, Id(id): Id) -> Result<Json<BackendView>, No> {
+    live(&agent, &id)?.view().await.map(Json).map_err(ended(&agent, &id))
+}
+
+/// A tombstone is set first, so that a `PUT` that comes after it starts nothing.
+pub async fn delete(
+    Serving(agent): Serving,
+    Id(id): Id,
+    Body(delete): Body<DeleteBackend>,
+) -> Result<Json<DeleteReply>, No> {
+    check_term(&agent, delete.term)?;
+    let backend = {
+        let _one_at_a_time = agent.admitting();
+        let backend = agent.backend(&id);
+        if backend.is_none() && agent.tombstones().get(&id).is_none() {
+            let tombstone =
+                Tombstone { id: id.clone(), fencing_token: None, end: never_ran(), at: UnixMicros::now() };
+            let set = agent.tombstones().set(tombstone);
+            set.map_err(|error| no(RefusalCode::Unavailable, format!("a tombstone cannot be written: {error}")))?;
+        }
+        backend
+    };
+    let Some(backend) = backend else {
+        // With its tombstone set, a session that no journal knows is the reconciler's to remove.
+        let gone = !agent.strays.contains_key(&id);
+        if !gone {
+            agent.look_now.notify_one();
+        }
+        return Ok(Json(DeleteReply { gone }));
+    };
+    let gone = backend.stop(TerminationKind::Hard, EndReason::External).await.is_err();
+    Ok(Json(DeleteReply { gone }))
+}
+
+fn never_ran() -> End {
+    End {
+        reason: EndReason::External,
+        kind: None,
+        exit_code: None,
+        oom_killed: false,
+        message: "it was deleted before it was put".to_owned(),
+        output: String::new(),
+    }
+}
+
+pub async fn add_grant(
+    Serving(agent): Serving,
+    Id(id): Id,
+    Body(add): Body<AddGrant>,
+) -> Result<Json<GrantReply>, No> {
+    check_term(&agent, add.term)?;
+    let backend = live(&agent, &id)?;
+    check_fencing(&backend, add.fencing_token)?;
+    let added = backend.add_grant(add.grant).await.map_err(ended(&agent, &id))?;
+    let status = added.map_err(|error| {
+        no(RefusalCode::Unavailable, format!("the grant cannot be written to the journal: {error}"))
+    })?;
+    Ok(Json(GrantReply { status }))
+}
+
+pub async fn revoke(Serving(agent): Serving, Id(id): Id, Body(revoke): Body<Revoke>) -> Result<Json<RevokeReply>, No> {
+    let revoked = live(&agent, &id)?.revoke(revoke.user).await.map_err(ended(&agent, &id))?;
+    Ok(Json(RevokeReply { revoked }))
+}
+
+pub async fn stop(Serving(agent): Serving, Id(id): Id, Body(stop): Body<Stop>) -> Result<Json<BackendView>, No> {
+    let backend = live(&agent, &id)?;
+    backend.stop(stop.kind, stop.reason).await.map_err(ended(&agent, &id))?;
+    backend.view().await.map(Json).map_err(ended(&agent, &id))
+}
+
+pub async fn draining(Serving(agent): Serving, Body(draining): Body<Draining>) -> Json<()> {
+    agent.membership.order_draining(draining.draining);
+    Json(())
+}

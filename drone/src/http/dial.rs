@@ -1,0 +1,79 @@
+//! `GET /b/{id}/dial`: a byte stream to a backend's port, for proxies that do not share this host. The bytes are never
+//! looked at; which client they belong to, and what counts as a use, is the proxy's.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use jetway_protocol::drone_api::{DIAL_PROTOCOL, FENCING_HEADER, RefusalCode};
+use jetway_protocol::ids::FencingToken;
+use jetway_protocol::state::BackendState;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::refusal::{Id, No, Serving, check_fencing, live, no};
+
+const CONNECT_SECONDS_MAX: u64 = 5;
+/// After the 101 the proxy's side must take over within this.
+const UPGRADE_SECONDS_MAX: u64 = 10;
+/// What one direction has under way.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+pub async fn dial(Serving(agent): Serving, Id(id): Id, mut request: Request) -> Result<Response, No> {
+    let given = fencing_token(request.headers())?;
+    let upgrade = upgrade(&mut request)?;
+    let backend = live(&agent, &id)?;
+    check_fencing(&backend, given)?;
+    let BackendState::Ready { address } = backend.snapshot().state else {
+        return Err(no(RefusalCode::Unavailable, format!("{id} is {}", backend.status())));
+    };
+    let stream = timeout(Duration::from_secs(CONNECT_SECONDS_MAX), TcpStream::connect(address)).await;
+    let stream = stream.map_err(|_| no(RefusalCode::Unavailable, format!("{id} accepts no connection in time")))?;
+    let stream = stream.map_err(|error| no(RefusalCode::Unavailable, format!("{id} takes no connection: {error}")))?;
+    super::server::set_socket_options(&stream);
+    agent.lifecycle.spawn_until_stopped(async move {
+        if let Ok(Ok(client)) = timeout(Duration::from_secs(UPGRADE_SECONDS_MAX), upgrade).await {
+            join(TokioIo::new(client), stream).await;
+        }
+    });
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, DIAL_PROTOCOL)];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response())
+}
+
+fn fencing_token(headers: &HeaderMap) -> Result<FencingToken, No> {
+    let text = headers.get(FENCING_HEADER).and_then(|value| value.to_str().ok());
+    let number = text.and_then(|text| text.parse().ok());
+    number.map(FencingToken).ok_or_else(|| no(RefusalCode::Invalid, format!("the header {FENCING_HEADER} must be a number")))
+}
+
+fn upgrade(request: &mut Request) -> Result<OnUpgrade, No> {
+    let asked = request.headers().get(header::UPGRADE).is_some_and(|name| name.as_bytes() == DIAL_PROTOCOL.as_bytes());
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>().filter(|_| asked);
+    upgrade.ok_or_else(|| no(RefusalCode::Invalid, format!("this route needs Connection: upgrade and Upgrade: {DIAL_PROTOCOL}")))
+}
+
+/// Both directions until both have ended; one that ends is passed on while the other goes on. An error ends both.
+async fn join(
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    backend: impl AsyncRead + AsyncWrite + Unpin,
+) {
+    let (mut client_read, mut client_write) = tokio::io::split(client);
+    let (mut backend_read, mut backend_write) = tokio::io::split(backend);
+    let to_backend = copy(&mut client_read, &mut backend_write);
+    let to_client = copy(&mut backend_read, &mut client_write);
+    let _a_broken_tunnel_is_closed_by_dropping_it = tokio::try_join!(to_backend, to_client);
+}
+
+async fn copy(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
+    let mut from = tokio::io::BufReader::with_capacity(BUFFER_BYTES, from);
+    tokio::io::copy_buf(&mut from, to).await?;
+    to.shutdown().await
+}

@@ -1,0 +1,96 @@
+//! The drone's server: routes, credentials, connections. What a request means is in the module named after it.
+
+mod attach;
+mod backends;
+mod dial;
+mod follow;
+mod logs;
+mod refusal;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use jetway_protocol::secret::{Purpose, Secret};
+
+use crate::agent::Agent;
+
+pub use server::serve;
+
+/// A spec with an environment of 1 MiB, and room for what stands around it.
+const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// The way into an agent that may not serve yet.
+#[derive(Clone)]
+pub struct Gate {
+    secret: Arc<Secret>,
+    agent: Arc<OnceLock<Arc<Agent>>>,
+}
+
+impl Gate {
+    pub fn new(secret: Secret) -> Self {
+        Self { secret: Arc::new(secret), agent: Arc::default() }
+    }
+
+    pub fn open(&self, agent: Arc<Agent>) {
+        let _opened_once = self.agent.set(agent);
+    }
+
+    fn agent(&self) -> Option<&Arc<Agent>> {
+        self.agent.get()
+    }
+}
+
+fn router(gate: Gate) -> Router {
+    let controllers = Router::new()
+        .route("/b", get(backends::list))
+        .route("/b/{id}", put(backends::put).get(backends::view).delete(backends::delete))
+        .route("/b/{id}/grants", post(backends::add_grant))
+        .route("/b/{id}/revoke", post(backends::revoke))
+        .route("/b/{id}/stop", post(backends::stop))
+        .route("/b/{id}/follow", get(follow::follow))
+        .route("/b/{id}/logs", get(logs::logs))
+        .route("/draining", put(backends::draining))
+        .route_layer(from_fn_with_state(gate.clone(), only_controllers));
+    let proxies = Router::new()
+        .route("/attach", get(attach::attach))
+        .route("/b/{id}/dial", get(dial::dial))
+        .route_layer(from_fn_with_state(gate.clone(), only_proxies));
+    Router::new()
+        .route("/health", get(health))
+        .merge(controllers)
+        .merge(proxies)
+        .fallback(refusal::no_route)
+        .method_not_allowed_fallback(refusal::no_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(gate)
+}
+
+async fn health() -> impl IntoResponse {
+    Json(serde_json::json!({ "status": "ok" }))
+}
+
+async fn only_controllers(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    only(Purpose::ControllerToDrone, &gate, request, next).await
+}
+
+async fn only_proxies(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    only(Purpose::ProxyToDrone, &gate, request, next).await
+}
+
+async fn only(purpose: Purpose, gate: &Gate, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    if gate.secret.authorizes(purpose, given) {
+        next.run(request).await
+    } else {
+        refusal::no_credential()
+    }
+}

@@ -1,0 +1,328 @@
+//! The server over real sockets, with the fake engine behind it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use futures_util::{SinkExt, StreamExt};
+use jetway_protocol::attach::{Outcome, ToDrone, ToProxy, Uses};
+use jetway_protocol::drone_api::{
+    AddGrant, BackendView, DIAL_PROTOCOL, DeleteBackend, DeleteReply, FENCING_HEADER, GrantReply, PutBackend, Refusal,
+    RefusalCode, Stop,
+};
+use jetway_protocol::ids::{FencingToken, GrantId, ProxyId, Term};
+use jetway_protocol::secret::{Purpose, Secret};
+use jetway_protocol::status::{EndReason, Status, StatusEntry, TerminationKind};
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use super::Gate;
+use crate::harness::{Harness, end_of, grant, put_of, reaches};
+use crate::runtime::fake::Script;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+struct Server {
+    test: Harness,
+    address: SocketAddr,
+    http: reqwest::Client,
+}
+
+impl Server {
+    async fn start(script: Script) -> Self {
+        let server = Self::not_open(script).await;
+        server.0.open(server.1.test.agent.clone());
+        server.1
+    }
+
+    async fn not_open(script: Script) -> (Gate, Self) {
+        jetway_service::client::install_crypto();
+        let test = Harness::new(script);
+        let gate = Gate::new(Secret::new(SECRET).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        super::serve(listener, gate.clone(), &test.lifecycle);
+        (gate, Self { test, address, http: reqwest::Client::builder().no_proxy().build().unwrap() })
+    }
+
+    async fn call(&self, method: &str, path: &str, body: &impl Serialize) -> (StatusCode, String) {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let request = self.http.request(method, format!("http://{}{path}", self.address));
+        let answer = request.bearer_auth(bearer(Purpose::ControllerToDrone)).json(body).send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    }
+
+    async fn refused(&self, method: &str, path: &str, body: &impl Serialize) -> (u16, RefusalCode) {
+        let (status, text) = self.call(method, path, body).await;
+        let refusal: Refusal = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text}"));
+        (status.as_u16(), refusal.code)
+    }
+
+    async fn put(&self, id: &str, put: &PutBackend) -> BackendView {
+        let (status, text) = self.call("PUT", &format!("/b/{id}"), put).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn attach(&self, uses: Vec<Uses>) -> Attached {
+        let mut request = format!("ws://{}/attach", self.address).into_client_request().unwrap();
+        let credential = format!("Bearer {}", bearer(Purpose::ProxyToDrone));
+        request.headers_mut().insert("authorization", credential.parse().unwrap());
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+        let mut attached = Attached { socket };
+        let hello = ToDrone::Hello {
+            protocol: 1,
+            proxy: ProxyId::random(),
+            name: "p".into(),
+            boot_id: self.test.agent.boot_id,
+            netns: "net:[1]".into(),
+            uses,
+        };
+        attached.say(&hello).await;
+        assert!(matches!(attached.hear().await, ToProxy::Welcome { direct: true, .. }));
+        attached
+    }
+
+    async fn dial(&self, path: &str, fencing_token: &str) -> (TcpStream, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: d\r\nconnection: upgrade\r\nupgrade: {DIAL_PROTOCOL}\r\n\
+             {FENCING_HEADER}: {fencing_token}\r\nauthorization: Bearer {}\r\n\r\n",
+            bearer(Purpose::ProxyToDrone)
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(stream.read_u8().await.unwrap());
+        }
+        (stream, String::from_utf8(answer).unwrap())
+    }
+}
+
+struct Attached {
+    socket: tokio_tungstenite::WebSocketStream<TcpStream>,
+}
+
+impl Attached {
+    async fn say(&mut self, message: &ToDrone) {
+        let text = serde_json::to_string(message).unwrap();
+        self.socket.send(Message::Text(text.into())).await.unwrap();
+    }
+
+    /// The next message that is not a ping.
+    async fn hear(&mut self) -> ToProxy {
+        let next = async {
+            loop {
+                let Message::Text(text) = self.socket.next().await.unwrap().unwrap() else { continue };
+                match serde_json::from_str(text.as_str()).unwrap() {
+                    ToProxy::Ping => {}
+                    message => return message,
+                }
+            }
+        };
+        timeout(Duration::from_secs(20), next).await.unwrap()
+    }
+
+    async fn ask(&mut self, id: &str, fencing_token: i64, grant: u64) -> Outcome {
+        let (backend, fencing_token) = (id.parse().unwrap(), FencingToken(fencing_token));
+        self.say(&ToDrone::Ask { ask: 1, backend, fencing_token, grant: GrantId(grant) }).await;
+        match self.hear().await {
+            ToProxy::Answer { ask: 1, outcome } => outcome,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn bearer(purpose: Purpose) -> String {
+    Secret::new(SECRET).unwrap().bearer(purpose)
+}
+
+#[tokio::test]
+async fn every_route_demands_its_own_credential() {
+    let server = Server::start(Script::default()).await;
+    let other = bearer(Purpose::ProxyToDrone);
+    for (path, expect) in [("/health", 200), ("/b", 401), ("/b/b", 401), ("/b/b/logs", 401), ("/nothing", 404)] {
+        let request = server.http.get(format!("http://{}{path}", server.address)).bearer_auth(&other);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), expect, "{path}");
+        let body: serde_json::Value = answer.json().await.unwrap();
+        assert!(expect == 200 || body["code"].is_string());
+    }
+    for path in ["/attach", "/b/b/dial"] {
+        assert_eq!(server.refused("GET", path, &()).await.0, 401, "{path}");
+    }
+    assert_eq!(server.refused("PATCH", "/b", &()).await.0, 405);
+}
+
+#[tokio::test]
+async fn says_not_yet_until_it_serves() {
+    let (gate, server) = Server::not_open(Script::default()).await;
+    let put = put_of(|_| {});
+    assert_eq!(server.refused("PUT", "/b/b", &put).await, (503, RefusalCode::Unavailable));
+    gate.open(server.test.agent.clone());
+    server.put("b", &put).await;
+}
+
+#[tokio::test]
+async fn a_put_is_idempotent_and_refused_for_good_reasons() {
+    let server = Server::start(Script::default()).await;
+    let put = put_of(|_| {});
+    for _ in 0..2 {
+        assert_eq!(server.put("b", &put).await.fencing_token, FencingToken(9));
+    }
+    reaches(&server.test.backend("b"), Status::Ready).await;
+    assert_eq!(server.test.fake.containers().len(), 1);
+
+    let with = |change: fn(&mut PutBackend)| {
+        let mut put = put.clone();
+        change(&mut put);
+        put
+    };
+    for (id, put, expect) in [
+        ("b", with(|put| put.fencing_token = FencingToken(8)), (409, RefusalCode::WrongFencingToken)),
+        ("c", with(|put| put.term = Term(2)), (409, RefusalCode::WrongTerm)),
+        ("c", with(|put| put.spec.executable.cpu_reserve = 5.0), (409, RefusalCode::NoCapacity)),
+        ("c", with(|put| put.spec.executable.mount = Some("a".into())), (422, RefusalCode::NotOffered)),
+        ("c", with(|put| put.spec.executable.network_name = Some("host".into())), (422, RefusalCode::NotOffered)),
+        ("B", put.clone(), (400, RefusalCode::Invalid)),
+    ] {
+        assert_eq!(server.refused("PUT", &format!("/b/{id}"), &put).await, expect);
+    }
+    assert_eq!(server.refused("PUT", "/b/c", &serde_json::json!({"term": 1})).await.1, RefusalCode::Invalid);
+    assert_eq!(server.call("PUT", "/draining", &serde_json::json!({"draining": true})).await.1, "null");
+    assert_eq!(server.refused("PUT", "/b/c", &put).await, (409, RefusalCode::Draining));
+    assert_eq!(server.test.agent.backends.len(), 1, "what was refused left nothing");
+    server.put("b", &put).await;
+}
+
+#[tokio::test]
+async fn a_delete_before_its_put_wins() {
+    let server = Server::start(Script::default()).await;
+    let (_, text) = server.call("DELETE", "/b/b", &DeleteBackend { term: Term(1) }).await;
+    assert_eq!(serde_json::from_str::<DeleteReply>(&text).unwrap(), DeleteReply { gone: true });
+    assert_eq!(server.refused("PUT", "/b/b", &put_of(|_| {})).await, (410, RefusalCode::Ended));
+    assert_eq!(server.refused("GET", "/b/never", &()).await, (404, RefusalCode::Unknown));
+    assert!(server.test.fake.containers().is_empty());
+}
+
+#[tokio::test]
+async fn follow_tells_the_whole_life_and_ends() {
+    let server = Server::start(Script::default()).await;
+    server.put("b", &put_of(|_| {})).await;
+    let url = format!("http://{}/b/b/follow", server.address);
+    let follow = server.http.get(url).bearer_auth(bearer(Purpose::ControllerToDrone)).send().await.unwrap();
+    let backend = server.test.backend("b");
+    reaches(&backend, Status::Ready).await;
+    let add = AddGrant { term: Term(1), fencing_token: FencingToken(9), grant: grant(2) };
+    let (_, text) = server.call("POST", "/b/b/grants", &add).await;
+    assert_eq!(serde_json::from_str::<GrantReply>(&text).unwrap().status, Status::Ready);
+    let stop = Stop { kind: TerminationKind::Soft, reason: EndReason::External };
+    server.call("POST", "/b/b/stop", &stop).await;
+    let text = timeout(Duration::from_secs(20), follow.text()).await.unwrap().unwrap();
+    let statuses: Vec<_> =
+        text.lines().map(|line| serde_json::from_str::<StatusEntry>(line).unwrap().status).collect();
+    let expect = [
+        Status::Scheduled,
+        Status::Loading,
+        Status::Starting,
+        Status::Waiting,
+        Status::Ready,
+        Status::Terminating,
+        Status::Terminated,
+    ];
+    assert_eq!(statuses, expect);
+    assert_eq!(server.refused("POST", "/b/b/grants", &add).await, (410, RefusalCode::Ended));
+}
+
+#[tokio::test]
+async fn an_attach_stream_from_ask_to_end() {
+    let server = Server::start(Script::default()).await;
+    let mut proxy = server.attach(Vec::new()).await;
+    assert_eq!(proxy.ask("nobody", 9, 1).await, Outcome::Unknown);
+
+    server.put("b", &put_of(|spec| spec.max_idle_seconds = Some(0))).await;
+    assert!(matches!(proxy.ask("b", 9, 1).await, Outcome::Ready(entry) if entry.user.as_deref() == Some("ann")));
+    assert_eq!(proxy.ask("b", 8, 1).await, Outcome::Unknown, "another fencing token is another session");
+    let backend = server.test.backend("b");
+    let (id, fencing_token) = (backend.id.clone(), backend.fencing_token);
+    for uses in [1, 0] {
+        let uses = Uses { backend: id.clone(), fencing_token, uses, connections: uses };
+        proxy.say(&ToDrone::Uses(uses)).await;
+    }
+    assert!(matches!(proxy.hear().await, ToProxy::Ended { end, .. } if end.reason == EndReason::Idle));
+    proxy.say(&ToDrone::EndedSeen { backend: id.clone(), fencing_token }).await;
+    assert!(matches!(proxy.ask("b", 9, 1).await, Outcome::Ended { .. }));
+
+    let mut late = server.attach(vec![Uses { backend: id, fencing_token, uses: 1, connections: 1 }]).await;
+    assert!(matches!(late.hear().await, ToProxy::Ended { .. }), "a proxy that slept through the end is told");
+}
+
+#[tokio::test]
+async fn an_ask_waits_for_a_backend_that_is_on_its_way() {
+    let server = Server::start(Script::default()).await;
+    let mut proxy = server.attach(Vec::new()).await;
+    let put = put_of(|_| {});
+    let (outcome, _) = tokio::join!(proxy.ask("b", 9, 1), server.put("b", &put));
+    assert!(matches!(outcome, Outcome::Ready(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_dialled_tunnel_passes_bytes_and_half_closes() {
+    let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = application.local_addr().unwrap().port();
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let server = Server::start(Script { address: Some(local), ..Script::default() }).await;
+    let put = put_of(|spec| {
+        spec.executable.port = port;
+        spec.executable.network_name = Some("other".into());
+    });
+    // Through the agent: the route would refuse the network, which here only makes the engine's address count.
+    let reservation = server.test.agent.admission.admit(&put.spec.executable).unwrap();
+    let backend = crate::backend::put(&server.test.agent, "b".parse().unwrap(), put, reservation).unwrap();
+    reaches(&backend, Status::Ready).await;
+
+    let echo = async {
+        let (mut stream, _) = application.accept().await.unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        stream.write_all(format!("{heard} was heard").as_bytes()).await.unwrap();
+    };
+    let talk = async {
+        let (mut stream, answer) = server.dial("/b/b/dial", "9").await;
+        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+        stream.write_all(b"what was said").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "what was said was heard");
+    };
+    timeout(Duration::from_secs(20), async { tokio::join!(echo, talk) }).await.unwrap();
+
+    drop(application);
+    for (path, token, status) in
+        [("/b/b/dial", "8", 409), ("/b/b/dial", "x", 400), ("/b/c/dial", "9", 404), ("/b/b/dial", "9", 503)]
+    {
+        let (_, answer) = server.dial(path, token).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path} {token}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn no_nonsense_on_the_stream_harms_it() {
+    let server = Server::start(Script::default()).await;
+    server.put("b", &put_of(|_| {})).await;
+    let mut proxy = server.attach(Vec::new()).await;
+    for text in ["", "{", "[]", r#"{"type":"unheard_of"}"#, r#"{"type":"ask","ask":-1}"#] {
+        proxy.socket.send(Message::Text(text.into())).await.unwrap();
+    }
+    assert!(matches!(proxy.ask("b", 9, 1).await, Outcome::Ready(_)));
+    let stop = Stop { kind: TerminationKind::Hard, reason: EndReason::External };
+    let backend = server.test.backend("b");
+    server.call("POST", "/b/b/stop", &stop).await;
+    assert_eq!(end_of(&backend).await.kind, Some(TerminationKind::Hard));
+}

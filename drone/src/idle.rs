@@ -1,0 +1,274 @@
+//! When a backend counts as unused for long enough to be stopped: a pure clockwork that is told of connects, uses and
+//! lost streams, and answers "due" or "look again then". It knows nothing of engines, sockets or journals.
+//!
+//! | who says so | what it does |
+//! |---|---|
+//! | a connect added a grant | holds the backend until that grant is first used, at most [`HOLD_SECONDS`] |
+//! | a waiting ask | holds it |
+//! | a proxy's uses | in use while any proxy's count is above 0 |
+//! | a lost attach stream | its uses count as closed when the grace is over |
+//! | an agent's start | nobody knows what is in use until proxies are back, or the grace is over |
+//!
+//! `max_idle_seconds` counts from the last close. Until somebody has come it counts from `first_connection_seconds`
+//! after ready or the last connect, whichever is later. Without `max_idle_seconds` there is no idle end at all.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jetway_protocol::ids::{GrantId, ProxyId};
+use jetway_protocol::spec::BackendSpec;
+use tokio::time::Instant;
+
+/// How long a connect to a live key holds its backend for a client that has not come yet.
+pub const HOLD_SECONDS: u64 = 30;
+
+#[derive(Debug)]
+pub struct Idle {
+    max_idle: Option<Duration>,
+    first_connection: Duration,
+    ready_at: Option<Instant>,
+    last_connect: Option<Instant>,
+    somebody_came: bool,
+    last_close: Option<Instant>,
+    waiting_asks: usize,
+    holds: HashMap<GrantId, Instant>,
+    proxies: HashMap<ProxyId, InUse>,
+    /// After an agent's start: until then, proxies that have not come back may have it in use.
+    unknown_until: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct InUse {
+    uses: u32,
+    connections: u32,
+    /// The stream broke; this is when the uses count as closed.
+    closed_at: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Stop it now.
+    Due,
+    /// Nothing to do before that moment, or before something is reported.
+    Wait(Option<Instant>),
+}
+
+impl Idle {
+    pub fn new(spec: &BackendSpec) -> Self {
+        Self {
+            max_idle: spec.max_idle_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            first_connection: Duration::from_secs(spec.first_connection_seconds.into()),
+            ready_at: None,
+            last_connect: None,
+            somebody_came: false,
+            last_close: None,
+            waiting_asks: 0,
+            holds: HashMap::new(),
+            proxies: HashMap::new(),
+            unknown_until: None,
+        }
+    }
+
+    /// An agent took over a backend that ran before it: proxies have until `until` to say what they have open.
+    pub fn adopted(&mut self, somebody_came: bool, until: Instant) {
+        self.somebody_came = somebody_came;
+        self.unknown_until = Some(until);
+    }
+
+    pub fn ready(&mut self, now: Instant) {
+        self.ready_at.get_or_insert(now);
+    }
+
+    /// A connect gave out this grant; its client is on the way.
+    pub fn connected(&mut self, grant: GrantId, now: Instant) {
+        self.last_connect = Some(now);
+        self.holds.insert(grant, now + Duration::from_secs(HOLD_SECONDS));
+    }
+
+    pub fn revoked(&mut self, grant: GrantId) {
+        self.holds.remove(&grant);
+    }
+
+    pub fn set_waiting_asks(&mut self, count: usize) {
+        self.waiting_asks = count;
+    }
+
+    /// An ask was answered with "ready": a use, until the proxy's next word.
+    pub fn answered(&mut self, proxy: ProxyId, grant: GrantId) {
+        self.holds.remove(&grant);
+        self.somebody_came = true;
+        let entry = self.proxies.entry(proxy).or_default();
+        entry.uses = entry.uses.max(1);
+        entry.closed_at = None;
+    }
+
+    /// A proxy's absolute counts, as of now.
+    pub fn uses(&mut self, proxy: ProxyId, uses: u32, connections: u32, now: Instant) {
+        if uses > 0 {
+            self.somebody_came = true;
+            self.proxies.insert(proxy, InUse { uses, connections, closed_at: None });
+        } else {
+            self.close(proxy, now);
+        }
+    }
+
+    /// The attach stream broke; what the proxy has open counts until `closed_at`.
+    pub fn stream_lost(&mut self, proxy: ProxyId, closed_at: Instant) {
+        if let Some(entry) = self.proxies.get_mut(&proxy) {
+            entry.closed_at.get_or_insert(closed_at);
+        }
+    }
+
+    /// Open WebSockets and requests in flight, over all proxies.
+    pub fn connections(&self) -> u32 {
+        self.proxies.values().fold(0, |sum, entry| sum.saturating_add(entry.connections))
+    }
+
+    pub fn verdict(&mut self, now: Instant) -> Verdict {
+        self.forget_what_is_over(now);
+        let (Some(max_idle), Some(ready_at)) = (self.max_idle, self.ready_at) else { return Verdict::Wait(None) };
+        if self.waiting_asks > 0 || !self.proxies.is_empty() {
+            return Verdict::Wait(self.proxies.values().filter_map(|entry| entry.closed_at).min());
+        }
+        if let Some(until) = self.unknown_until {
+            return Verdict::Wait(Some(until));
+        }
+        let from = match self.last_close {
+            Some(close) => close,
+            None => ready_at.max(self.last_connect.unwrap_or(ready_at)) + self.first_connection,
+        };
+        let due = self.holds.values().copied().fold(from + max_idle, Instant::max);
+        if now >= due { Verdict::Due } else { Verdict::Wait(Some(due)) }
+    }
+
+    fn forget_what_is_over(&mut self, now: Instant) {
+        self.holds.retain(|_, until| *until > now);
+        let over: Vec<(ProxyId, Instant)> = self
+            .proxies
+            .iter()
+            .filter_map(|(proxy, entry)| entry.closed_at.filter(|at| *at <= now).map(|at| (*proxy, at)))
+            .collect();
+        for (proxy, at) in over {
+            self.close(proxy, at);
+        }
+        if let Some(until) = self.unknown_until.filter(|until| *until <= now) {
+            self.unknown_until = None;
+            if self.somebody_came {
+                self.last_close = Some(self.last_close.map_or(until, |close| close.max(until)));
+            }
+        }
+    }
+
+    /// Only the close of something that was open starts the clock.
+    fn close(&mut self, proxy: ProxyId, at: Instant) {
+        if self.proxies.remove(&proxy).is_some() && self.proxies.is_empty() {
+            self.last_close = Some(self.last_close.map_or(at, |close| close.max(at)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jetway_protocol::spec::Executable;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const GRANT: GrantId = GrantId(7);
+
+    fn idle(max_idle: Option<u32>) -> (Idle, Instant) {
+        let mut spec = BackendSpec::of(Executable::of_image("image"));
+        spec.max_idle_seconds = max_idle;
+        (Idle::new(&spec), Instant::now())
+    }
+
+    fn proxy(n: u128) -> ProxyId {
+        ProxyId(Uuid::from_u128(n))
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn zero_means_at_once_after_the_last_close() {
+        let (mut idle, now) = idle(Some(0));
+        idle.ready(now);
+        idle.answered(proxy(1), GRANT);
+        assert_eq!(idle.verdict(now + seconds(500)), Verdict::Wait(None));
+        idle.uses(proxy(2), 3, 2, now);
+        idle.uses(proxy(1), 0, 0, now + seconds(501));
+        assert_eq!(idle.verdict(now + seconds(501)), Verdict::Wait(None), "the other proxy has it open");
+        assert_eq!(idle.connections(), 2);
+        idle.uses(proxy(2), 0, 0, now + seconds(502));
+        assert_eq!(idle.verdict(now + seconds(502)), Verdict::Due);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_came_counts_from_ready_and_from_the_last_connect() {
+        let (mut idle, now) = idle(Some(5));
+        assert_eq!(idle.verdict(now + seconds(900)), Verdict::Wait(None), "not ready, not idle");
+        idle.ready(now);
+        assert_eq!(idle.verdict(now), Verdict::Wait(Some(now + seconds(35))));
+        idle.connected(GRANT, now + seconds(20));
+        assert_eq!(idle.verdict(now + seconds(40)), Verdict::Wait(Some(now + seconds(55))));
+        assert_eq!(idle.verdict(now + seconds(55)), Verdict::Due);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connect_holds_until_its_grant_is_used_but_not_for_ever() {
+        let (mut idle, now) = idle(Some(0));
+        idle.ready(now);
+        idle.answered(proxy(1), GrantId(1));
+        idle.connected(GRANT, now);
+        idle.uses(proxy(1), 0, 0, now + seconds(1));
+        assert_eq!(idle.verdict(now + seconds(2)), Verdict::Wait(Some(now + seconds(30))));
+        idle.answered(proxy(1), GRANT);
+        idle.uses(proxy(1), 0, 0, now + seconds(3));
+        assert_eq!(idle.verdict(now + seconds(3)), Verdict::Due);
+
+        idle.connected(GrantId(9), now + seconds(3));
+        assert_eq!(idle.verdict(now + seconds(32)), Verdict::Wait(Some(now + seconds(33))));
+        assert_eq!(idle.verdict(now + seconds(33)), Verdict::Due);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_max_idle_it_never_ends() {
+        let (mut idle, now) = idle(None);
+        idle.ready(now);
+        assert_eq!(idle.verdict(now + seconds(1_000_000)), Verdict::Wait(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_stream_counts_as_closed_only_after_its_grace() {
+        let (mut idle, now) = idle(Some(1));
+        idle.ready(now);
+        idle.uses(proxy(1), 1, 1, now);
+        idle.stream_lost(proxy(1), now + seconds(10));
+        assert_eq!(idle.verdict(now + seconds(9)), Verdict::Wait(Some(now + seconds(10))));
+        idle.uses(proxy(1), 1, 1, now + seconds(9));
+        assert_eq!(idle.verdict(now + seconds(99)), Verdict::Wait(None), "it came back");
+        idle.stream_lost(proxy(1), now + seconds(110));
+        assert_eq!(idle.verdict(now + seconds(110)), Verdict::Wait(Some(now + seconds(111))));
+        assert_eq!(idle.verdict(now + seconds(111)), Verdict::Due);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_agents_start_nothing_is_idle_before_the_grace_is_over() {
+        let (mut idle, now) = idle(Some(0));
+        idle.adopted(true, now + seconds(30));
+        idle.ready(now);
+        assert_eq!(idle.verdict(now + seconds(29)), Verdict::Wait(Some(now + seconds(30))));
+        assert_eq!(idle.verdict(now + seconds(30)), Verdict::Due);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiting_ask_holds() {
+        let (mut idle, now) = idle(Some(0));
+        idle.ready(now);
+        idle.set_waiting_asks(1);
+        assert_eq!(idle.verdict(now + seconds(500)), Verdict::Wait(None));
+        idle.set_waiting_asks(0);
+        assert_eq!(idle.verdict(now + seconds(500)), Verdict::Due);
+    }
+}

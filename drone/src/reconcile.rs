@@ -1,0 +1,144 @@
+//! Small tasks that compare what is with what should be: each may run at any time, twice, or after a crash.
+//!
+//! | task | woken by | does |
+//! |---|---|---|
+//! | [`follow_hints`] | the engine's events | tells the backend whose container may have changed to look |
+//! | [`look_at_everything`] | a slow clock | finds backends without container and containers without backend |
+//! | [`ping`] | a clock | notes whether the engine answers |
+//!
+//! A container without backend is ended only when nothing can prove that somebody owns it: its init holds no session,
+//! or is silent for ten seconds while the container runs and is not paused.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jetway_protocol::ids::SlotId;
+use jetway_protocol::init::SessionState;
+use jetway_service::backoff::jittered;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
+
+use crate::agent::Agent;
+use crate::backend::removal;
+use crate::runtime::{ContainerStatus, Found, LineEvent};
+
+const FULL_LOOK: Duration = Duration::from_secs(60);
+const PING: Duration = Duration::from_secs(5);
+const PING_SECONDS_MAX: u64 = 3;
+/// Init redials within 250 ms; after this, it is not there.
+const INIT_PATIENCE: Duration = Duration::from_secs(10);
+
+pub async fn follow_hints(agent: Arc<Agent>) {
+    let mut hints = agent.runtime.hints();
+    loop {
+        match hints.recv().await {
+            Ok(slot) => {
+                let owner = agent.slots.get(&slot).map(|owner| owner.clone());
+                if let Some(backend) = owner.and_then(|id| agent.backend(&id)) {
+                    backend.look();
+                }
+            }
+            Err(RecvError::Lagged(_)) => agent.all_backends().iter().for_each(|backend| backend.look()),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+pub async fn look_at_everything(agent: Arc<Agent>) {
+    let mut wait = Duration::ZERO;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = agent.look_now.notified() => {}
+        }
+        wait = jittered(FULL_LOOK);
+        // Slots are noted before their containers are made, so what was listed and is not noted is nobody's.
+        match timeout(FULL_LOOK, agent.runtime.list()).await {
+            Ok(Ok(found)) => compare(&agent, found).await,
+            Ok(Err(error)) => tracing::warn!(%error, "containers cannot be listed"),
+            Err(_) => tracing::warn!("the engine does not list its containers"),
+        }
+    }
+}
+
+pub async fn ping(agent: Arc<Agent>) {
+    loop {
+        let answer = timeout(Duration::from_secs(PING_SECONDS_MAX), agent.runtime.ping()).await;
+        let ok = matches!(answer, Ok(Ok(())));
+        if agent.engine_ok.swap(ok, Ordering::Relaxed) != ok {
+            tracing::warn!(ok, "the engine's health changed");
+        }
+        tokio::time::sleep(jittered(PING)).await;
+    }
+}
+
+async fn compare(agent: &Arc<Agent>, found: Vec<Found>) {
+    let mut owned: HashMap<SlotId, ContainerStatus> = HashMap::new();
+    let mut strays = Vec::new();
+    for found in found {
+        if agent.slots.contains_key(&found.slot) {
+            owned.insert(found.slot, found.status);
+        } else {
+            strays.push(found);
+        }
+    }
+    let slots: Vec<_> = agent.slots.iter().map(|entry| (*entry.key(), entry.value().clone())).collect();
+    for (slot, id) in slots {
+        let runs = matches!(owned.get(&slot), Some(ContainerStatus::Running { .. }));
+        if let (false, Some(backend)) = (runs, agent.backend(&id)) {
+            backend.look();
+        }
+    }
+    for stray in strays {
+        judge(agent, stray).await;
+    }
+}
+
+/// One at a time: there are few, and none is in a hurry.
+async fn judge(agent: &Arc<Agent>, stray: Found) {
+    let slot = stray.slot;
+    match stray.status {
+        ContainerStatus::Absent => return,
+        ContainerStatus::Running { paused: true, .. } => {
+            tracing::warn!(%slot, "a paused container of this drone belongs to no backend that it knows; it is left alone");
+            return;
+        }
+        ContainerStatus::Running { .. } => match session_of(agent, slot).await {
+            Some(session) if agent.tombstones().get(&session.backend).is_none() => {
+                tracing::warn!(%slot, backend = %session.backend, "a session runs that no journal knows; it is left alone");
+                agent.strays.insert(session.backend, slot);
+                return;
+            }
+            _ => {}
+        },
+        ContainerStatus::Created | ContainerStatus::Exited { .. } => {}
+    }
+    // A backend may have been given this slot since the list was made.
+    if agent.slots.contains_key(&slot) {
+        return;
+    }
+    match removal(agent, slot).await {
+        Ok(()) => {
+            agent.strays.retain(|_, stray| *stray != slot);
+            tracing::info!(%slot, "removed a container that belonged to nobody");
+        }
+        Err(error) => tracing::warn!(%slot, %error, "a container that belongs to nobody cannot be removed"),
+    }
+}
+
+/// Whose the container is, as its init says.
+async fn session_of(agent: &Agent, slot: SlotId) -> Option<SessionState> {
+    let mut line = agent.runtime.open_line(slot).await.ok()?;
+    let hello = async {
+        loop {
+            match line.events.recv().await {
+                Some(LineEvent::Connected(hello)) => return hello.session,
+                Some(LineEvent::Message(_) | LineEvent::Disconnected) => {}
+                None => return None,
+            }
+        }
+    };
+    timeout(INIT_PATIENCE, hello).await.ok().flatten()
+}

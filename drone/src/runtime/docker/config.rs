@@ -1,0 +1,122 @@
+//! What the Docker side is told, and what can be wrong with it at the start. Not its business: anything that happens
+//! later.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jetway_protocol::ids::{DroneId, InstallationId};
+
+use super::init_executable::InitExecutableError;
+use super::network::NetworkError;
+use crate::runtime::RuntimeError;
+
+/// A pull in which nothing moves for this long has failed.
+pub const PULL_STALL: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Clone)]
+pub struct DockerConfig {
+    pub installation: InstallationId,
+    pub drone: DroneId,
+    pub data_dir: PathBuf,
+    /// A short path on tmpfs: sockets' paths may have only 107 bytes.
+    pub run_dir: PathBuf,
+    pub init_executable: PathBuf,
+    /// The sessions' network; the first free /18 in 10.64.0.0/10 where none is given.
+    pub session_subnet: Option<(Ipv4Addr, u8)>,
+    /// The directory below which sessions may ask for mounts.
+    pub mount_base: Option<PathBuf>,
+    /// Networks, besides our own, that an executable may name.
+    pub allowed_networks: Vec<String>,
+    /// The engine's runtime for every container, as `runsc`.
+    pub container_runtime: Option<String>,
+    /// Our own image, with `jetway` on its path: closes the host's ports where this process may not.
+    pub helper_image: Option<String>,
+    /// Where this process runs in a container itself: (a directory here, the same directory on the engine's host).
+    pub host_paths: Vec<(PathBuf, PathBuf)>,
+    pub pull_stall: Duration,
+}
+
+impl DockerConfig {
+    /// Every default around what has none.
+    pub fn new(
+        installation: InstallationId,
+        drone: DroneId,
+        data_dir: PathBuf,
+        run_dir: PathBuf,
+        init_executable: PathBuf,
+    ) -> Self {
+        Self {
+            installation,
+            drone,
+            data_dir,
+            run_dir,
+            init_executable,
+            session_subnet: None,
+            mount_base: None,
+            allowed_networks: Vec::new(),
+            container_runtime: None,
+            helper_image: None,
+            host_paths: Vec::new(),
+            pull_stall: PULL_STALL,
+        }
+    }
+
+    /// The path by which the engine knows one of our paths. The longest mapped prefix wins.
+    pub fn host_path(&self, path: &Path) -> PathBuf {
+        let mapped = self
+            .host_paths
+            .iter()
+            .filter_map(|(here, there)| Some((here.as_os_str().len(), there, path.strip_prefix(here).ok()?)))
+            .max_by_key(|(length, ..)| *length);
+        match mapped {
+            Some((_, there, rest)) => there.join(rest),
+            None => path.to_owned(),
+        }
+    }
+}
+
+/// Why there is no working engine. Each says in one line what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("DOCKER_HOST is {0}, but sessions need an engine on this host: set it to unix:///path/of/docker.sock")]
+    NotLocal(String),
+    #[error("no container engine answers at {0}: start it (systemctl start docker) or set DOCKER_HOST")]
+    NotRunning(String),
+    #[error("no permission to use the engine at {0}: run as root or as a member of the group docker")]
+    PermissionDenied(String),
+    #[error("the engine speaks API {api} (version {version}); it needs {minimum} or newer: upgrade Docker to 20.10 or newer")]
+    TooOld { version: String, api: String, minimum: &'static str },
+    #[error("the engine failed at the start: {0}")]
+    Engine(RuntimeError),
+    #[error(transparent)]
+    InitExecutable(#[from] InitExecutableError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error("{path} cannot be used: {reason}")]
+    Directory { path: PathBuf, reason: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_mapped_by_the_longest_prefix() {
+        let mut config = DockerConfig::new(
+            InstallationId::random(),
+            DroneId::random(),
+            "/data".into(),
+            "/run".into(),
+            "/init".into(),
+        );
+        assert_eq!(config.host_path(Path::new("/data/init/x")), PathBuf::from("/data/init/x"));
+        config.host_paths = vec![
+            ("/data".into(), "/srv/jetway".into()),
+            ("/data/init".into(), "/opt/init".into()),
+        ];
+        assert_eq!(config.host_path(Path::new("/data/init/x")), PathBuf::from("/opt/init/x"));
+        assert_eq!(config.host_path(Path::new("/data/a")), PathBuf::from("/srv/jetway/a"));
+        assert_eq!(config.host_path(Path::new("/database")), PathBuf::from("/database"));
+    }
+}

@@ -1,0 +1,365 @@
+//! What every container of ours is made of: init as its entrypoint, the hardening, the limits. Pure: from a request
+//! to the engine's words. Not its business: making it.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use bollard::models::{
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
+    MountType, NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+};
+use jetway_protocol::init::{INIT_DIR, INIT_PATH, RUN_DIR};
+use jetway_protocol::spec::{Executable, PIDS_LIMIT};
+
+use super::config::DockerConfig;
+use super::mount::TARGET;
+use super::names;
+use crate::runtime::{CreateRequest, Image, RuntimeError};
+
+/// What a root image's own entrypoint needs to become somebody else (gosu, su-exec, chown of a data directory).
+const ROOT_CAPABILITIES: [&str; 6] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "KILL"];
+/// Docker's default period of a CPU quota, in microseconds.
+const CPU_PERIOD: i64 = 100_000;
+/// Weight of one CPU, as the engine counts it.
+const SHARES_PER_CPU: f64 = 1024.0;
+/// Weight of a container that reserves nothing: a tenth of a CPU's, so that reserved ones come first.
+const SHARES_MIN: f64 = 102.0;
+const SHARES_MAX: f64 = 262_144.0;
+/// Paths under which init and its socket are mounted.
+const OUR_DIRECTORY: &str = "/.jetway";
+
+/// What the drone adds to the request.
+pub struct Surroundings<'a> {
+    pub config: &'a DockerConfig,
+    /// The engine's id of the drone's own network.
+    pub network_id: &'a str,
+    pub init_dir: &'a Path,
+    pub slot_dir: &'a Path,
+    pub data_mount: Option<&'a Path>,
+}
+
+pub fn container(request: &CreateRequest, around: &Surroundings<'_>) -> Result<ContainerCreateBody, RuntimeError> {
+    let executable = &request.executable;
+    let config = around.config;
+    let argv = argv(executable, &request.image);
+    if argv.is_empty() {
+        return Err(RuntimeError::Refused(format!(
+            "the image {} has no command: give executable.cmd",
+            executable.image
+        )));
+    }
+    let mut labels = names::labels(config.installation, config.drone, names::ROLE_SLOT);
+    labels.insert(names::LABEL_SLOT.to_owned(), request.slot.to_string());
+    if let Some(backend) = &request.backend {
+        labels.insert(names::LABEL_BACKEND.to_owned(), backend.to_string());
+    }
+    let (network_mode, networking_config) = network(executable, request.address, around)?;
+    Ok(ContainerCreateBody {
+        image: Some(request.image.id.clone()),
+        entrypoint: Some(vec![INIT_PATH.to_owned(), "--".to_owned()]),
+        cmd: Some(argv),
+        user: executable.user.clone(),
+        working_dir: executable.working_dir.clone(),
+        labels: Some(labels),
+        // It would run in parked containers.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+        host_config: Some(HostConfig { network_mode: Some(network_mode), ..host(request, around)? }),
+        networking_config,
+        ..ContainerCreateBody::default()
+    })
+}
+
+/// As Docker does it: another entrypoint clears the image's command, another command does not clear its entrypoint.
+pub fn argv(executable: &Executable, image: &Image) -> Vec<String> {
+    let entrypoint = executable.entrypoint.as_ref().map(|given| match given.as_slice() {
+        [only] if only.is_empty() => Vec::new(),
+        given => given.to_vec(),
+    });
+    let (mut argv, cmd) = match (entrypoint, &executable.cmd) {
+        (Some(entrypoint), cmd) => (entrypoint, cmd.clone().unwrap_or_default()),
+        (None, Some(cmd)) => (image.entrypoint.clone(), cmd.clone()),
+        (None, None) => (image.entrypoint.clone(), image.cmd.clone()),
+    };
+    argv.extend(cmd);
+    argv
+}
+
+/// The user that the application runs as: the spec's, else the image's.
+pub fn user<'a>(executable: &'a Executable, image: &'a Image) -> &'a str {
+    executable.user.as_deref().unwrap_or(&image.user)
+}
+
+fn is_root(user: &str) -> bool {
+    let name = user.split(':').next().unwrap_or_default();
+    matches!(name, "" | "root") || name.parse::<u64>() == Ok(0)
+}
+
+fn host(request: &CreateRequest, around: &Surroundings<'_>) -> Result<HostConfig, RuntimeError> {
+    let executable = &request.executable;
+    let limits = &executable.resource_limits;
+    let memory = executable.memory_limit_bytes();
+    let is_root = is_root(user(executable, &request.image));
+    let capabilities = if is_root { ROOT_CAPABILITIES.map(str::to_owned).to_vec() } else { Vec::new() };
+    let period = limits.cpu_period.unwrap_or(CPU_PERIOD);
+    Ok(HostConfig {
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(capabilities),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        privileged: Some(false),
+        pids_limit: Some(PIDS_LIMIT),
+        memory: Some(memory),
+        // The same number means: no swap.
+        memory_swap: Some(memory),
+        memory_reservation: Some(executable.memory_reserve_bytes.clamp(0, memory.max(0))),
+        cpu_shares: Some(cpu_shares(executable.cpu_reserve)),
+        cpu_period: limits.cpu_period.or(limits.cpu_period_percent.map(|_| period)),
+        cpu_quota: limits.cpu_period_percent.map(|percent| period.saturating_mul(i64::from(percent)) / 100),
+        ulimits: limits.cpu_time_limit.map(|seconds| {
+            vec![ResourcesUlimits { name: Some("cpu".to_owned()), soft: Some(seconds), hard: Some(seconds) }]
+        }),
+        storage_opt: limits
+            .disk_limit_bytes
+            .map(|bytes| HashMap::from([("size".to_owned(), bytes.to_string())])),
+        readonly_rootfs: Some(executable.read_only),
+        tmpfs: Some(tmpfs(executable)?),
+        shm_size: executable.shm_size_bytes,
+        mounts: Some(mounts(around)),
+        log_config: Some(log_config()),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
+        init: Some(false),
+        publish_all_ports: Some(false),
+        runtime: around.config.container_runtime.clone(),
+        ..HostConfig::default()
+    })
+}
+
+/// Bounded and never in the application's way: a full buffer drops lines, it does not block a write.
+fn log_config() -> HostConfigLogConfig {
+    let options = [("max-size", "10m"), ("max-file", "2"), ("mode", "non-blocking"), ("max-buffer-size", "1m")];
+    HostConfigLogConfig {
+        typ: Some("json-file".to_owned()),
+        config: Some(options.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()),
+    }
+}
+
+fn cpu_shares(reserve: f64) -> i64 {
+    let shares = (reserve * SHARES_PER_CPU).clamp(SHARES_MIN, SHARES_MAX);
+    // The clamp keeps a NaN; the cast makes it 0, which is the engine's default.
+    shares as i64
+}
+
+fn tmpfs(executable: &Executable) -> Result<HashMap<String, String>, RuntimeError> {
+    for path in executable.tmpfs.keys() {
+        if !path.starts_with('/') || Path::new(path).starts_with(OUR_DIRECTORY) {
+            return Err(RuntimeError::Refused(format!(
+                "a tmpfs needs an absolute path outside {OUR_DIRECTORY}, not {path:?}"
+            )));
+        }
+    }
+    Ok(executable.tmpfs.clone().into_iter().collect())
+}
+
+fn mounts(around: &Surroundings<'_>) -> Vec<Mount> {
+    let bind = |source: &Path, target: &str, read_only: bool| Mount {
+        target: Some(target.to_owned()),
+        source: Some(around.config.host_path(source).display().to_string()),
+        typ: Some(MountType::BIND),
+        read_only: Some(read_only),
+        ..Mount::default()
+    };
+    let mut mounts = vec![bind(around.init_dir, INIT_DIR, true), bind(around.slot_dir, RUN_DIR, true)];
+    mounts.extend(around.data_mount.map(|path| bind(path, TARGET, false)));
+    mounts
+}
+
+fn network(
+    executable: &Executable,
+    address: Ipv4Addr,
+    around: &Surroundings<'_>,
+) -> Result<(String, Option<NetworkingConfig>), RuntimeError> {
+    let own = around.network_id;
+    match &executable.network_name {
+        Some(name) if is_allowed(name, &around.config.allowed_networks) => Ok((name.clone(), None)),
+        Some(name) => Err(RuntimeError::NotOffered(format!("this drone does not offer the network {name:?}"))),
+        None => {
+            let ipam = EndpointIpamConfig { ipv4_address: Some(address.to_string()), ..Default::default() };
+            let endpoint = EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() };
+            let endpoints = HashMap::from([(own.to_owned(), endpoint)]);
+            Ok((own.to_owned(), Some(NetworkingConfig { endpoints_config: Some(endpoints) })))
+        }
+    }
+}
+
+/// The host's network, none at all, and another container's are never given, whatever the operator allowed.
+pub fn is_allowed(name: &str, allowed: &[String]) -> bool {
+    let is_special = matches!(name, "" | "host" | "none" | "default") || name.starts_with("container:");
+    !is_special && allowed.iter().any(|allowed| allowed == name)
+}
+
+/// Where the slot's directory is, below the run directory.
+pub fn slot_dir(config: &DockerConfig, slot: jetway_protocol::ids::SlotId) -> PathBuf {
+    config.run_dir.join("s").join(names::slot_directory(slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use jetway_protocol::ids::{DroneId, InstallationId, SlotId};
+
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn image(entrypoint: &str, cmd: &str) -> Image {
+        Image {
+            id: "sha256:1".to_owned(),
+            entrypoint: words(entrypoint),
+            cmd: words(cmd),
+            user: String::new(),
+            stop_signal: 15,
+            pulled: None,
+        }
+    }
+
+    fn config() -> DockerConfig {
+        let (installation, drone) = (InstallationId::random(), DroneId::random());
+        DockerConfig::new(installation, drone, "/data".into(), "/run/j".into(), "/init".into())
+    }
+
+    fn make(change: impl FnOnce(&mut CreateRequest, &mut DockerConfig)) -> Result<ContainerCreateBody, RuntimeError> {
+        let mut config = config();
+        let mut request = CreateRequest {
+            slot: SlotId::random(),
+            backend: Some("b1".parse().unwrap()),
+            executable: Executable::of_image("x"),
+            image: image("/app", "serve"),
+            address: Ipv4Addr::new(10, 64, 0, 7),
+        };
+        change(&mut request, &mut config);
+        let around = Surroundings {
+            config: &config,
+            network_id: "net",
+            init_dir: Path::new("/data/init/1"),
+            slot_dir: Path::new("/run/j/s/1"),
+            data_mount: request.executable.mount.as_ref().map(|_| Path::new("/base/m")),
+        };
+        container(&request, &around)
+    }
+
+    #[test]
+    fn arguments_follow_dockers_rule() {
+        for (entrypoint, cmd, expect) in [
+            (None, None, "e1 e2 c1"),
+            (Some("x"), None, "x"),
+            (Some("x"), Some("y z"), "x y z"),
+            (None, Some("y"), "e1 e2 y"),
+            (None, Some(""), "e1 e2"),
+            (Some(""), Some("y"), "y"),
+        ] {
+            let mut executable = Executable::of_image("i");
+            executable.entrypoint = entrypoint.map(words);
+            executable.cmd = cmd.map(words);
+            assert_eq!(argv(&executable, &image("e1 e2", "c1")), words(expect), "{entrypoint:?} {cmd:?}");
+        }
+        let mut executable = Executable::of_image("i");
+        executable.entrypoint = Some(vec![String::new()]);
+        assert_eq!(argv(&executable, &image("e", "c")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_container_is_hardened() {
+        let body = make(|_, _| ()).unwrap();
+        assert_eq!(body.entrypoint, Some(vec![INIT_PATH.to_owned(), "--".to_owned()]));
+        assert_eq!(body.cmd, Some(words("/app serve")));
+        assert_eq!(body.env, None);
+        assert_eq!(body.healthcheck.unwrap().test, Some(words("NONE")));
+        assert_eq!(body.labels.unwrap()["jetway.backend"], "b1");
+        let host = body.host_config.unwrap();
+        assert_eq!(host.cap_drop, Some(words("ALL")));
+        assert_eq!(host.cap_add.unwrap().len(), 6);
+        assert_eq!(host.security_opt, Some(words("no-new-privileges")));
+        assert_eq!(host.pids_limit, Some(512));
+        assert_eq!((host.memory, host.memory_swap), (Some(512 << 20), Some(512 << 20)));
+        assert_eq!(host.memory_reservation, Some(128 << 20));
+        assert_eq!(host.mounts.unwrap().iter().filter(|mount| mount.read_only == Some(true)).count(), 2);
+        assert_eq!(host.port_bindings, None);
+        assert_eq!(host.network_mode.as_deref(), Some("net"));
+        let endpoints = body.networking_config.unwrap().endpoints_config.unwrap();
+        assert_eq!(endpoints["net"].ipam_config.as_ref().unwrap().ipv4_address.as_deref(), Some("10.64.0.7"));
+    }
+
+    #[test]
+    fn only_root_keeps_what_gosu_needs() {
+        for (user, expect) in [
+            ("", 6),
+            ("0", 6),
+            ("00:5", 6),
+            ("root", 6),
+            ("root:root", 6),
+            ("65534", 0),
+            ("node", 0),
+            ("1000:0", 0),
+        ] {
+            let from_image = make(|request, _| request.image.user = user.to_owned()).unwrap();
+            assert_eq!(from_image.host_config.unwrap().cap_add.unwrap().len(), expect, "{user:?}");
+            let from_spec = make(|request, _| {
+                request.image.user = "7".to_owned();
+                request.executable.user = Some(user.to_owned());
+            });
+            assert_eq!(from_spec.unwrap().host_config.unwrap().cap_add.unwrap().len(), expect, "{user:?}");
+        }
+    }
+
+    #[test]
+    fn limits_are_passed_on() {
+        let body = make(|request, _| {
+            let limits = &mut request.executable.resource_limits;
+            limits.cpu_period_percent = Some(50);
+            limits.cpu_time_limit = Some(9);
+            limits.memory_limit_bytes = Some(64 << 20);
+            limits.disk_limit_bytes = Some(1 << 30);
+            request.executable.cpu_reserve = 0.5;
+        });
+        let host = body.unwrap().host_config.unwrap();
+        assert_eq!((host.cpu_period, host.cpu_quota), (Some(100_000), Some(50_000)));
+        assert_eq!(host.ulimits.unwrap()[0].hard, Some(9));
+        assert_eq!((host.memory, host.memory_reservation), (Some(64 << 20), Some(64 << 20)));
+        assert_eq!(host.storage_opt.unwrap()["size"], (1u64 << 30).to_string());
+        assert_eq!(host.cpu_shares, Some(512));
+        assert_eq!(cpu_shares(0.0), 102);
+        assert_eq!(cpu_shares(1e12), 262_144);
+        assert_eq!(cpu_shares(f64::NAN), 0);
+    }
+
+    #[test]
+    fn what_is_not_offered_is_refused() {
+        for name in ["host", "none", "container:x", "bridge", "other", "", "default"] {
+            let outcome = make(|request, config| {
+                request.executable.network_name = Some(name.to_owned());
+                config.allowed_networks = words("host none container:x mine");
+                config.allowed_networks.push(String::new());
+            });
+            assert!(matches!(outcome, Err(RuntimeError::NotOffered(_))), "{name}");
+        }
+        let body = make(|request, config| {
+            request.executable.network_name = Some("mine".to_owned());
+            config.allowed_networks = words("mine");
+        });
+        let body = body.unwrap();
+        assert_eq!(body.host_config.unwrap().network_mode.as_deref(), Some("mine"));
+        assert_eq!(body.networking_config, None);
+        for path in ["relative", "/.jetway", "/.jetway/run"] {
+            let outcome = make(|request, _| {
+                request.executable.tmpfs = [(path.to_owned(), String::new())].into();
+            });
+            assert!(matches!(outcome, Err(RuntimeError::Refused(_))), "{path}");
+        }
+        let outcome = make(|request, _| request.image = image("", ""));
+        assert!(matches!(outcome, Err(RuntimeError::Refused(_))));
+    }
+}

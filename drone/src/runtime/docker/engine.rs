@@ -1,0 +1,292 @@
+//! The connection to the engine, and what its errors mean. Not its business: what is asked of it.
+//!
+//! Two clients on one socket. bollard makes the calls that change something. What is read from the engine comes
+//! through [`Engine::get`] and [`Engine::open`] as plain JSON, because bollard's closed enums fail a whole list for
+//! one word that they do not know, and because its streams cannot tell that they are open before the first item.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error as DockerError;
+use http::HeaderValue;
+use serde_json::Value;
+
+use super::config::ConnectError;
+use crate::runtime::RuntimeError;
+
+/// An engine that does not answer a call in this time has failed it. Removing a large container takes seconds.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(60);
+/// A liveness check is answered at once or counts as failed.
+pub const PING_DEADLINE: Duration = Duration::from_secs(5);
+const SOCKET_DEFAULT: &str = "/var/run/docker.sock";
+/// Docker 19.03, the first with everything that a container of ours is given.
+const API_MINIMUM: (u32, u32) = (1, 40);
+const API_MINIMUM_TEXT: &str = "1.40";
+/// Bytes of one answer that is read whole.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Facts about the engine, read at the start.
+#[derive(Debug, Clone, Default)]
+pub struct EngineFacts {
+    pub version: String,
+    pub api: String,
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    pub cgroup_version: String,
+    pub storage_driver: String,
+    pub runtimes: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Engine {
+    docker: Docker,
+    reads: reqwest::Client,
+    socket: PathBuf,
+}
+
+impl Engine {
+    /// By `DOCKER_HOST`, as Docker's own client.
+    pub fn from_environment() -> Result<Self, ConnectError> {
+        let host = std::env::var("DOCKER_HOST").ok();
+        Self::at(&socket_path(host.as_deref())?)
+    }
+
+    pub fn at(socket: &Path) -> Result<Self, ConnectError> {
+        jetway_service::client::install_crypto();
+        let shown = socket.display().to_string();
+        let docker = Docker::connect_with_unix(&shown, CALL_DEADLINE.as_secs(), bollard::API_DEFAULT_VERSION)
+            .map_err(|_| ConnectError::NotRunning(shown.clone()))?
+            .with_request_modifier(url_safe_login);
+        let reads = reqwest::Client::builder()
+            .unix_socket(socket.to_owned())
+            .no_proxy()
+            .pool_max_idle_per_host(2)
+            .build()
+            .map_err(|error| ConnectError::Engine(RuntimeError::Engine(error.to_string())))?;
+        Ok(Self { docker, reads, socket: socket.to_owned() })
+    }
+
+    /// The first contact: whether it answers, may be used and is new enough.
+    pub async fn check(&mut self) -> Result<EngineFacts, ConnectError> {
+        let shown = self.socket.display().to_string();
+        if let Err(error) = tokio::net::UnixStream::connect(&self.socket).await {
+            return Err(match error.kind() {
+                std::io::ErrorKind::PermissionDenied => ConnectError::PermissionDenied(shown),
+                _ => ConnectError::NotRunning(shown),
+            });
+        }
+        let version = self.get("/version", &[]).await.map_err(ConnectError::Engine)?;
+        let api = text(&version["ApiVersion"]);
+        if !is_new_enough(&api) {
+            return Err(ConnectError::TooOld {
+                version: text(&version["Version"]),
+                api,
+                minimum: API_MINIMUM_TEXT,
+            });
+        }
+        let negotiated = self.docker.clone().negotiate_version();
+        self.docker = bounded(negotiated).await.map_err(ConnectError::Engine)?;
+        let info = self.get("/info", &[]).await.map_err(ConnectError::Engine)?;
+        Ok(EngineFacts {
+            version: text(&version["Version"]),
+            api,
+            cpus: info["NCPU"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
+            memory_bytes: info["MemTotal"].as_u64().unwrap_or(0),
+            cgroup_version: text(&info["CgroupVersion"]),
+            storage_driver: text(&info["Driver"]),
+            runtimes: info["Runtimes"].as_object().map(|all| all.keys().cloned().collect()).unwrap_or_default(),
+        })
+    }
+
+    pub fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// One answer as JSON. 404 is [`RuntimeError::Absent`].
+    pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, RuntimeError> {
+        let read = async {
+            let mut response = self.send(path, query).await?;
+            let mut body = Vec::new();
+            while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
+                if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                    return Err(RuntimeError::Engine(format!("the answer to {path} is too large")));
+                }
+                body.extend_from_slice(&chunk);
+            }
+            serde_json::from_slice(&body)
+                .map_err(|error| RuntimeError::Engine(format!("the answer to {path} is not JSON: {error}")))
+        };
+        match tokio::time::timeout(CALL_DEADLINE, read).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(no_answer(CALL_DEADLINE)),
+        }
+    }
+
+    /// A stream: returns when its head is here, so that what happens from now on is on it.
+    pub async fn open(&self, path: &str, query: &[(&str, &str)]) -> Result<reqwest::Response, RuntimeError> {
+        match tokio::time::timeout(CALL_DEADLINE, self.send(path, query)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(no_answer(CALL_DEADLINE)),
+        }
+    }
+
+    pub async fn ping(&self) -> Result<(), RuntimeError> {
+        match tokio::time::timeout(PING_DEADLINE, self.docker.ping()).await {
+            Ok(answer) => answer.map(|_| ()).map_err(|error| meaning(&error)),
+            Err(_) => Err(no_answer(PING_DEADLINE)),
+        }
+    }
+
+    async fn send(&self, path: &str, query: &[(&str, &str)]) -> Result<reqwest::Response, RuntimeError> {
+        let mut url = reqwest::Url::parse("http://engine").map_err(|error| RuntimeError::Engine(error.to_string()))?;
+        url.set_path(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let response = self.reads.get(url).send().await.map_err(|error| broken(&error))?;
+        let status = response.status().as_u16();
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let body = response.bytes().await.unwrap_or_default();
+        let message = serde_json::from_slice::<Value>(&body)
+            .map_or_else(|_| String::from_utf8_lossy(&body).into_owned(), |body| text(&body["message"]));
+        Err(meaning_of_status(status, &message))
+    }
+}
+
+/// A call of bollard's with our deadline and our errors.
+pub async fn bounded<T>(call: impl Future<Output = Result<T, DockerError>>) -> Result<T, RuntimeError> {
+    match tokio::time::timeout(CALL_DEADLINE, call).await {
+        Ok(outcome) => outcome.map_err(|error| meaning(&error)),
+        Err(_) => Err(no_answer(CALL_DEADLINE)),
+    }
+}
+
+/// What a failed call means for the caller: that it is refused, that there is nothing, or that nothing is known.
+pub fn meaning(error: &DockerError) -> RuntimeError {
+    match error {
+        DockerError::DockerResponseServerError { status_code, message } => {
+            meaning_of_status(*status_code, message)
+        }
+        other => RuntimeError::Engine(chain(other)),
+    }
+}
+
+fn meaning_of_status(status: u16, message: &str) -> RuntimeError {
+    let message = message.trim().to_owned();
+    match status {
+        404 if message.contains("o such container") => RuntimeError::Absent,
+        400..=499 => RuntimeError::Refused(message),
+        _ if is_refusal(&message) => RuntimeError::Refused(message),
+        _ => RuntimeError::Engine(message),
+    }
+}
+
+/// Docker answers 500 to much that will never work.
+fn is_refusal(message: &str) -> bool {
+    [
+        "OCI runtime create failed",
+        "unable to find user",
+        "no matching entries in",
+        "storage-opt",
+        "Invalid address",
+        "unknown or invalid runtime name",
+    ]
+    .iter()
+    .any(|sign| message.contains(sign))
+}
+
+fn no_answer(deadline: Duration) -> RuntimeError {
+    RuntimeError::Engine(format!("no answer in {} s", deadline.as_secs()))
+}
+
+fn broken(error: &reqwest::Error) -> RuntimeError {
+    RuntimeError::Engine(chain(error))
+}
+
+/// An error with what caused it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn socket_path(host: Option<&str>) -> Result<PathBuf, ConnectError> {
+    match host {
+        None | Some("") => Ok(PathBuf::from(SOCKET_DEFAULT)),
+        Some(host) => match host.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
+            _ => Err(ConnectError::NotLocal(host.to_owned())),
+        },
+    }
+}
+
+fn is_new_enough(api: &str) -> bool {
+    let mut numbers = api.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= API_MINIMUM,
+        _ => false,
+    }
+}
+
+/// The engine reads a login as URL-safe base64 and ignores what is not; bollard 0.21.1 writes the other alphabet.
+fn url_safe_login(mut request: bollard::BollardRequest) -> bollard::BollardRequest {
+    if let Some(login) = request.headers_mut().get_mut("x-registry-auth") {
+        let safe = login.to_str().unwrap_or_default().replace('+', "-").replace('/', "_");
+        if let Ok(mut value) = HeaderValue::from_str(&safe) {
+            value.set_sensitive(true);
+            *login = value;
+        }
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_local_engine_will_do() {
+        assert_eq!(socket_path(None).unwrap(), PathBuf::from("/var/run/docker.sock"));
+        assert_eq!(socket_path(Some("")).unwrap(), PathBuf::from("/var/run/docker.sock"));
+        assert_eq!(socket_path(Some("unix:///tmp/x.sock")).unwrap(), PathBuf::from("/tmp/x.sock"));
+        for bad in ["tcp://1.2.3.4:2375", "ssh://me@host", "unix://relative", "nonsense"] {
+            let error = socket_path(Some(bad)).unwrap_err();
+            assert!(error.to_string().contains("unix:///"), "{error}");
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for (api, good) in [("1.41", true), ("1.40", true), ("1.39", false), ("1.100", true), ("2.0", true), ("", false)]
+        {
+            assert_eq!(is_new_enough(api), good, "{api}");
+        }
+    }
+
+    #[test]
+    fn an_answer_means_one_thing() {
+        assert!(matches!(meaning_of_status(404, "No such container: x"), RuntimeError::Absent));
+        assert!(matches!(meaning_of_status(404, "No such image: x"), RuntimeError::Refused(_)));
+        assert!(matches!(meaning_of_status(400, "bad"), RuntimeError::Refused(_)));
+        assert!(matches!(meaning_of_status(500, "disk on fire"), RuntimeError::Engine(_)));
+        assert!(matches!(
+            meaning_of_status(500, "OCI runtime create failed: no such user"),
+            RuntimeError::Refused(_)
+        ));
+    }
+}

@@ -1,0 +1,161 @@
+//! The drone's own bridge network: found again after a restart, or made. Inter-container traffic is off, IPv6 is off,
+//! nothing is published. Not its business: the host's ports ([`super::guard`]), or who gets which address.
+
+use std::collections::HashMap;
+
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use serde_json::Value;
+
+use super::config::DockerConfig;
+use super::engine::{Engine, bounded, text};
+use super::subnet::{self, Network, SubnetError};
+use super::{names, routes};
+use crate::runtime::{RuntimeError, Subnet};
+
+/// Another drone may take the network that we chose, between our look and our call.
+const ATTEMPTS: usize = 20;
+const OPTION_BRIDGE: &str = "com.docker.network.bridge.name";
+const OPTION_ICC: &str = "com.docker.network.bridge.enable_icc";
+/// Without it, what passes between two ports of a bridge is not seen by the rule that `enable_icc=false` makes.
+const BRIDGE_FILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
+#[derive(Debug, Clone)]
+pub struct OwnNetwork {
+    pub id: String,
+    pub name: String,
+    pub bridge: String,
+    pub subnet: Subnet,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    #[error("the network {name} of this drone has {found} and containers on it, but --session-subnet says {wanted}: drain the drone first")]
+    InUse { name: String, found: String, wanted: Network },
+    #[error("the sessions' network cannot be made: {0}")]
+    Engine(RuntimeError),
+    #[error("the network {name} still has {containers} of this drone's containers")]
+    NotEmpty { name: String, containers: usize },
+}
+
+pub async fn ensure(engine: &Engine, config: &DockerConfig) -> Result<OwnNetwork, NetworkError> {
+    let wanted = config.session_subnet.map(subnet::wanted).transpose()?;
+    let mut refused = Vec::new();
+    let mut last = RuntimeError::Engine("no attempt was made".to_owned());
+    for _ in 0..ATTEMPTS {
+        let networks = engine.get("/networks", &[]).await.map_err(NetworkError::Engine)?;
+        let networks = networks.as_array().cloned().unwrap_or_default();
+        if let Some(ours) = networks.iter().find(|network| is_ours(network, config)) {
+            if let Some(usable) = reuse(engine, ours, config, wanted).await? {
+                return Ok(usable);
+            }
+            continue;
+        }
+        let mut taken: Vec<Network> = networks.iter().flat_map(subnets).collect();
+        taken.extend(tokio::task::spawn_blocking(routes::destinations).await.unwrap_or_default());
+        taken.extend(&refused);
+        let chosen = subnet::choose(wanted, &taken)?;
+        match create(engine, config, chosen).await {
+            Ok(made) => return Ok(made),
+            Err(error) if is_taken(&error) => {
+                refused.push(chosen);
+                last = error;
+            }
+            Err(error) => return Err(NetworkError::Engine(error)),
+        }
+    }
+    Err(NetworkError::Engine(last))
+}
+
+/// Removes it. Absent is success.
+pub async fn remove(engine: &Engine, network: &OwnNetwork) -> Result<(), RuntimeError> {
+    match bounded(engine.docker().remove_network(&network.id)).await {
+        Ok(()) => Ok(()),
+        Err(RuntimeError::Refused(message)) if message.contains("not found") => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the kernel shows traffic within a bridge to the firewall: without it, sessions can reach each other.
+pub fn is_bridge_filtered() -> bool {
+    std::fs::read_to_string(BRIDGE_FILTER).is_ok_and(|value| value.trim() == "1")
+}
+
+/// `None`: it was not as it must be, was empty, and is removed.
+async fn reuse(
+    engine: &Engine,
+    ours: &Value,
+    config: &DockerConfig,
+    wanted: Option<Network>,
+) -> Result<Option<OwnNetwork>, NetworkError> {
+    let found = subnets(ours).first().copied();
+    let options = &ours["Options"];
+    let is_right = text(&options[OPTION_BRIDGE]) == names::bridge(config.drone)
+        && text(&options[OPTION_ICC]) == "false"
+        && ours["EnableIPv6"].as_bool() != Some(true);
+    let network = OwnNetwork {
+        id: text(&ours["Id"]),
+        name: text(&ours["Name"]),
+        bridge: names::bridge(config.drone),
+        subnet: found.unwrap_or(Network::containing([0, 0, 0, 0].into(), 0)).subnet(),
+    };
+    if let (Some(found), true) = (found, is_right)
+        && wanted.is_none_or(|wanted| wanted == found)
+    {
+        return Ok(Some(network));
+    }
+    let detail = engine.get(&format!("/networks/{}", network.id), &[]).await.map_err(NetworkError::Engine)?;
+    let is_empty = detail["Containers"].as_object().is_none_or(serde_json::Map::is_empty);
+    if !is_empty {
+        let found = found.map_or_else(|| "no subnet".to_owned(), |found| found.to_string());
+        let wanted = wanted.unwrap_or(Network::containing([10, 64, 0, 0].into(), 18));
+        return Err(NetworkError::InUse { name: network.name, found, wanted });
+    }
+    remove(engine, &network).await.map_err(NetworkError::Engine)?;
+    Ok(None)
+}
+
+async fn create(engine: &Engine, config: &DockerConfig, chosen: Network) -> Result<OwnNetwork, RuntimeError> {
+    let (name, bridge, subnet) = (names::network(config.drone), names::bridge(config.drone), chosen.subnet());
+    let request = NetworkCreateRequest {
+        name: name.clone(),
+        driver: Some("bridge".to_owned()),
+        enable_ipv6: Some(false),
+        ipam: Some(Ipam {
+            config: Some(vec![IpamConfig {
+                subnet: Some(chosen.to_string()),
+                gateway: Some(subnet.gateway.to_string()),
+                ..IpamConfig::default()
+            }]),
+            ..Ipam::default()
+        }),
+        options: Some(HashMap::from([
+            (OPTION_BRIDGE.to_owned(), bridge.clone()),
+            (OPTION_ICC.to_owned(), "false".to_owned()),
+        ])),
+        labels: Some(names::labels(config.installation, config.drone, names::ROLE_NETWORK)),
+        ..NetworkCreateRequest::default()
+    };
+    let made = bounded(engine.docker().create_network(request)).await?;
+    tracing::info!(network = name, subnet = %chosen, bridge, "the sessions' network is made");
+    Ok(OwnNetwork { id: made.id, name, bridge, subnet })
+}
+
+fn is_ours(network: &Value, config: &DockerConfig) -> bool {
+    let labels = &network["Labels"];
+    labels[names::LABEL_DRONE].as_str() == Some(&config.drone.to_string())
+        && labels[names::LABEL_INSTALLATION].as_str() == Some(&config.installation.to_string())
+        && labels[names::LABEL_ROLE].as_str() == Some(names::ROLE_NETWORK)
+}
+
+/// IPv4 networks of an engine's network.
+fn subnets(network: &Value) -> Vec<Network> {
+    let configs = network["IPAM"]["Config"].as_array();
+    configs.into_iter().flatten().filter_map(|config| config["Subnet"].as_str()?.parse().ok()).collect()
+}
+
+fn is_taken(error: &RuntimeError) -> bool {
+    let (RuntimeError::Refused(message) | RuntimeError::Engine(message)) = error else { return false };
+    message.contains("overlap") || message.contains("conflicts with network")
+}

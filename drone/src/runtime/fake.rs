@@ -1,0 +1,367 @@
+//! An engine made of a map, for tests: it reaches states that a real one reaches rarely, such as calls that hang, calls
+//! that fail, and inits that say nothing. Its containers run nothing; each "init" follows its [`Script`].
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use jetway_protocol::ids::SlotId;
+use jetway_protocol::init::{FromInit, Hello, Session, SessionState, ToInit};
+use jetway_protocol::spec::Executable;
+use jetway_service::lifecycle::Lifecycle;
+use tokio::sync::{broadcast, mpsc, watch};
+
+use super::{
+    ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, LineEvent, Runtime, RuntimeError, Subnet,
+};
+
+/// How the fake engine and its inits behave from now on.
+#[derive(Debug, Clone)]
+pub struct Script {
+    pub application: Application,
+    pub image_error: Option<ImageError>,
+    pub pull_hangs: bool,
+    pub create_hangs: bool,
+    pub create_error: Option<RuntimeError>,
+    pub kill_hangs: bool,
+    pub inspect_fails: bool,
+    pub init_is_silent: bool,
+    /// The address that every container says it has, where the test listens.
+    pub address: Option<IpAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Application {
+    BecomesReady,
+    NeverListens,
+    ListensElsewhere,
+    ExitsAtOnce(i32),
+    IgnoresStop,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            application: Application::BecomesReady,
+            image_error: None,
+            pull_hangs: false,
+            create_hangs: false,
+            create_error: None,
+            kill_hangs: false,
+            inspect_fails: false,
+            init_is_silent: false,
+            address: None,
+        }
+    }
+}
+
+pub struct Fake {
+    inner: Mutex<Inner>,
+    /// Rises with every change, for tests that wait for one.
+    changes: watch::Sender<u64>,
+    hints: broadcast::Sender<SlotId>,
+    lifecycle: Lifecycle,
+}
+
+#[derive(Default)]
+struct Inner {
+    script: Script,
+    containers: HashMap<SlotId, Container>,
+    lines: HashMap<SlotId, mpsc::Sender<LineEvent>>,
+    calls: Vec<String>,
+}
+
+#[derive(Clone)]
+pub struct Container {
+    pub status: ContainerStatus,
+    pub address: Ipv4Addr,
+    pub nonce: String,
+    pub session: Option<Session>,
+    pub stops: Vec<i32>,
+    backend: Option<jetway_protocol::ids::BackendId>,
+}
+
+impl Fake {
+    pub fn new(script: Script, lifecycle: Lifecycle) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::new(Inner { script, ..Inner::default() }),
+            changes: watch::Sender::new(0),
+            hints: broadcast::Sender::new(64),
+            lifecycle,
+        })
+    }
+
+    pub fn script(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.inner().script);
+    }
+
+    pub fn containers(&self) -> Vec<Container> {
+        self.inner().containers.values().cloned().collect()
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        self.inner().calls.clone()
+    }
+
+    /// A process of its own accord, as the engine's events would tell.
+    pub fn application_exits(&self, code: i32, oom_killed: bool) {
+        let slots: Vec<_> = self.inner().containers.keys().copied().collect();
+        for slot in slots {
+            self.exits(slot, code, oom_killed);
+            let _nobody_listens = self.hints.send(slot);
+        }
+    }
+
+    /// What an engine looks like after its agent has died: lines are gone, containers go on.
+    pub fn agent_died(&self, lifecycle: Lifecycle) -> Arc<Self> {
+        let mut inner = self.inner();
+        let containers = std::mem::take(&mut inner.containers);
+        let inner = Inner { script: inner.script.clone(), containers, ..Inner::default() };
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            changes: watch::Sender::new(0),
+            hints: broadcast::Sender::new(64),
+            lifecycle,
+        })
+    }
+
+    pub fn put_container(&self, slot: SlotId, container: Container) {
+        self.inner().containers.insert(slot, container);
+    }
+
+    pub async fn until(&self, what: impl Fn(&[Container], &[String]) -> bool) {
+        let mut changes = self.changes.subscribe();
+        while !what(&self.containers(), &self.calls()) {
+            changes.changed().await.unwrap();
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    fn called(&self, call: &str) -> Script {
+        let script = {
+            let mut inner = self.inner();
+            inner.calls.push(call.to_owned());
+            inner.script.clone()
+        };
+        self.changes.send_modify(|count| *count += 1);
+        script
+    }
+
+    fn say(&self, slot: SlotId, event: LineEvent) {
+        if let Some(line) = self.inner().lines.get(&slot) {
+            let _full_or_dropped = line.try_send(event);
+        }
+    }
+
+    fn exits(&self, slot: SlotId, code: i32, oom_killed: bool) {
+        let backend = {
+            let mut inner = self.inner();
+            let Some(container) = inner.containers.get_mut(&slot) else { return };
+            if !matches!(container.status, ContainerStatus::Running { .. }) {
+                return;
+            }
+            container.status = ContainerStatus::Exited { code, oom_killed };
+            container.session.as_ref().map(|session| session.backend.clone())
+        };
+        if let Some(backend) = backend {
+            self.say(slot, LineEvent::Message(FromInit::Exited { backend, code: Some(code), signal: None }));
+        }
+        self.say(slot, LineEvent::Disconnected);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn hello(&self, slot: SlotId) {
+        let inner = self.inner();
+        let Some(container) = inner.containers.get(&slot) else { return };
+        if !matches!(container.status, ContainerStatus::Running { .. }) || inner.script.init_is_silent {
+            return;
+        }
+        let state = |session: &Session| SessionState {
+            backend: session.backend.clone(),
+            fencing_token: session.fencing_token,
+            pid: Some(7),
+            ready: (inner.script.application == Application::BecomesReady).then(|| "0.0.0.0:8080".parse().unwrap()),
+            stopping: !container.stops.is_empty(),
+        };
+        let session = container.session.as_ref().map(state);
+        let hello = Hello { version: 1, nonce: container.nonce.clone(), boot_id: None, session };
+        drop(inner);
+        self.say(slot, LineEvent::Connected(hello));
+    }
+
+    fn hears(&self, slot: SlotId, message: ToInit) {
+        let application = self.inner().script.application;
+        match message {
+            ToInit::Session(session) => {
+                let backend = session.backend.clone();
+                if let Some(container) = self.inner().containers.get_mut(&slot) {
+                    container.session = Some(*session);
+                }
+                self.say(slot, LineEvent::Message(FromInit::Started { backend: backend.clone(), pid: 7 }));
+                let address = "0.0.0.0:8080".parse().unwrap();
+                let elsewhere = vec!["127.0.0.1:8080".parse().unwrap()];
+                match application {
+                    Application::BecomesReady | Application::IgnoresStop => {
+                        self.say(slot, LineEvent::Message(FromInit::Ready { backend, address }));
+                    }
+                    Application::ListensElsewhere => {
+                        let addresses = elsewhere;
+                        self.say(slot, LineEvent::Message(FromInit::ListeningElsewhere { backend, addresses }));
+                    }
+                    Application::ExitsAtOnce(code) => self.exits(slot, code, false),
+                    Application::NeverListens => {}
+                }
+            }
+            ToInit::Stop { signal, .. } => {
+                if let Some(container) = self.inner().containers.get_mut(&slot) {
+                    container.stops.push(signal);
+                }
+                if application != Application::IgnoresStop {
+                    self.exits(slot, 128 + signal, false);
+                }
+            }
+            ToInit::Ping => self.say(slot, LineEvent::Message(FromInit::Pong)),
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+/// For [`Runtime::open_line`], whose task needs the fake for longer than a borrow.
+pub struct FakeRuntime(pub Arc<Fake>);
+
+#[async_trait]
+impl Runtime for FakeRuntime {
+    async fn ensure_image(&self, _: &Executable) -> Result<Image, ImageError> {
+        let script = self.0.called("ensure_image");
+        if script.pull_hangs {
+            std::future::pending::<()>().await;
+        }
+        script.image_error.map_or_else(
+            || {
+                let (id, user) = ("sha256:1".to_owned(), String::new());
+                Ok(Image { id, entrypoint: Vec::new(), cmd: Vec::new(), user, stop_signal: 15, pulled: None })
+            },
+            Err,
+        )
+    }
+
+    async fn create(&self, request: &CreateRequest) -> Result<(), RuntimeError> {
+        let script = self.0.called("create");
+        if script.create_hangs {
+            std::future::pending::<()>().await;
+        }
+        if let Some(error) = script.create_error {
+            return Err(error);
+        }
+        let container = Container {
+            status: ContainerStatus::Created,
+            address: request.address,
+            nonce: request.slot.to_string(),
+            session: None,
+            stops: Vec::new(),
+            backend: request.backend.clone(),
+        };
+        self.0.put_container(request.slot, container);
+        Ok(())
+    }
+
+    async fn start(&self, slot: SlotId) -> Result<IpAddr, RuntimeError> {
+        let script = self.0.called("start");
+        let address = {
+            let mut inner = self.0.inner();
+            let container = inner.containers.get_mut(&slot).ok_or(RuntimeError::Absent)?;
+            container.status = ContainerStatus::Running { paused: false, address: None };
+            script.address.unwrap_or(IpAddr::V4(container.address))
+        };
+        self.0.hello(slot);
+        Ok(address)
+    }
+
+    async fn inspect(&self, slot: SlotId) -> Result<ContainerStatus, RuntimeError> {
+        if self.0.called("inspect").inspect_fails {
+            return Err(RuntimeError::Engine("no answer".to_owned()));
+        }
+        let inner = self.0.inner();
+        Ok(inner.containers.get(&slot).map_or(ContainerStatus::Absent, |container| container.status.clone()))
+    }
+
+    async fn kill(&self, slot: SlotId, signal: i32) -> Result<(), RuntimeError> {
+        let script = self.0.called(&format!("kill {signal}"));
+        if script.kill_hangs {
+            std::future::pending::<()>().await;
+        }
+        if signal == 9 || script.application != Application::IgnoresStop {
+            self.0.exits(slot, 128 + signal, false);
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, slot: SlotId) -> Result<(), RuntimeError> {
+        self.0.called("remove");
+        self.0.inner().containers.remove(&slot);
+        self.0.changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
+        self.0.called("list");
+        let inner = self.0.inner();
+        let found = |(slot, container): (&SlotId, &Container)| Found {
+            slot: *slot,
+            backend: container.backend.clone(),
+            status: container.status.clone(),
+        };
+        Ok(inner.containers.iter().map(found).collect())
+    }
+
+    async fn output_tail(&self, _: SlotId, _: usize) -> Result<String, RuntimeError> {
+        self.0.called("output_tail");
+        Ok("the last words".to_owned())
+    }
+
+    async fn logs(
+        &self,
+        _: SlotId,
+        _: Option<u32>,
+        _: bool,
+    ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError> {
+        Ok(stream::iter([Ok(Bytes::from_static(b"hello\n"))]).boxed())
+    }
+
+    async fn ping(&self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    fn hints(&self) -> broadcast::Receiver<SlotId> {
+        self.0.hints.subscribe()
+    }
+
+    fn subnet(&self) -> Subnet {
+        Subnet { network: Ipv4Addr::new(10, 64, 0, 0), prefix: 24, gateway: Ipv4Addr::new(10, 64, 0, 1) }
+    }
+
+    fn images(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn open_line(&self, slot: SlotId) -> Result<InitLine, RuntimeError> {
+        self.0.called("open_line");
+        let (sender, events) = mpsc::channel(64);
+        let (commands, mut heard) = mpsc::channel(16);
+        self.0.inner().lines.insert(slot, sender);
+        let fake = self.0.clone();
+        self.0.lifecycle.spawn_until_stopped(async move {
+            while let Some(message) = heard.recv().await {
+                fake.hears(slot, message);
+            }
+        });
+        self.0.hello(slot);
+        Ok(InitLine { events, commands })
+    }
+}

@@ -1,0 +1,204 @@
+//! Brings an agent up: identity, server, first registration, engine, adoption, and then everybody is served.
+//!
+//! The server listens from the beginning, so that a controller gets "not yet" and no refused connection; it serves
+//! once everything that ran before has its task again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jetway_protocol::controller_api::{BackendEvent, Capacity, Stale};
+use jetway_protocol::ids::{DroneId, InstallationId};
+use jetway_protocol::status::{EndReason, TerminationKind};
+use jetway_service::clock;
+use jetway_service::lifecycle::Lifecycle;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+use crate::agent::{Agent, Parts};
+use crate::config::{self, Config};
+use crate::controllers::Controllers;
+use crate::data_dir::{DataDir, DataDirError, Identity};
+use crate::http::{self, Gate};
+use crate::membership::Membership;
+use crate::registration::{self, Facts, Registration};
+use crate::runtime::Runtime;
+use crate::runtime::docker::{ConnectError, DockerConfig, DockerRuntime};
+use crate::{adoption, outbox, reconcile};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error("cannot read this host's boot id and network namespace: mount /proc")]
+    Host(#[source] std::io::Error),
+    #[error("cannot listen on {address}: free the port, or choose another with --listen")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("the controller refuses this drone: {0}")]
+    Refused(String),
+    #[error(transparent)]
+    Engine(#[from] ConnectError),
+    #[error("the journal in {path} cannot be read: make it readable, or start with another --data-dir")]
+    Journal { path: String, source: std::io::Error },
+    #[error("stopped before it was registered")]
+    Stopped,
+}
+
+/// A running agent. Dropping it stops nothing: its tasks belong to the lifecycle.
+pub struct Drone {
+    pub address: SocketAddr,
+    pub id: DroneId,
+    agent: Arc<Agent>,
+    docker: Option<Arc<DockerRuntime>>,
+}
+
+impl Drone {
+    /// Every status that a backend of this drone reaches from now on.
+    pub fn events(&self) -> broadcast::Receiver<BackendEvent> {
+        self.agent.events.subscribe()
+    }
+
+    /// Stops every session softly and waits; then removes what the engine holds for this drone. Returns how many had
+    /// not ended by the deadline.
+    pub async fn stop_sessions(&self, deadline: Duration) -> usize {
+        self.agent.membership.order_draining(true);
+        let until = Instant::now() + deadline;
+        for backend in self.agent.all_backends() {
+            let stopping = backend.stop(TerminationKind::Soft, EndReason::External);
+            let _has_ended_or_hangs = tokio::time::timeout_at(until, stopping).await;
+        }
+        for backend in self.agent.all_backends() {
+            let mut follow = backend.follow();
+            let ended = async { while follow.changed().await.is_ok() {} };
+            let _counted_below = tokio::time::timeout_at(until, ended).await;
+        }
+        let left = self.agent.backends.len();
+        if let (0, Some(docker)) = (left, &self.docker)
+            && let Err(error) = docker.remove_network().await
+        {
+            tracing::warn!(%error, "the drone's network cannot be removed");
+        }
+        left
+    }
+}
+
+pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Drone, StartError> {
+    let mut opening = Opening::open(config, &lifecycle).await?;
+    let installation = opening.installation(&lifecycle).await?;
+    let docker = docker_config(&opening.config, opening.identity.id, installation);
+    let docker = Arc::new(DockerRuntime::connect(docker, &lifecycle).await?);
+    for warning in docker.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let mut drone = opening.run(docker.clone(), lifecycle).await?;
+    drone.docker = Some(docker);
+    Ok(drone)
+}
+
+/// The same over an engine of the caller's.
+pub async fn start_with_runtime(
+    config: Config,
+    lifecycle: Lifecycle,
+    runtime: Arc<dyn Runtime>,
+) -> Result<Drone, StartError> {
+    Opening::open(config, &lifecycle).await?.run(runtime, lifecycle).await
+}
+
+/// An agent that listens, and does not serve yet.
+struct Opening {
+    config: Config,
+    data_dir: DataDir,
+    identity: Identity,
+    address: SocketAddr,
+    gate: Gate,
+    registration: Registration,
+    capacity: Capacity,
+}
+
+impl Opening {
+    async fn open(config: Config, lifecycle: &Lifecycle) -> Result<Self, StartError> {
+        let (data_dir, identity) = DataDir::open(&config.data_dir)?;
+        let boot_id = clock::boot_id().map_err(StartError::Host)?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let gate = Gate::new(config.secret.clone());
+        http::serve(listener, gate.clone(), lifecycle);
+
+        let capacity = capacity(&config);
+        let advertise = config.advertise.clone().unwrap_or_else(|| address.to_string());
+        let facts = Facts { identity, boot_id, advertise, capacity: capacity.clone() };
+        let registration = Registration {
+            controllers: Arc::new(Controllers::new(&config.controllers, &config.secret)),
+            membership: Arc::new(Membership::default()),
+            register: registration::register(&config, facts),
+        };
+        Ok(Self { config, data_dir, identity, address, gate, registration, capacity })
+    }
+
+    /// From the data directory, or from the first registration, which then is waited for.
+    async fn installation(&mut self, lifecycle: &Lifecycle) -> Result<InstallationId, StartError> {
+        if let Some(installation) = self.identity.installation {
+            return Ok(installation);
+        }
+        let registered = lifecycle.token().run_until_cancelled(self.registration.first()).await;
+        let registered = registered.ok_or(StartError::Stopped)?;
+        let registered = registered.map_err(|Stale { message, .. }| StartError::Refused(message))?;
+        self.identity.installation = Some(registered.installation);
+        self.data_dir.save(self.identity)?;
+        Ok(registered.installation)
+    }
+
+    async fn run(self, runtime: Arc<dyn Runtime>, lifecycle: Lifecycle) -> Result<Drone, StartError> {
+        let path = self.data_dir.path().display().to_string();
+        let parts = Parts {
+            id: self.identity.id,
+            boot_id: self.registration.register.boot_id,
+            netns: clock::network_namespace().map_err(StartError::Host)?,
+            capacity: self.capacity,
+            data_dir: self.data_dir,
+            runtime,
+            lifecycle: lifecycle.clone(),
+            membership: self.registration.membership.clone(),
+        };
+        let broken = |source| StartError::Journal { path: path.clone(), source };
+        let agent = Arc::new(Agent::new(parts).map_err(broken)?);
+        let adopted = adoption::adopt_all(&agent).map_err(broken)?;
+        tracing::info!(drone = %agent.id, address = %self.address, adopted, "the drone serves");
+        self.gate.open(agent.clone());
+
+        let controllers = self.registration.controllers.clone();
+        if !controllers.is_empty() {
+            lifecycle.spawn_until_stopped(self.registration.keep(agent.clone()));
+            lifecycle.spawn_until_stopped(outbox::deliver(agent.clone(), controllers));
+        }
+        lifecycle.spawn_until_stopped(reconcile::follow_hints(agent.clone()));
+        lifecycle.spawn_until_stopped(reconcile::look_at_everything(agent.clone()));
+        lifecycle.spawn_until_stopped(reconcile::ping(agent.clone()));
+        Ok(Drone { address: self.address, id: agent.id, agent, docker: None })
+    }
+}
+
+fn docker_config(config: &Config, drone: DroneId, installation: InstallationId) -> DockerConfig {
+    let paths = (config.data_dir.clone(), config.run_dir.clone(), config.init_executable.clone());
+    DockerConfig {
+        session_subnet: config.session_subnet,
+        mount_base: config.mount_base.clone(),
+        allowed_networks: config.allowed_networks.clone(),
+        container_runtime: config.container_runtime.clone(),
+        helper_image: config.helper_image.clone(),
+        ..DockerConfig::new(installation, drone, paths.0, paths.1, paths.2)
+    }
+}
+
+fn capacity(config: &Config) -> Capacity {
+    Capacity {
+        cpus: config.cpus.unwrap_or_else(config::host_cpus),
+        memory_bytes: config.memory_bytes.unwrap_or_else(config::host_memory_bytes),
+        backends_max: config.backends_max,
+        mounts: config.mount_base.is_some(),
+        networks: config.allowed_networks.clone(),
+    }
+}

@@ -1,0 +1,9 @@
+//! The Docker side of the drone on a real engine. Each test has an installation, a drone, a network and directories
+//! of its own, removes them, and asserts that nothing is left. Not its business: what backends do with it.
+
+mod containers;
+mod images;
+mod line;
+mod network;
+mod registry;
+mod support;

@@ -1,0 +1,181 @@
+//! The loop of PID 1: waits for the line, for signals and for the nearest deadline, and carries out what `state`
+//! decides. It decides nothing itself.
+
+use std::ffi::OsString;
+use std::io;
+use std::time::{Duration, Instant};
+
+use jetway_protocol::ids::BackendId;
+use jetway_protocol::init::{FromInit, Session};
+use jetway_protocol::spec::InitMode;
+
+use crate::application::{self, CannotStart, Environment, Plan};
+use crate::arguments::Arguments;
+use crate::exec::{self, SpawnError};
+use crate::kernel;
+use crate::line::Line;
+use crate::listening::{Finding, Search};
+use crate::signals::{self, Signals};
+use crate::state::{Action, State};
+
+/// How long the last words may take.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
+
+pub struct Supervisor {
+    command: Vec<OsString>,
+    signals: Signals,
+    line: Line,
+    state: State,
+    search: Option<Search>,
+}
+
+impl Supervisor {
+    pub fn new(arguments: Arguments) -> io::Result<Self> {
+        let signals = Signals::take_over()?;
+        if !kernel::is_pid_1() {
+            kernel::adopt_orphans();
+        }
+        let nonce = u128::from_ne_bytes(kernel::random_bytes()?);
+        let boot_id = std::fs::read_to_string(BOOT_ID_PATH).ok().and_then(|text| text.trim().parse().ok());
+        let state = State::parked(format!("{nonce:032x}"), boot_id);
+        let line = Line::new(arguments.socket, Instant::now());
+        Ok(Self { command: arguments.command, signals, line, state, search: None })
+    }
+
+    /// Until there is a status to exit with.
+    pub fn run(&mut self) -> i32 {
+        loop {
+            let now = Instant::now();
+            let state = &self.state;
+            if self.line.dial(now, || state.hello())
+                && let Some(search) = &mut self.search
+            {
+                search.tell_again();
+            }
+            if let Err(error) = self.wait(now) {
+                // Cannot happen with valid descriptors. Without waiting init cannot work, and its end is safe.
+                kernel::tell(&format!("cannot wait: {error}"));
+                return self.leave(libc::EXIT_FAILURE);
+            }
+            if let Some(status) = self.react(Instant::now()) {
+                return status;
+            }
+        }
+    }
+
+    fn wait(&self, now: Instant) -> io::Result<()> {
+        let deadlines = [self.line.dial_at(), self.state.deadline(), self.search.as_ref().map(Search::next)];
+        let nearest = deadlines.into_iter().flatten().min();
+        let on_signals = libc::pollfd { fd: self.signals.raw_descriptor(), events: libc::POLLIN, revents: 0 };
+        // A negative descriptor is passed over (poll(2)).
+        let (fd, events) = self.line.interest().unwrap_or((-1, 0));
+        let mut descriptors = [on_signals, libc::pollfd { fd, events, revents: 0 }];
+        kernel::wait(&mut descriptors, nearest.map(|deadline| deadline.saturating_duration_since(now)))
+    }
+
+    /// Takes in everything that has happened, each thing's actions carried out before the next is looked at: a stop
+    /// right behind its session finds the application started. Each source is asked without waiting, so what `wait`
+    /// saw does not matter. The line comes first: its stop must not stand behind anything.
+    fn react(&mut self, now: Instant) -> Option<i32> {
+        self.line.write(now);
+        for message in self.line.read(now) {
+            let actions = self.state.on_message(message, now);
+            if let Some(status) = self.carry_out_all(actions) {
+                return Some(status);
+            }
+        }
+        let mut child_ended = false;
+        while let Some(signal) = self.signals.next() {
+            if signal == libc::SIGCHLD {
+                child_ended = true;
+                continue;
+            }
+            let actions = self.state.on_signal(signal);
+            if let Some(status) = self.carry_out_all(actions) {
+                return Some(status);
+            }
+        }
+        // One SIGCHLD can stand for many children.
+        while child_ended && let Some((pid, ending)) = signals::reap() {
+            let actions = self.state.on_ending(pid, ending);
+            if let Some(status) = self.carry_out_all(actions) {
+                return Some(status);
+            }
+        }
+        let mut actions = self.state.on_time(now);
+        match self.search.as_mut().and_then(|search| search.look(now)) {
+            Some(Finding::Ready(address)) => {
+                self.search = None;
+                actions.extend(self.state.ready(address));
+            }
+            Some(Finding::Elsewhere(addresses)) => actions.extend(self.state.elsewhere(addresses)),
+            None => {}
+        }
+        self.carry_out_all(actions)
+    }
+
+    fn carry_out_all(&mut self, actions: Vec<Action>) -> Option<i32> {
+        actions.into_iter().find_map(|action| self.carry_out(action))
+    }
+
+    /// The status to exit with, if that is what the action came to.
+    fn carry_out(&mut self, action: Action) -> Option<i32> {
+        match action {
+            Action::Say(message) => self.line.say(&message, Instant::now()),
+            Action::Signal { pid, signal } => {
+                if let Err(error) = signals::send(pid, signal) {
+                    kernel::tell(&format!("signal {signal} could not be sent to the application: {error}"));
+                }
+            }
+            Action::KillEverything => signals::kill_everything(self.state.group()),
+            Action::Start(session) => return self.start(&session),
+            Action::Exit { status } => return Some(self.leave(status)),
+        }
+        None
+    }
+
+    fn start(&mut self, session: &Session) -> Option<i32> {
+        let environment = application::merged(std::env::vars_os(), session);
+        let plan = match Plan::new(session, &self.command, &environment) {
+            Ok(plan) => plan,
+            Err(cannot) => return Some(self.cannot_start(&session.backend, &cannot)),
+        };
+        if session.mode == InitMode::Exec {
+            return Some(self.become_application(session, &plan, &environment));
+        }
+        self.search = Search::before(session, Instant::now());
+        let cannot = match exec::spawn(&plan) {
+            Ok(pid) => {
+                let actions = self.state.started(pid);
+                return self.carry_out_all(actions);
+            }
+            Err(SpawnError::NoProcess(error)) => CannotStart::NoProcess(error),
+            Err(SpawnError::Failed(failure)) => plan.explain(failure, &environment),
+        };
+        Some(self.cannot_start(&session.backend, &cannot))
+    }
+
+    /// The last words are written before, because there is no after.
+    fn become_application(&mut self, session: &Session, plan: &Plan, environment: &Environment) -> i32 {
+        let pid = std::process::id() as i32;
+        let backend = session.backend.clone();
+        self.line.say(&FromInit::Started { backend, pid }, Instant::now());
+        self.line.flush(LAST_WORDS);
+        let failure = exec::replace(plan);
+        self.cannot_start(&session.backend, &plan.explain(failure, environment))
+    }
+
+    fn cannot_start(&mut self, backend: &BackendId, cannot: &CannotStart) -> i32 {
+        let message = cannot.to_string();
+        kernel::tell(&message);
+        self.line.say(&FromInit::StartFailed { backend: backend.clone(), message }, Instant::now());
+        self.leave(cannot.status())
+    }
+
+    fn leave(&mut self, status: i32) -> i32 {
+        self.line.flush(LAST_WORDS);
+        signals::kill_everything(self.state.group());
+        status
+    }
+}

@@ -1,0 +1,128 @@
+//! How the operator's verbs reach the API: its URL, the key, and errors as people want to read them.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use jetway_protocol::error::ErrorBody;
+use serde::Serialize;
+use serde_json::Value;
+
+#[derive(Debug, Clone, Args)]
+pub struct ApiArguments {
+    /// The controller's API
+    #[arg(long, env = "JETWAY_API_URL", default_value = "http://127.0.0.1:8080", global = true)]
+    pub api_url: String,
+    /// The API's bearer key
+    #[arg(long, env = "JETWAY_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Longer than any wait that the API itself allows.
+const CALL_SECONDS_MAX: u64 = 330;
+
+impl ApiArguments {
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.answer(self.http()?.get(self.url(path))).await
+    }
+
+    pub async fn post<B: Serialize>(&self, path: &str, body: &B) -> anyhow::Result<Value> {
+        self.answer(self.http()?.post(self.url(path)).json(body)).await
+    }
+
+    /// An answer that is read as it comes.
+    pub async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+        let response = self.send(self.http()?.get(self.url(path))).await?;
+        if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
+        let response = self.send(request.timeout(Duration::from_secs(CALL_SECONDS_MAX))).await?;
+        if !response.status().is_success() {
+            return Err(refused(response).await);
+        }
+        response.json().await.context("the API's answer is not JSON: is this URL a Jetway controller?")
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
+        let request = match &self.api_key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        };
+        request.send().await.map_err(|error| {
+            if error.is_connect() {
+                anyhow!("no controller answers at {} (start one with: jetway dev)", self.api_url)
+            } else {
+                anyhow!(error)
+            }
+        })
+    }
+
+    fn http(&self) -> anyhow::Result<reqwest::Client> {
+        jetway_service::client::install_crypto();
+        let builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).no_proxy();
+        builder.build().context("cannot make an HTTP client")
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.api_url.trim_end_matches('/'))
+    }
+
+    /// The id of the session that `name` means: an id itself, or the key of one that lives.
+    pub async fn backend_of(&self, name: &str, namespace: &str) -> anyhow::Result<String> {
+        let list = self
+            .get(&format!(
+                "/ctrl/backends?limit=1&state=live&key={}&namespace={}",
+                encode(name),
+                encode(namespace)
+            ))
+            .await?;
+        if let Some(id) = list["backends"][0]["backend_id"].as_str() {
+            return Ok(id.to_owned());
+        }
+        if name.parse::<jetway_protocol::ids::BackendId>().is_ok() {
+            return Ok(name.to_owned());
+        }
+        bail!("no session runs for the key {name:?} (jetway ls shows those that do)")
+    }
+}
+
+async fn refused(response: reqwest::Response) -> anyhow::Error {
+    let status = response.status();
+    let text = response.text().await.unwrap_or_default();
+    let Ok(body) = serde_json::from_str::<ErrorBody>(&text) else {
+        return anyhow!("the API answered {status}: {}", text.chars().take(300).collect::<String>());
+    };
+    let mut message = format!("{} ({})", body.message, body.code.as_str());
+    for passed in &body.drones {
+        message.push_str(&format!("\n  {}: {}", passed.drone, passed.reason));
+    }
+    if let Some(output) = body.output.filter(|output| !output.is_empty()) {
+        message.push_str(&format!("\n--- its last output ---\n{}", output.trim_end()));
+    }
+    anyhow!(message)
+}
+
+/// Percent-encodes one query value or path segment (RFC 3986 §2.3: only unreserved characters stay).
+pub fn encode(text: &str) -> String {
+    use std::fmt::Write;
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            let _written = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn only_unreserved_characters_stay() {
+        assert_eq!(super::encode("a b/ü~"), "a%20b%2F%C3%BC~");
+    }
+}

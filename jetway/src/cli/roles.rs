@@ -1,0 +1,248 @@
+//! `jetway controller`, `jetway drone`, `jetway proxy`: flags into settings, a stop in order on SIGTERM or SIGINT.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
+use jetway_protocol::secret::Secret;
+use jetway_service::lifecycle::{self, Lifecycle};
+use jetway_service::{secrets, telemetry};
+
+use crate::dev::places;
+
+#[derive(Debug, Args)]
+struct SecretArguments {
+    /// What the components of one installation share: 32 characters or more. Better in a file
+    #[arg(long, env = "JETWAY_SECRET", hide_env_values = true)]
+    secret: Option<String>,
+    /// A file with the secret
+    #[arg(long, env = "JETWAY_SECRET_FILE")]
+    secret_file: Option<PathBuf>,
+}
+
+impl SecretArguments {
+    fn read(&self) -> anyhow::Result<Secret> {
+        Ok(secrets::installation_secret(self.secret.as_deref(), self.secret_file.as_deref())?)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ControllerArguments {
+    /// Postgres, as a URL: postgres://user:password@host/database
+    #[arg(long, env = "JETWAY_DB", hide_env_values = true)]
+    db: String,
+    /// Where the API listens
+    #[arg(long, env = "JETWAY_LISTEN", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// The default cluster: the host (and port) by which browsers reach the proxies
+    #[arg(long, env = "JETWAY_CLUSTER")]
+    cluster: ClusterName,
+    /// The bearer key of the API; needed where it listens beyond loopback
+    #[arg(long, env = "JETWAY_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// A file with the API key
+    #[arg(long, env = "JETWAY_API_KEY_FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Serve the API beyond loopback without a key
+    #[arg(long, env = "JETWAY_INSECURE")]
+    insecure: bool,
+    /// How browsers reach this API, for `status_url`
+    #[arg(long, env = "JETWAY_PUBLIC_URL")]
+    public_url: Option<String>,
+    #[command(flatten)]
+    secret: SecretArguments,
+}
+
+pub async fn controller(arguments: ControllerArguments) -> anyhow::Result<ExitCode> {
+    telemetry::start("info");
+    let api_key = match (arguments.api_key, &arguments.api_key_file) {
+        (Some(key), _) => Some(key),
+        (None, Some(path)) => Some(
+            std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the API key file {}", path.display()))?
+                .trim()
+                .to_owned(),
+        ),
+        (None, None) => None,
+    };
+    let lifecycle = Lifecycle::new();
+    let config = jetway_controller::Config {
+        db: arguments.db,
+        listen: arguments.listen,
+        cluster: arguments.cluster,
+        secret: arguments.secret.read()?,
+        api_key,
+        insecure: arguments.insecure,
+        public_url: arguments.public_url,
+        extra_routes: None,
+    };
+    let controller = jetway_controller::start(config, lifecycle.clone()).await?;
+    tracing::info!(address = %controller.address, installation = %controller.installation, "controller is ready");
+    until_stopped(lifecycle).await
+}
+
+#[derive(Debug, Args)]
+pub struct DroneArguments {
+    /// Controllers, separated by commas
+    #[arg(long = "controller", env = "JETWAY_CONTROLLER", value_delimiter = ',', required = true)]
+    controllers: Vec<String>,
+    /// Where controllers and proxies reach this drone
+    #[arg(long, env = "JETWAY_LISTEN", default_value = "127.0.0.1:7070")]
+    listen: SocketAddr,
+    /// The address that others use for it, where it is not the one it listens on
+    #[arg(long, env = "JETWAY_ADVERTISE")]
+    advertise: Option<String>,
+    /// Its name, unique in the installation
+    #[arg(long, env = "JETWAY_NAME")]
+    name: DroneName,
+    /// Its identity and journal; one drone a directory
+    #[arg(long, env = "JETWAY_DATA_DIR", default_value = "/var/lib/jetway/drone")]
+    data_dir: PathBuf,
+    /// Sockets to the sessions' inits: a short path, on tmpfs
+    #[arg(long, env = "JETWAY_RUN_DIR")]
+    run_dir: Option<PathBuf>,
+    /// The init that runs in each container; by default the one beside this executable
+    #[arg(long, env = "JETWAY_INIT")]
+    init: Option<PathBuf>,
+    /// Its cluster, where it is not the controller's default
+    #[arg(long, env = "JETWAY_CLUSTER")]
+    cluster: Option<ClusterName>,
+    /// Its pool; specs name one with `spawn_config.pool`
+    #[arg(long, env = "JETWAY_POOL", default_value = "")]
+    pool: PoolName,
+    /// Addresses for sessions, as CIDR; by default the first free /18 in 10.64.0.0/10
+    #[arg(long, env = "JETWAY_SESSION_SUBNET", value_parser = parse_cidr)]
+    session_subnet: Option<(std::net::Ipv4Addr, u8)>,
+    /// Host directory below which specs may mount
+    #[arg(long, env = "JETWAY_MOUNT_BASE")]
+    mount_base: Option<PathBuf>,
+    /// Docker networks that specs may name, separated by commas
+    #[arg(long, env = "JETWAY_NETWORKS", value_delimiter = ',')]
+    networks: Vec<String>,
+    /// Sessions at one time, at most
+    #[arg(long, env = "JETWAY_BACKENDS_MAX", default_value_t = 1000)]
+    backends_max: u32,
+    /// CPUs for sessions; all by default
+    #[arg(long, env = "JETWAY_CPUS")]
+    cpus: Option<f64>,
+    /// Bytes of memory for sessions; all by default
+    #[arg(long, env = "JETWAY_MEMORY_BYTES")]
+    memory_bytes: Option<i64>,
+    /// The engine's runtime for sessions (runc, runsc, …)
+    #[arg(long, env = "JETWAY_CONTAINER_RUNTIME")]
+    container_runtime: Option<String>,
+    /// Jetway's own image, to close the host's ports with where this process may not
+    #[arg(long, env = "JETWAY_HELPER_IMAGE")]
+    helper_image: Option<String>,
+    #[command(flatten)]
+    secret: SecretArguments,
+}
+
+pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
+    telemetry::start("info");
+    let lifecycle = Lifecycle::new();
+    let run_dir = match arguments.run_dir {
+        Some(run_dir) => run_dir,
+        None => places::default_run_dir(&arguments.data_dir)?,
+    };
+    let config = jetway_drone::Config {
+        controllers: arguments.controllers,
+        listen: arguments.listen,
+        advertise: arguments.advertise,
+        name: arguments.name,
+        cluster: arguments.cluster,
+        pool: arguments.pool,
+        run_dir,
+        data_dir: arguments.data_dir,
+        init_executable: places::init_executable(arguments.init)?,
+        session_subnet: arguments.session_subnet,
+        mount_base: arguments.mount_base,
+        allowed_networks: arguments.networks,
+        backends_max: arguments.backends_max,
+        cpus: arguments.cpus,
+        memory_bytes: arguments.memory_bytes,
+        helper_image: arguments.helper_image,
+        container_runtime: arguments.container_runtime,
+        secret: arguments.secret.read()?,
+    };
+    let drone = jetway_drone::start(config, lifecycle.clone()).await?;
+    tracing::info!(address = %drone.address, drone = %drone.id, "drone is ready");
+    until_stopped(lifecycle).await
+}
+
+#[derive(Debug, Args)]
+pub struct ProxyArguments {
+    /// Controllers, separated by commas
+    #[arg(long = "controller", env = "JETWAY_CONTROLLER", value_delimiter = ',', required = true)]
+    controllers: Vec<String>,
+    /// Where browsers connect
+    #[arg(long, env = "JETWAY_LISTEN", default_value = "127.0.0.1:9090")]
+    listen: SocketAddr,
+    /// Its name in lists; by default the host's
+    #[arg(long, env = "JETWAY_NAME")]
+    name: Option<String>,
+    /// Its cluster, where it is not the controller's default
+    #[arg(long, env = "JETWAY_CLUSTER")]
+    cluster: Option<ClusterName>,
+    /// Seconds that a request waits for its session to start
+    #[arg(long, env = "JETWAY_HOLD_SECONDS", default_value_t = 60)]
+    hold_seconds: u64,
+    /// Where a request for / is sent
+    #[arg(long, env = "JETWAY_ROOT_REDIRECT_URL")]
+    root_redirect_url: Option<String>,
+    #[command(flatten)]
+    secret: SecretArguments,
+}
+
+pub async fn proxy(arguments: ProxyArguments) -> anyhow::Result<ExitCode> {
+    telemetry::start("info");
+    let lifecycle = Lifecycle::new();
+    let config = jetway_proxy::Config {
+        controllers: arguments.controllers,
+        listen: arguments.listen,
+        name: arguments.name.unwrap_or_else(places::host_name),
+        cluster: arguments.cluster,
+        secret: arguments.secret.read()?,
+        hold: Duration::from_secs(arguments.hold_seconds),
+        root_redirect: arguments.root_redirect_url,
+    };
+    let proxy = jetway_proxy::start(config, lifecycle.clone()).await?;
+    tracing::info!(address = %proxy.address, proxy = %proxy.id, "proxy is ready");
+    until_stopped(lifecycle).await
+}
+
+async fn until_stopped(lifecycle: Lifecycle) -> anyhow::Result<ExitCode> {
+    let signal = lifecycle::stop_signal().await.context("cannot wait for signals")?;
+    tracing::info!(signal, "stopping");
+    if lifecycle.stop().await { Ok(ExitCode::SUCCESS) } else { Err(anyhow!("some tasks did not end in time")) }
+}
+
+/// An IPv4 network as `address/prefix`.
+pub fn parse_cidr(text: &str) -> Result<(std::net::Ipv4Addr, u8), String> {
+    let rule = "an IPv4 network such as 10.64.0.0/18";
+    let (address, prefix) = text.split_once('/').ok_or(rule)?;
+    let address = address.parse().map_err(|_| rule)?;
+    let prefix = prefix.parse().map_err(|_| rule)?;
+    // A /29 has room for a gateway and five sessions; a prefix below 8 is surely a slip.
+    if !(8..=29).contains(&prefix) {
+        return Err("the prefix must be 8 to 29".to_owned());
+    }
+    Ok((address, prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cidr_is_an_address_and_a_prefix() {
+        assert_eq!(parse_cidr("10.64.0.0/18"), Ok(("10.64.0.0".parse().unwrap(), 18)));
+        for bad in ["", "10.64.0.0", "10.64.0.0/33", "10.64.0.0/30", "x/18", "fd00::/64"] {
+            assert!(parse_cidr(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The one place that makes the proxy's own answers: status, `Proxy-Status` (RFC 9209), the error's shape, and a page
+//! for people. Whatever does not come from here comes from a backend.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{Method, Response, StatusCode};
+use jetway_protocol::error::{Code, ErrorBody};
+use jetway_protocol::status::End;
+use uuid::Uuid;
+
+use crate::attach::{Closed, NotAdmitted};
+use crate::body::OutBody;
+use crate::headers;
+use crate::page;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// When waiting helps, a client is asked to come back after so long.
+const RETRY: Duration = Duration::from_secs(1);
+/// Characters of an error's name: Plane's.
+const ERROR_ID_CHARS: usize = 14;
+
+/// Why the proxy answers by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Problem {
+    BadRequest(&'static str),
+    /// `/`, where no redirect is set.
+    Root,
+    TokenInvalid,
+    TokenExpired,
+    TokenRevoked,
+    Ended(End),
+    Stopping,
+    Unknown,
+    WrongHost,
+    NotReady,
+    DroneSilent,
+    Busy,
+    /// The proxy does not know its installation yet.
+    NoInstallation,
+    Refused,
+    ConnectTimeout,
+    ResponseTimeout,
+    /// It broke off before it had answered.
+    Terminated,
+    /// It switched protocols without having been asked to.
+    UnaskedUpgrade,
+    Internal(&'static str),
+}
+
+/// What one problem is in every form that it is told in.
+struct Told {
+    code: Code,
+    /// The error's type of RFC 9209 §2.3.
+    proxy_error: &'static str,
+    message: String,
+    retry: bool,
+}
+
+impl Problem {
+    fn told(&self) -> Told {
+        let told = |code, proxy_error, message: &str, retry| Told { code, proxy_error, message: message.into(), retry };
+        match self {
+            Problem::BadRequest(message) => told(Code::BadRequest, "http_request_error", message, false),
+            Problem::Root => {
+                told(Code::BadRequest, "http_request_error", "no session lives here; its URL begins with /<token>/", false)
+            }
+            Problem::TokenInvalid => {
+                told(Code::TokenInvalid, "http_request_denied", "this URL carries no valid token; ask for a new one", false)
+            }
+            Problem::TokenExpired => {
+                told(Code::TokenExpired, "http_request_denied", "this URL has expired; ask for a new one", false)
+            }
+            Problem::TokenRevoked => {
+                told(Code::TokenRevoked, "http_request_denied", "access by this URL was taken back", false)
+            }
+            Problem::Ended(end) => {
+                let message = match end.message.as_str() {
+                    "" => "this session has ended; ask for a new one".to_owned(),
+                    why => format!("this session has ended ({why}); ask for a new one"),
+                };
+                Told { code: Code::BackendEnded, proxy_error: "destination_unavailable", message, retry: false }
+            }
+            Problem::Stopping => {
+                told(Code::BackendEnded, "destination_unavailable", "this session is ending; ask for a new one", false)
+            }
+            Problem::Unknown => {
+                told(Code::TokenInvalid, "destination_not_found", "this session is not known any more; ask for a new one", false)
+            }
+            Problem::WrongHost => {
+                told(Code::WrongHost, "http_request_denied", "this session is served under its own host name only", false)
+            }
+            Problem::NotReady => {
+                told(Code::BackendNotReady, "connection_timeout", "this session is still starting; try again", true)
+            }
+            Problem::DroneSilent => {
+                told(Code::BackendNotReady, "destination_unavailable", "the host of this session does not answer; try again", true)
+            }
+            Problem::Busy => told(Code::Busy, "connection_limit_reached", "too many requests wait; try again", true),
+            Problem::NoInstallation => {
+                told(Code::ProxyNotReady, "proxy_internal_error", "the proxy has not reached a controller since its start; try again", true)
+            }
+            Problem::Refused => {
+                told(Code::BackendUnreachable, "connection_refused", "the session accepts no connection; try again", true)
+            }
+            Problem::ConnectTimeout => {
+                told(Code::BackendUnreachable, "connection_timeout", "the session accepts no connection in time; try again", true)
+            }
+            Problem::ResponseTimeout => {
+                told(Code::BackendTimeout, "http_response_timeout", "the session took the request and did not answer", false)
+            }
+            Problem::Terminated => {
+                told(Code::BackendFailed, "connection_terminated", "the session broke off before it had answered", false)
+            }
+            Problem::UnaskedUpgrade => {
+                told(Code::BackendFailed, "http_protocol_error", "the session switched protocols without having been asked to", false)
+            }
+            Problem::Internal(message) => told(Code::Internal, "proxy_internal_error", message, false),
+        }
+    }
+}
+
+impl From<NotAdmitted> for Problem {
+    fn from(reason: NotAdmitted) -> Self {
+        match reason {
+            NotAdmitted::Ended(end) => Problem::Ended(end),
+            NotAdmitted::Unknown => Problem::Unknown,
+            NotAdmitted::Revoked => Problem::TokenRevoked,
+            NotAdmitted::Stopping => Problem::Stopping,
+            NotAdmitted::TimedOut { drone_answers: true } => Problem::NotReady,
+            NotAdmitted::TimedOut { drone_answers: false } => Problem::DroneSilent,
+            NotAdmitted::Busy | NotAdmitted::Retired => Problem::Busy,
+        }
+    }
+}
+
+impl From<Closed> for Problem {
+    fn from(why: Closed) -> Self {
+        match why {
+            Closed::Ended(end) => Problem::Ended(end),
+            Closed::Revoked => Problem::TokenRevoked,
+        }
+    }
+}
+
+/// Whether the answer is for a person: a browser opens the URL, rather than a script.
+pub fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
+    let navigates = headers.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate");
+    let takes_html = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|a| a.contains("text/html"));
+    method == Method::GET && navigates && takes_html
+}
+
+/// `for_a_person`: a page instead of JSON.
+pub fn problem(problem: &Problem, for_a_person: bool) -> Response<OutBody> {
+    let Told { code, proxy_error, message, retry } = problem.told();
+    let id = error_id();
+    tracing::debug!(%id, code = code.as_str(), message, "answered for the backend");
+    let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let end = if let Problem::Ended(end) = problem { Some(end) } else { None };
+    let (content_type, body) = if for_a_person {
+        ("text/html; charset=utf-8", page::render(status, &message, retry, &id))
+    } else {
+        let body = ErrorBody {
+            id,
+            kind: code.kind(),
+            message,
+            code,
+            retry_after_ms: retry.then(|| u64::try_from(RETRY.as_millis()).unwrap_or(u64::MAX)),
+            drones: Vec::new(),
+            end_reason: end.map(|end| end.reason),
+            output: None,
+            backend_id: None,
+        };
+        ("application/json", serde_json::to_string(&body).unwrap_or_default())
+    };
+    let mut response = own(status, content_type, body.into());
+    if retry {
+        response.headers_mut().insert(RETRY_AFTER, RETRY.as_secs().into());
+    }
+    let mark = HeaderValue::try_from(format!("jetway; error={proxy_error}"));
+    response.headers_mut().insert(PROXY_STATUS, mark.unwrap_or(HeaderValue::from_static("jetway")));
+    response
+}
+
+/// `/ready`, for balancers.
+pub fn ready(is_ready: bool) -> Response<OutBody> {
+    let (status, text) = if is_ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") };
+    own(status, "text/plain", Bytes::from_static(text.as_bytes()))
+}
+
+/// `/`, where a redirect is set.
+pub fn redirect(location: &HeaderValue) -> Response<OutBody> {
+    let mut response = own(StatusCode::MOVED_PERMANENTLY, "text/plain", Bytes::new());
+    response.headers_mut().insert(LOCATION, location.clone());
+    response
+}
+
+fn own(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<OutBody> {
+    let mut response = Response::new(OutBody::own(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (CONTENT_TYPE, content_type),
+        (CACHE_CONTROL, "no-store"),
+        (REFERRER_POLICY, "no-referrer"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
+        (PROXY_STATUS, "jetway"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers::allow_every_origin(headers);
+    response
+}
+
+fn error_id() -> String {
+    let mut id = Uuid::new_v4().simple().to_string();
+    id.truncate(ERROR_ID_CHARS);
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gets_a_page() {
+        type Lines = &'static [(&'static str, &'static str)];
+        let table: &[(Method, Lines, bool)] = &[
+            (Method::GET, &[("accept", "text/html,*/*;q=0.8")], true),
+            (Method::GET, &[("accept", "text/html"), ("sec-fetch-mode", "navigate")], true),
+            (Method::GET, &[("accept", "text/html"), ("sec-fetch-mode", "websocket")], false),
+            (Method::GET, &[("accept", "*/*")], false),
+            (Method::GET, &[], false),
+            (Method::POST, &[("accept", "text/html")], false),
+        ];
+        for (method, lines, expect) in table {
+            let line = |&(name, value): &(&str, &str)| {
+                (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap())
+            };
+            let headers: HeaderMap = lines.iter().map(line).collect();
+            assert_eq!(wants_page(method, &headers), *expect, "{method} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn every_answer_says_who_made_it_and_how_to_go_on() {
+        let answer = problem(&Problem::NotReady, false);
+        assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(answer.headers()[PROXY_STATUS], "jetway; error=connection_timeout");
+        assert_eq!(answer.headers()[RETRY_AFTER], "1");
+        assert_eq!(answer.headers()[REFERRER_POLICY], "no-referrer");
+
+        let answer = problem(&Problem::TokenExpired, true);
+        assert_eq!(answer.status(), StatusCode::GONE);
+        assert_eq!(answer.headers()[CONTENT_TYPE], "text/html; charset=utf-8");
+        assert!(!answer.headers().contains_key(RETRY_AFTER));
+    }
+}

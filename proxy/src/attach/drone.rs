@@ -1,0 +1,378 @@
+//! One drone as its proxy sees it: who has been admitted, who waits, what is open.
+//!
+//! Requests and tunnels call in here from their own tasks; the locks are held for a few lines and never across an
+//! await. The WebSocket is `stream.rs`' business.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jetway_protocol::attach::{Entry, Outcome, ToDrone};
+use jetway_protocol::ids::{DroneId, GrantId};
+use jetway_protocol::status::End;
+use jetway_protocol::time::UnixMicros;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::gate::{Closed, Gate, ended_seen};
+use super::ledger::BackendKey;
+use super::state::{Admitted, Ask, State, Stream, ask_message};
+
+/// Requests that may wait for one backend. A page's parts, many times over.
+const ASKS_PER_BACKEND_MAX: u32 = 512;
+/// Notices that wait for a stream; the oldest go first. A lost one costs the drone a longer wait, never a session.
+const OUTBOX_MAX: usize = 4096;
+/// Backends of which the first byte is remembered as told.
+const FIRST_BYTES_MAX: usize = 16 * 1024;
+
+/// Where bytes for the drone's backends go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Door {
+    /// The container's address, dialled from here.
+    Direct,
+    /// The drone's own server, `host:port`.
+    Drone(String),
+}
+
+/// Why a request was not let through.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NotAdmitted {
+    Ended(End),
+    Unknown,
+    Revoked,
+    Stopping,
+    /// The hold ran out: the backend is not ready (`drone_answers`), or its drone was not reached at all.
+    TimedOut { drone_answers: bool },
+    /// Too many wait already.
+    Busy,
+    /// This handle was retired; take a new one.
+    Retired,
+}
+
+/// Leave to carry one request or connection, and a use of the backend for as long as it lives.
+#[derive(Debug)]
+pub struct Admission {
+    pub entry: Arc<Entry>,
+    pub gate: Arc<Gate>,
+    pub door: Door,
+    pub using: Using,
+}
+
+/// A use. Dropping it is the close.
+#[derive(Debug)]
+pub struct Using {
+    drone: Arc<Drone>,
+    key: BackendKey,
+    /// Set once a plain request has gone to the backend.
+    pub linger: Option<Duration>,
+    _gate: Arc<Gate>,
+}
+
+impl Using {
+    pub(super) fn new(drone: &Arc<Drone>, key: &BackendKey, gate: &Arc<Gate>) -> Self {
+        Self { drone: drone.clone(), key: key.clone(), linger: None, _gate: gate.clone() }
+    }
+}
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        self.drone.end(&self.key, self.linger);
+    }
+}
+
+#[derive(Debug)]
+pub struct Drone {
+    pub id: DroneId,
+    state: Mutex<State>,
+    outbox: Mutex<VecDeque<ToDrone>>,
+    pub(super) wake: Notify,
+}
+
+enum Begun {
+    Admitted(Admission),
+    Asked(Waiting, oneshot::Receiver<Result<Admission, NotAdmitted>>),
+}
+
+/// A waiting ask; dropping it forgets the ask.
+struct Waiting {
+    drone: Arc<Drone>,
+    ask: u64,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.drone.forget(self.ask);
+    }
+}
+
+impl Drone {
+    pub fn new(id: DroneId, address: String) -> Self {
+        Self { id, state: Mutex::new(State::new(address)), outbox: Mutex::default(), wake: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a request through, at once where the drone need not be asked, else when it has answered; at most `hold`.
+    pub async fn enter(
+        self: &Arc<Self>,
+        key: &BackendKey,
+        grant: GrantId,
+        hold: Duration,
+    ) -> Result<Admission, NotAdmitted> {
+        let (waiting, answer) = match self.begin(key, grant)? {
+            Begun::Admitted(admission) => return Ok(admission),
+            Begun::Asked(waiting, answer) => (waiting, answer),
+        };
+        let answer = tokio::time::timeout(hold, answer).await;
+        let drone_answers = self.state().stream.is_some();
+        drop(waiting);
+        match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(NotAdmitted::Retired),
+            Err(_) => Err(NotAdmitted::TimedOut { drone_answers }),
+        }
+    }
+
+    fn begin(self: &Arc<Self>, key: &BackendKey, grant: GrantId) -> Result<Begun, NotAdmitted> {
+        let now = Instant::now();
+        let mut state = self.state();
+        if state.retired {
+            return Err(NotAdmitted::Retired);
+        }
+        state.last_used = now;
+        if let Some(admission) = state.admit_again(self, key, grant, now) {
+            drop(state);
+            self.wake.notify_one();
+            return Ok(Begun::Admitted(admission));
+        }
+        if state.ledger.asks(key) >= ASKS_PER_BACKEND_MAX {
+            return Err(NotAdmitted::Busy);
+        }
+        let (reply, answer) = oneshot::channel();
+        let ask = state.ask(key, grant, Some(reply));
+        if state.stream.is_some() {
+            self.tell(ask_message(ask, key, grant));
+        }
+        drop(state);
+        Ok(Begun::Asked(Waiting { drone: self.clone(), ask }, answer))
+    }
+
+    fn forget(&self, ask: u64) {
+        let mut state = self.state();
+        let Some(forgotten) = state.asks.remove(&ask) else { return };
+        state.ledger.ask_ends(&forgotten.key);
+        let told = state.stream.is_some();
+        drop(state);
+        if told {
+            // Before the news that the wake brings: an answer on its way counts as a use until then.
+            self.tell(ToDrone::Forget { ask });
+        }
+    }
+
+    fn end(&self, key: &BackendKey, linger: Option<Duration>) {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.ledger.end(key, linger, now);
+        state.urgent |= state.ledger.is_urgent(key, now);
+        state.last_used = now;
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Puts a notice behind those that wait for the stream.
+    pub(super) fn tell(&self, message: ToDrone) {
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if outbox.len() >= OUTBOX_MAX {
+            outbox.pop_front();
+        }
+        outbox.push_back(message);
+        drop(outbox);
+        self.wake.notify_one();
+    }
+
+    /// The first byte of a backend, told once.
+    pub fn first_byte(&self, key: &BackendKey, start: UnixMicros, length: Duration) {
+        let mut state = self.state();
+        if state.first_bytes.contains(key) {
+            return;
+        }
+        if state.first_bytes.len() >= FIRST_BYTES_MAX {
+            state.first_bytes.clear();
+        }
+        state.first_bytes.insert(key.clone());
+        drop(state);
+        self.tell(ToDrone::FirstByte {
+            backend: key.backend.clone(),
+            fencing_token: key.fencing_token,
+            start,
+            length_us: u64::try_from(length.as_micros()).unwrap_or(u64::MAX),
+        });
+    }
+
+    /// A newer token may know a newer address.
+    pub fn hint(&self, address: &str) {
+        let mut state = self.state();
+        if state.stream.is_none() && state.address != address {
+            address.clone_into(&mut state.address);
+        }
+    }
+
+    pub(super) fn address(&self) -> String {
+        self.state().address.clone()
+    }
+
+    /// What the first message of a new stream reports.
+    pub(super) fn hello(&self) -> Vec<jetway_protocol::attach::Uses> {
+        let mut state = self.state();
+        let all = state.ledger.take_all(Instant::now());
+        drop(state);
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        // The asks of the last stream are made again when this one stands.
+        outbox.retain(|message| !matches!(message, ToDrone::Ask { .. } | ToDrone::Forget { .. }));
+        all
+    }
+
+    /// The stream stands: everything that waits is asked, and whether what is open may stay so.
+    pub(super) fn connected(&self, door: Door) {
+        let mut state = self.state();
+        state.generation += 1;
+        state.stream = Some(Stream { door });
+        let mut rechecks = Vec::new();
+        for (key, backend) in &mut state.backends {
+            backend.grants.retain(|_, admitted| Arc::strong_count(&admitted.gate) > 1);
+            rechecks.extend(backend.grants.keys().map(|grant| (key.clone(), *grant)));
+        }
+        for (key, grant) in rechecks {
+            state.ask(&key, grant, None);
+        }
+        for (ask, asked) in &state.asks {
+            self.tell(ask_message(*ask, &asked.key, asked.grant));
+        }
+    }
+
+    pub(super) fn disconnected(&self) {
+        let mut state = self.state();
+        state.stream = None;
+        let rechecks: Vec<u64> =
+            state.asks.iter().filter(|(_, ask)| ask.reply.is_none()).map(|(id, _)| *id).collect();
+        for id in rechecks {
+            if let Some(ask) = state.asks.remove(&id) {
+                state.ledger.ask_ends(&ask.key);
+            }
+        }
+    }
+
+    pub(super) fn answered(self: &Arc<Self>, ask: u64, outcome: Outcome) {
+        let mut state = self.state();
+        let Some(Ask { key, grant, reply }) = state.asks.remove(&ask) else { return };
+        let admission = match outcome {
+            Outcome::Ready(entry) => Ok(state.admit(self, &key, grant, *entry, reply.is_some())),
+            Outcome::Ended { end } => Err(NotAdmitted::Ended(end)),
+            Outcome::Unknown => Err(NotAdmitted::Unknown),
+            Outcome::NoGrant => Err(NotAdmitted::Revoked),
+            Outcome::Stopping { .. } => Err(NotAdmitted::Stopping),
+        };
+        state.ledger.ask_ends(&key);
+        state.urgent |= state.ledger.is_urgent(&key, Instant::now());
+        drop(state);
+        match &admission {
+            Err(NotAdmitted::Ended(end)) => {
+                self.close_all(&key, end);
+            }
+            Err(NotAdmitted::Revoked) => self.revoked(&key, &[grant]),
+            _ => {}
+        }
+        // A client that has gone by now drops its admission here, outside of the lock.
+        if let (Some(reply), Some(admission)) = (reply, admission.transpose()) {
+            let _client_has_gone = reply.send(admission);
+        }
+        self.wake.notify_one();
+    }
+
+    pub(super) fn ended(&self, key: &BackendKey, end: &End) {
+        if !self.close_all(key, end) {
+            self.tell(ended_seen(key));
+        }
+    }
+
+    /// Closes what is open on a backend. False: nothing of it was known here.
+    fn close_all(&self, key: &BackendKey, end: &End) -> bool {
+        let mut state = self.state();
+        state.ledger.remove(key);
+        state.first_bytes.remove(key);
+        let backend = state.backends.remove(key);
+        let waiting: Vec<u64> = state.asks.iter().filter(|(_, ask)| ask.key == *key).map(|(id, _)| *id).collect();
+        let waiting: Vec<Ask> = waiting.iter().filter_map(|id| state.asks.remove(id)).collect();
+        drop(state);
+        for reply in waiting.into_iter().filter_map(|ask| ask.reply) {
+            let _client_has_gone = reply.send(Err(NotAdmitted::Ended(end.clone())));
+        }
+        let Some(backend) = backend else { return false };
+        backend.presence.set_ended();
+        for admitted in backend.grants.values() {
+            admitted.gate.close(Closed::Ended(end.clone()));
+        }
+        true
+    }
+
+    pub(super) fn revoked(&self, key: &BackendKey, grants: &[GrantId]) {
+        let mut state = self.state();
+        let Some(backend) = state.backends.get_mut(key) else { return };
+        let revoked: Vec<Admitted> = grants.iter().filter_map(|grant| backend.grants.remove(grant)).collect();
+        drop(state);
+        for admitted in revoked {
+            admitted.gate.close(Closed::Revoked);
+        }
+    }
+
+    /// Takes the notices and the counts that should go out. The notices go first.
+    pub(super) fn take_news(&self) -> Vec<ToDrone> {
+        let mut state = self.state();
+        let news = state.ledger.take_news(Instant::now());
+        state.urgent = false;
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let messages = outbox.drain(..).chain(news.into_iter().map(ToDrone::Uses)).collect();
+        drop(outbox);
+        drop(state);
+        messages
+    }
+
+    /// Whether news wait that should go out at once; `None`: there are none at all.
+    pub(super) fn news(&self) -> Option<bool> {
+        let state = self.state();
+        let notices = !self.outbox.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        (notices || state.ledger.has_news()).then_some(notices || state.urgent)
+    }
+
+    pub(super) fn next_linger(&self) -> Option<Instant> {
+        self.state().ledger.next_linger()
+    }
+
+    /// Forgets backends that nothing uses, and says whether the whole drone has been unused for `limit`.
+    pub(super) fn sweep(&self, limit: Duration) -> bool {
+        let now = Instant::now();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        for backend in state.backends.values_mut() {
+            backend.grants.retain(|_, admitted| {
+                Arc::strong_count(&admitted.gate) > 1 || admitted.generation == state.generation
+            });
+        }
+        let unused = |key: &BackendKey| {
+            state.backends.get(key).is_none_or(|backend| {
+                backend.grants.values().all(|admitted| Arc::strong_count(&admitted.gate) == 1)
+            })
+        };
+        let swept = state.ledger.sweep(now, unused);
+        let mut dropped = Vec::new();
+        for key in swept {
+            dropped.extend(state.backends.remove(&key));
+        }
+        let idle = state.ledger.is_empty() && state.asks.is_empty() && now.duration_since(state.last_used) >= limit;
+        state.retired |= idle;
+        drop(guard);
+        idle
+    }
+}

@@ -1,0 +1,149 @@
+//! The application inside the sessions of the whole-system tests: an echo server that can also misbehave on request.
+//!
+//! `MODE`: `serve` (default), `exit` (at once, code 3), `never` (listens nowhere), `deaf` (serves, ignores SIGTERM).
+//! `LISTEN`: an address instead of `0.0.0.0`; `LISTEN_PORT`: another port than `PORT`; `START_DELAY_MS`.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Query, RawQuery};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// When the last WebSocket closed, on this process's own clock.
+static LAST_CLOSE: Mutex<Option<Instant>> = Mutex::new(None);
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    println!("test application, pid {}", std::process::id());
+    match variable("MODE").as_deref() {
+        Some("exit") => {
+            eprintln!("boom: this application exits at once");
+            std::process::exit(3);
+        }
+        Some("never") => stop_signal(false).await,
+        Some("deaf") => serve(true).await,
+        None | Some(_) => serve(false).await,
+    }
+}
+
+async fn serve(deaf: bool) {
+    if let Some(delay) = variable("START_DELAY_MS").and_then(|delay| delay.parse().ok()) {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    let port = variable("LISTEN_PORT").or_else(|| variable("PORT")).unwrap_or_else(|| "8080".to_owned());
+    let host = variable("LISTEN").unwrap_or_else(|| "0.0.0.0".to_owned());
+    let listener = tokio::net::TcpListener::bind(format!("{host}:{port}")).await.expect("the address is free");
+    println!("listening on {host}:{port}");
+    let routes = Router::new()
+        .route("/", get(async || "hello"))
+        .route("/ws", any(upgrade))
+        .route("/env", get(environment))
+        .route("/identity", get(identity))
+        .route("/headers", any(headers))
+        .route("/upload", post(upload))
+        .route("/download", get(download))
+        .route("/refuse", any(refuse))
+        .route("/allocate", get(allocate))
+        .route("/exit", get(exit))
+        .route("/reach", get(reach))
+        .layer(axum::extract::DefaultBodyLimit::disable());
+    tokio::select! {
+        served = axum::serve(listener, routes) => served.expect("serving does not fail"),
+        () = stop_signal(deaf) => {}
+    }
+}
+
+/// Says when the signal came, and how long after the last close; a deaf application goes on.
+async fn stop_signal(deaf: bool) {
+    let mut terminate = signal(SignalKind::terminate()).expect("signals work");
+    loop {
+        terminate.recv().await;
+        let since = LAST_CLOSE.lock().expect("no panic holds it").map(|at| at.elapsed().as_micros());
+        println!("{}", json!({ "signal": "SIGTERM", "since_last_close_us": since }));
+        if !deaf {
+            return;
+        }
+    }
+}
+
+async fn upgrade(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(echo)
+}
+
+async fn echo(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        match message {
+            Message::Text(_) | Message::Binary(_) => {
+                if socket.send(message).await.is_err() {
+                    break;
+                }
+            }
+            Message::Close(_) => break,
+            Message::Ping(_) | Message::Pong(_) => {}
+        }
+    }
+    *LAST_CLOSE.lock().expect("no panic holds it") = Some(Instant::now());
+}
+
+async fn environment() -> Json<BTreeMap<String, String>> {
+    Json(std::env::vars().collect())
+}
+
+async fn identity() -> Json<Value> {
+    // SAFETY: these calls only read the process's own ids.
+    let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
+    let directory = std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default();
+    let write = std::fs::write("/written-by-the-test", "x").is_ok();
+    Json(json!({ "pid": std::process::id(), "uid": uid, "gid": gid, "directory": directory, "can_write_root": write }))
+}
+
+async fn headers(headers: HeaderMap, RawQuery(query): RawQuery, uri: axum::http::Uri) -> Json<Value> {
+    let pairs: Vec<_> =
+        headers.iter().map(|(name, value)| [name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()]).collect();
+    Json(json!({ "path": uri.path(), "query": query, "headers": pairs }))
+}
+
+async fn upload(body: Bytes) -> String {
+    body.len().to_string()
+}
+
+async fn download(Query(query): Query<BTreeMap<String, usize>>) -> Body {
+    Body::from(vec![b'x'; query.get("bytes").copied().unwrap_or(1024).min(64 << 20)])
+}
+
+async fn refuse() -> Response {
+    (StatusCode::FORBIDDEN, [("x-reason", "because")], "not for you").into_response()
+}
+
+/// Takes memory until the kernel has had enough.
+async fn allocate() -> String {
+    let mut kept = Vec::new();
+    for _ in 0..4096 {
+        kept.push(vec![1_u8; 1 << 20]);
+    }
+    format!("{} MiB", kept.len())
+}
+
+async fn exit(Query(query): Query<BTreeMap<String, i32>>) -> String {
+    std::process::exit(query.get("code").copied().unwrap_or(0));
+}
+
+/// Whether a TCP connection to `to` can be made from inside the session.
+async fn reach(Query(query): Query<BTreeMap<String, String>>) -> Json<Value> {
+    let to = query.get("to").cloned().unwrap_or_default();
+    let outcome = tokio::time::timeout(Duration::from_secs(2), tokio::net::TcpStream::connect(&to)).await;
+    Json(json!({ "reached": matches!(outcome, Ok(Ok(_))) }))
+}

@@ -1,0 +1,141 @@
+//! A real browser: headless Chromium over the DevTools protocol, as little of it as the tests need.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::eventually;
+use super::processes::Process;
+
+const STEP: Duration = Duration::from_secs(20);
+/// Without these a headless Chromium looks for services that tests have no use for.
+const FLAGS: [&str; 9] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+];
+
+pub struct Browser {
+    process: Process,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    next_id: u64,
+}
+
+/// One window; named by the protocol's session and target ids.
+pub struct Window {
+    session: String,
+    target: String,
+}
+
+impl Browser {
+    pub async fn start(directory: &Path) -> anyhow::Result<Self> {
+        let program = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
+            .into_iter()
+            .find(|path| Path::new(path).exists())
+            .context("no Chromium: scripts/setup --test installs it")?;
+        let profile = directory.join("chromium");
+        let mut command = Command::new(program);
+        command.args(FLAGS).arg(format!("--user-data-dir={}", profile.display())).arg("about:blank").stdin(Stdio::null());
+        let process = Process::start(&directory.join("chromium.log"), &mut command)?;
+        let port_file = profile.join("DevToolsActivePort");
+        let address = eventually("Chromium opens its port", STEP, async || {
+            let text = std::fs::read_to_string(&port_file).map_err(|error| error.to_string())?;
+            let mut lines = text.lines();
+            match (lines.next(), lines.next()) {
+                (Some(port), Some(path)) => Ok(format!("ws://127.0.0.1:{port}{path}")),
+                _ => Err(text),
+            }
+        })
+        .await?;
+        let (socket, _) = tokio_tungstenite::connect_async(&address).await?;
+        Ok(Self { process, socket, next_id: 0 })
+    }
+
+    pub async fn open(&mut self, url: &str) -> anyhow::Result<Window> {
+        let created = self.call(None, "Target.createTarget", json!({ "url": url, "newWindow": true })).await?;
+        let target = created["targetId"].as_str().context("targetId")?.to_owned();
+        let attached =
+            self.call(None, "Target.attachToTarget", json!({ "targetId": target, "flatten": true })).await?;
+        Ok(Window { session: attached["sessionId"].as_str().context("sessionId")?.to_owned(), target })
+    }
+
+    pub async fn close(&mut self, window: Window) -> anyhow::Result<()> {
+        self.call(None, "Target.closeTarget", json!({ "targetId": window.target })).await.map(|_| ())
+    }
+
+    /// The value of an expression in the window.
+    pub async fn evaluate(&mut self, window: &Window, expression: &str) -> anyhow::Result<Value> {
+        let parameters = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let answer = self.call(Some(&window.session), "Runtime.evaluate", parameters).await?;
+        if !answer["exceptionDetails"].is_null() {
+            bail!("{expression}: {}", answer["exceptionDetails"]);
+        }
+        Ok(answer["result"]["value"].clone())
+    }
+
+    /// Asks until the expression is truthy.
+    pub async fn until(&mut self, window: &Window, expression: &str) -> anyhow::Result<()> {
+        let start = std::time::Instant::now();
+        loop {
+            let value = self.evaluate(window, expression).await;
+            match &value {
+                Ok(Value::Bool(true)) => return Ok(()),
+                Ok(_) | Err(_) if start.elapsed() < STEP => tokio::time::sleep(Duration::from_millis(50)).await,
+                other => {
+                    let text = self.evaluate(window, "document.body && document.body.innerText").await;
+                    bail!("{expression} is not true: {other:?}; the page says {text:?}")
+                }
+            }
+        }
+    }
+
+    /// A mouse event, at a place in the window's own pixels.
+    pub async fn mouse(&mut self, window: &Window, kind: &str, x: f64, y: f64, pressed: bool) -> anyhow::Result<()> {
+        let button = if pressed { "left" } else { "none" };
+        let parameters = json!({ "type": kind, "x": x, "y": y, "button": button, "buttons": i32::from(pressed), "clickCount": 1 });
+        self.call(Some(&window.session), "Input.dispatchMouseEvent", parameters).await.map(|_| ())
+    }
+
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        let _closing = self.call(None, "Browser.close", json!({})).await;
+        let process = &mut self.process;
+        eventually("Chromium ends", STEP, async || if process.is_running() { Err("it runs") } else { Ok(()) }).await
+    }
+
+    async fn call(&mut self, session: Option<&str>, method: &str, parameters: Value) -> anyhow::Result<Value> {
+        self.next_id += 1;
+        let id = self.next_id;
+        let mut message = json!({ "id": id, "method": method, "params": parameters });
+        if let Some(session) = session {
+            message["sessionId"] = json!(session);
+        }
+        self.socket.send(Message::text(message.to_string())).await?;
+        let answer = async {
+            while let Some(frame) = self.socket.next().await {
+                let Message::Text(text) = frame? else { continue };
+                let mut answer: Value = serde_json::from_str(&text)?;
+                if answer["id"] == id {
+                    if !answer["error"].is_null() {
+                        bail!("{method}: {}", answer["error"]);
+                    }
+                    return Ok(answer["result"].take());
+                }
+            }
+            bail!("Chromium closed the connection")
+        };
+        tokio::time::timeout(STEP, answer).await.with_context(|| format!("{method} in time"))?
+    }
+}

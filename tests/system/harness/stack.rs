@@ -1,0 +1,323 @@
+//! A whole installation: controller, drone and proxy as processes of their own, over a database of its own.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bollard::Docker;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+
+use super::processes::{Process, executable};
+use super::{engine, eventually};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    Controller,
+    Drone,
+    Proxy,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// More flags for a role.
+    pub flags: HashMap<Role, Vec<String>>,
+}
+
+impl Options {
+    pub fn with(mut self, role: Role, flags: &[&str]) -> Self {
+        self.flags.entry(role).or_default().extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+}
+
+pub struct Stack {
+    pub docker: Docker,
+    pub image: String,
+    pub api: String,
+    pub proxy_port: u16,
+    pub drone_port: u16,
+    pub directory: PathBuf,
+    pub run_dir: PathBuf,
+    pub database: String,
+    database_name: String,
+    admin: String,
+    secret: String,
+    ports: HashMap<Role, u16>,
+    options: Options,
+    processes: HashMap<Role, Process>,
+    pub http: reqwest::Client,
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+impl Stack {
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let admin = std::env::var("JETWAY_TEST_DB").context("JETWAY_TEST_DB is not set: run the tests with tests/run")?;
+        let name = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let database = database_url(&admin, &name)?;
+        let mut connection = PgConnection::connect(&admin).await.context("the test Postgres")?;
+        sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await?;
+
+        let directory = std::env::temp_dir().join(format!("jetway-{name}"));
+        std::fs::create_dir_all(&directory)?;
+        let run_dir = PathBuf::from(if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" }).join(&name);
+        let docker = engine::docker().await?;
+        let image = engine::test_image(&docker).await?;
+        let ports = HashMap::from([
+            (Role::Controller, free_port()?),
+            (Role::Drone, free_port()?),
+            (Role::Proxy, free_port()?),
+        ]);
+        let mut stack = Self {
+            docker,
+            image,
+            api: format!("http://127.0.0.1:{}", ports[&Role::Controller]),
+            proxy_port: ports[&Role::Proxy],
+            drone_port: ports[&Role::Drone],
+            directory,
+            run_dir,
+            database,
+            database_name: name,
+            admin,
+            secret: uuid::Uuid::new_v4().simple().to_string(),
+            ports,
+            options,
+            processes: HashMap::new(),
+            http: reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?,
+        };
+        for role in [Role::Controller, Role::Drone, Role::Proxy] {
+            stack.start_role(role)?;
+        }
+        stack.until_ready().await?;
+        Ok(stack)
+    }
+
+    /// Starts a role's process, again after it was stopped or killed.
+    pub fn start_role(&mut self, role: Role) -> anyhow::Result<()> {
+        let mut command = Command::new(executable("jetway")?);
+        let controller = format!("http://127.0.0.1:{}", self.ports[&Role::Controller]);
+        let listen = format!("127.0.0.1:{}", self.ports[&role]);
+        let cluster = format!("localhost:{}", self.ports[&Role::Proxy]);
+        command.env("JETWAY_SECRET", &self.secret).env("JETWAY_LOG", "debug,hyper=info,sqlx=warn,bollard=info");
+        match role {
+            Role::Controller => command.args(["controller", "--db", &self.database, "--cluster", &cluster]),
+            Role::Drone => command
+                .args(["drone", "--controller", &controller])
+                .env("JETWAY_NAME", &self.database_name)
+                .arg("--data-dir")
+                .arg(self.directory.join("drone"))
+                .arg("--run-dir")
+                .arg(&self.run_dir),
+            Role::Proxy => command.args(["proxy", "--controller", &controller, "--name", "test-proxy"]),
+        };
+        command.args(["--listen", &listen]).args(self.options.flags.get(&role).into_iter().flatten());
+        let log = self.directory.join(format!("{role:?}.log"));
+        self.processes.insert(role, Process::start(&log, &mut command)?);
+        Ok(())
+    }
+
+    /// Every role answers, and the drone can be placed on.
+    pub async fn until_ready(&self) -> anyhow::Result<()> {
+        eventually("the installation is ready", Duration::from_secs(30), async || {
+            let drones = self.get("/ctrl/drones").await.map_err(|error| error.to_string())?;
+            if drones["drones"][0]["state"] != "ready" {
+                return Err(format!("drones: {drones}"));
+            }
+            let ready = self.http.get(format!("http://127.0.0.1:{}/ready", self.proxy_port)).send().await;
+            match ready {
+                Ok(answer) if answer.status().is_success() => Ok(()),
+                Ok(answer) => Err(format!("proxy: {}", answer.status())),
+                Err(error) => Err(format!("proxy: {error}")),
+            }
+        })
+        .await
+        .map_err(|error| anyhow::anyhow!("{error:#}\n{}", self.logs()))
+    }
+
+    pub fn process(&mut self, role: Role) -> &mut Process {
+        self.processes.get_mut(&role).expect("every role was started")
+    }
+
+    pub async fn restart(&mut self, role: Role, signal: Signal) -> anyhow::Result<()> {
+        let clean = self.process(role).stop(signal).await?;
+        if signal == Signal::SIGTERM && !clean {
+            bail!("{role:?} did not exit 0 after SIGTERM");
+        }
+        self.start_role(role)
+    }
+
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let response = self.http.get(format!("{}{path}", self.api)).send().await?;
+        let (status, text) = (response.status(), response.text().await?);
+        if !status.is_success() {
+            bail!("GET {path}: {status}: {text}");
+        }
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Status and body, whatever they are.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
+        let response = self.http.post(format!("{}{path}", self.api)).json(body).send().await?;
+        let (status, text) = (response.status().as_u16(), response.text().await?);
+        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    /// A connect that must succeed.
+    pub async fn connect(&self, body: &Value) -> anyhow::Result<Value> {
+        let (status, answer) = self.post("/ctrl/connect", body).await?;
+        if status != 200 {
+            bail!("connect {body}: {status}: {answer}");
+        }
+        Ok(answer)
+    }
+
+    /// The request for a key that runs the test application; `spawn` overrides members of the spawn config.
+    pub fn request(&self, key: &str, env: &Value, spawn: &Value) -> Value {
+        let mut config = json!({ "executable": { "image": self.image, "env": env } });
+        merge(&mut config, spawn);
+        json!({ "key": { "name": key }, "spawn_config": config })
+    }
+
+    pub async fn status(&self, backend: &str) -> anyhow::Result<Value> {
+        self.get(&format!("/pub/b/{backend}/status")).await
+    }
+
+    /// Waits for the end and returns the session's whole view.
+    pub async fn ended(&self, backend: &str, deadline: Duration) -> anyhow::Result<Value> {
+        eventually(&format!("{backend} ends"), deadline, async || {
+            let view = self.get(&format!("/ctrl/backends/{backend}")).await.map_err(|error| error.to_string())?;
+            if view["status"] == "terminated" { Ok(view) } else { Err(format!("it is {}", view["status"])) }
+        })
+        .await
+    }
+
+    pub async fn until_status(&self, backend: &str, status: &str, deadline: Duration) -> anyhow::Result<()> {
+        eventually(&format!("{backend} is {status}"), deadline, async || {
+            let now = self.status(backend).await.map_err(|error| error.to_string())?;
+            if now["status"] == status { Ok(()) } else { Err(now.to_string()) }
+        })
+        .await
+    }
+
+    pub async fn containers(&self) -> anyhow::Result<Vec<String>> {
+        engine::containers(&self.docker, "jetway.installation", &self.installation().await?).await
+    }
+
+    pub async fn no_containers(&self, deadline: Duration) -> anyhow::Result<()> {
+        eventually("no container is left", deadline, async || {
+            let left = self.containers().await.map_err(|error| error.to_string())?;
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        })
+        .await
+    }
+
+    pub async fn installation(&self) -> anyhow::Result<String> {
+        let mut connection = PgConnection::connect(&self.database).await?;
+        let id: uuid::Uuid = sqlx::query_scalar("select id from installation").fetch_one(&mut connection).await?;
+        Ok(id.to_string())
+    }
+
+    /// The ends of every role's log, for a failed test.
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for role in [Role::Controller, Role::Drone, Role::Proxy] {
+            let log = std::fs::read_to_string(self.directory.join(format!("{role:?}.log"))).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            text.push_str(&format!("--- {role:?} ---\n{}\n", lines[lines.len().saturating_sub(40)..].join("\n")));
+        }
+        text
+    }
+
+    /// Stops every session and role, and asserts that nothing is left: containers, networks, sockets, rows, processes.
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        let installation = self.installation().await?;
+        let live = self.get("/ctrl/backends?state=live&limit=200").await?;
+        for backend in live["backends"].as_array().into_iter().flatten() {
+            let id = backend["backend_id"].as_str().unwrap_or_default();
+            self.post(&format!("/ctrl/b/{id}/hard-terminate"), &Value::Null).await?;
+            self.ended(id, Duration::from_secs(20)).await?;
+        }
+        self.no_containers(Duration::from_secs(10)).await?;
+        let panicked = [Role::Controller, Role::Drone, Role::Proxy].into_iter().find(|role| {
+            std::fs::read_to_string(self.directory.join(format!("{role:?}.log"))).is_ok_and(|log| log.contains("panicked at"))
+        });
+        if let Some(role) = panicked {
+            bail!("{role:?} panicked\n{}", self.logs());
+        }
+        for role in [Role::Proxy, Role::Drone, Role::Controller] {
+            if !self.process(role).stop(Signal::SIGTERM).await? {
+                bail!("{role:?} did not exit 0 after SIGTERM\n{}", self.logs());
+            }
+        }
+        let networks = engine::networks(&self.docker, "jetway.installation", &installation).await?;
+        let sockets = entries(&self.run_dir.join("s"));
+        let journals = entries(&self.directory.join("drone").join("backends"));
+        for (what, left) in [("networks", networks), ("slot directories", sockets), ("journals", journals)] {
+            if !left.is_empty() {
+                bail!("{what} are left: {left:?}\n{}", self.logs());
+            }
+        }
+        self.remove().await
+    }
+
+    /// After a failed test: takes away what can be, and keeps the logs' directory.
+    pub async fn abandon(mut self) {
+        if let Ok(installation) = self.installation().await {
+            for process in self.processes.values_mut() {
+                let _stopped = process.stop(Signal::SIGKILL).await;
+            }
+            for name in engine::containers(&self.docker, "jetway.installation", &installation).await.unwrap_or_default() {
+                let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default().force(true).build();
+                let _removed = self.docker.remove_container(name.trim_start_matches('/'), Some(options)).await;
+            }
+            for name in engine::networks(&self.docker, "jetway.installation", &installation).await.unwrap_or_default() {
+                let _removed = self.docker.remove_network(&name).await;
+            }
+        }
+        let _removed = self.remove().await;
+    }
+
+    async fn remove(&mut self) -> anyhow::Result<()> {
+        self.processes.clear();
+        let mut connection = PgConnection::connect(&self.admin).await?;
+        let drop = format!("drop database {} with (force)", self.database_name);
+        sqlx::query(sqlx::AssertSqlSafe(drop)).execute(&mut connection).await?;
+        std::fs::remove_dir_all(&self.directory)?;
+        if self.run_dir.exists() {
+            std::fs::remove_dir_all(&self.run_dir)?;
+        }
+        Ok(())
+    }
+}
+
+fn entries(directory: &std::path::Path) -> Vec<String> {
+    std::fs::read_dir(directory)
+        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default()
+}
+
+/// The same server, another database: the path of the URL is replaced.
+fn database_url(admin: &str, name: &str) -> anyhow::Result<String> {
+    let (before, query) = admin.split_once('?').map_or((admin, ""), |(before, query)| (before, query));
+    let (server, _) = before.rsplit_once('/').context("JETWAY_TEST_DB has no database")?;
+    Ok(if query.is_empty() { format!("{server}/{name}") } else { format!("{server}/{name}?{query}") })
+}
+
+/// Members of `over` replace those of `base`, objects member by member.
+pub fn merge(base: &mut Value, over: &Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (name, value) in over {
+                merge(base.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (base, over) => *base = over.clone(),
+    }
+}
