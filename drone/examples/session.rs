@@ -65,7 +65,9 @@ fn connect(addresses: &[&str]) {
 
 fn facts() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    for line in status.lines().filter(|line| ["Uid", "Cap", "NoNew"].iter().any(|start| line.starts_with(start))) {
+    for line in
+        status.lines().filter(|line| ["Uid", "Cap", "NoNew"].iter().any(|start| line.starts_with(start)))
+    {
         println!("{line}");
     }
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();

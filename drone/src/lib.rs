@@ -40,6 +40,8 @@ pub mod runtime;
 
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod outbox_tests;
 
 pub use config::Config;
 pub use data_dir::DataDirError;

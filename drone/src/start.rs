@@ -49,7 +49,7 @@ pub enum StartError {
 pub struct Drone {
     pub address: SocketAddr,
     pub id: DroneId,
-    agent: Arc<Agent>,
+    pub(crate) agent: Arc<Agent>,
     docker: Option<Arc<DockerRuntime>>,
 }
 

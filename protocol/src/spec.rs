@@ -20,7 +20,7 @@ pub const PIDS_LIMIT: i64 = 512;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackendSpec {
     pub executable: Executable,
-    /// Seconds from `ready` (from scheduling until then) to the stop; `None`: no limit.
+    /// Seconds from scheduling to the stop; `None`: no limit.
     pub lifetime_limit_seconds: Option<u32>,
     /// Seconds from the last close to the stop; `None`: no idle end at all, not even for want of a first connection.
     pub max_idle_seconds: Option<u32>,

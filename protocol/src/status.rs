@@ -111,7 +111,8 @@ pub enum TerminationKind {
 pub enum EndReason {
     /// The application exited by itself after it was ready.
     Exited,
-    /// `max_idle_seconds` ran out, or nobody came within `first_connection_seconds`.
+    /// `max_idle_seconds` ran out: from the last close, or, if nobody ever came, from `first_connection_seconds` after
+    /// ready or the last connect.
     Idle,
     /// `lifetime_limit_seconds` ran out.
     Lifetime,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    LOCATION, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, Response, StatusCode};
 use jetway_protocol::error::{Code, ErrorBody};
@@ -63,18 +63,32 @@ struct Told {
 
 impl Problem {
     fn told(&self) -> Told {
-        let told = |code, proxy_error, message: &str, retry| Told { code, proxy_error, message: message.into(), retry };
+        let told = |code, proxy_error, message: &str, retry| Told {
+            code,
+            proxy_error,
+            message: message.into(),
+            retry,
+        };
         match self {
             Problem::BadRequest(message) => told(Code::BadRequest, "http_request_error", message, false),
-            Problem::Root => {
-                told(Code::BadRequest, "http_request_error", "no session lives here; its URL begins with /<token>/", false)
-            }
-            Problem::TokenInvalid => {
-                told(Code::TokenInvalid, "http_request_denied", "this URL carries no valid token; ask for a new one", false)
-            }
-            Problem::TokenExpired => {
-                told(Code::TokenExpired, "http_request_denied", "this URL has expired; ask for a new one", false)
-            }
+            Problem::Root => told(
+                Code::BadRequest,
+                "http_request_error",
+                "no session lives here; its URL begins with /<token>/",
+                false,
+            ),
+            Problem::TokenInvalid => told(
+                Code::TokenInvalid,
+                "http_request_denied",
+                "this URL carries no valid token; ask for a new one",
+                false,
+            ),
+            Problem::TokenExpired => told(
+                Code::TokenExpired,
+                "http_request_denied",
+                "this URL has expired; ask for a new one",
+                false,
+            ),
             Problem::TokenRevoked => {
                 told(Code::TokenRevoked, "http_request_denied", "access by this URL was taken back", false)
             }
@@ -83,42 +97,82 @@ impl Problem {
                     "" => "this session has ended; ask for a new one".to_owned(),
                     why => format!("this session has ended ({why}); ask for a new one"),
                 };
-                Told { code: Code::BackendEnded, proxy_error: "destination_unavailable", message, retry: false }
+                Told {
+                    code: Code::BackendEnded,
+                    proxy_error: "destination_unavailable",
+                    message,
+                    retry: false,
+                }
             }
-            Problem::Stopping => {
-                told(Code::BackendEnded, "destination_unavailable", "this session is ending; ask for a new one", false)
+            Problem::Stopping => told(
+                Code::BackendEnded,
+                "destination_unavailable",
+                "this session is ending; ask for a new one",
+                false,
+            ),
+            Problem::Unknown => told(
+                Code::TokenInvalid,
+                "destination_not_found",
+                "this session is not known any more; ask for a new one",
+                false,
+            ),
+            Problem::WrongHost => told(
+                Code::WrongHost,
+                "http_request_denied",
+                "this session is served under its own host name only",
+                false,
+            ),
+            Problem::NotReady => told(
+                Code::BackendNotReady,
+                "connection_timeout",
+                "this session is still starting; try again",
+                true,
+            ),
+            Problem::DroneSilent => told(
+                Code::BackendNotReady,
+                "destination_unavailable",
+                "the host of this session does not answer; try again",
+                true,
+            ),
+            Problem::Busy => {
+                told(Code::Busy, "connection_limit_reached", "too many requests wait; try again", true)
             }
-            Problem::Unknown => {
-                told(Code::TokenInvalid, "destination_not_found", "this session is not known any more; ask for a new one", false)
-            }
-            Problem::WrongHost => {
-                told(Code::WrongHost, "http_request_denied", "this session is served under its own host name only", false)
-            }
-            Problem::NotReady => {
-                told(Code::BackendNotReady, "connection_timeout", "this session is still starting; try again", true)
-            }
-            Problem::DroneSilent => {
-                told(Code::BackendNotReady, "destination_unavailable", "the host of this session does not answer; try again", true)
-            }
-            Problem::Busy => told(Code::Busy, "connection_limit_reached", "too many requests wait; try again", true),
-            Problem::NoInstallation => {
-                told(Code::ProxyNotReady, "proxy_internal_error", "the proxy has not reached a controller since its start; try again", true)
-            }
-            Problem::Refused => {
-                told(Code::BackendUnreachable, "connection_refused", "the session accepts no connection; try again", true)
-            }
-            Problem::ConnectTimeout => {
-                told(Code::BackendUnreachable, "connection_timeout", "the session accepts no connection in time; try again", true)
-            }
-            Problem::ResponseTimeout => {
-                told(Code::BackendTimeout, "http_response_timeout", "the session took the request and did not answer", false)
-            }
-            Problem::Terminated => {
-                told(Code::BackendFailed, "connection_terminated", "the session broke off before it had answered", false)
-            }
-            Problem::UnaskedUpgrade => {
-                told(Code::BackendFailed, "http_protocol_error", "the session switched protocols without having been asked to", false)
-            }
+            Problem::NoInstallation => told(
+                Code::ProxyNotReady,
+                "proxy_internal_error",
+                "the proxy has not reached a controller since its start; try again",
+                true,
+            ),
+            Problem::Refused => told(
+                Code::BackendUnreachable,
+                "connection_refused",
+                "the session accepts no connection; try again",
+                true,
+            ),
+            Problem::ConnectTimeout => told(
+                Code::BackendUnreachable,
+                "connection_timeout",
+                "the session accepts no connection in time; try again",
+                true,
+            ),
+            Problem::ResponseTimeout => told(
+                Code::BackendTimeout,
+                "http_response_timeout",
+                "the session took the request and did not answer",
+                false,
+            ),
+            Problem::Terminated => told(
+                Code::BackendFailed,
+                "connection_terminated",
+                "the session broke off before it had answered",
+                false,
+            ),
+            Problem::UnaskedUpgrade => told(
+                Code::BackendFailed,
+                "http_protocol_error",
+                "the session switched protocols without having been asked to",
+                false,
+            ),
             Problem::Internal(message) => told(Code::Internal, "proxy_internal_error", message, false),
         }
     }
@@ -150,7 +204,8 @@ impl From<Closed> for Problem {
 /// Whether the answer is for a person: a browser opens the URL, rather than a script.
 pub fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
     let navigates = headers.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate");
-    let takes_html = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|a| a.contains("text/html"));
+    let takes_html =
+        headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|a| a.contains("text/html"));
     method == Method::GET && navigates && takes_html
 }
 
@@ -188,7 +243,8 @@ pub fn problem(problem: &Problem, for_a_person: bool) -> Response<OutBody> {
 
 /// `/ready`, for balancers.
 pub fn ready(is_ready: bool) -> Response<OutBody> {
-    let (status, text) = if is_ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") };
+    let (status, text) =
+        if is_ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") };
     own(status, "text/plain", Bytes::from_static(text.as_bytes()))
 }
 

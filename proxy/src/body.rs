@@ -24,7 +24,10 @@ pub enum RequestBody {
 pub enum OutBody {
     Own(Full<Bytes>),
     /// The use ends with the body, or with the client's connection.
-    Backend { body: Incoming, using: Option<Using> },
+    Backend {
+        body: Incoming,
+        using: Option<Using>,
+    },
 }
 
 impl OutBody {

@@ -61,7 +61,8 @@ impl Exchange<'_> {
 
     fn outgoing(&self, mut request: Request<Incoming>) -> Result<Outgoing, Problem> {
         let has_body = !request.body().is_end_stream();
-        let wanted = headers::upgrade_wanted(request.version(), request.method(), request.headers(), has_body);
+        let wanted =
+            headers::upgrade_wanted(request.version(), request.method(), request.headers(), has_body);
         let upgrade = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
         let told = Told {
@@ -78,7 +79,8 @@ impl Exchange<'_> {
         })?;
         let uri = Uri::from(self.target.forward.clone());
         let idempotent = parts.method.is_idempotent();
-        let again = (idempotent && !has_body).then(|| head(&parts.method, &uri, &parts.headers, RequestBody::None));
+        let again =
+            (idempotent && !has_body).then(|| head(&parts.method, &uri, &parts.headers, RequestBody::None));
         let body = if has_body { RequestBody::Client(body) } else { RequestBody::None };
         Ok(Outgoing { request: head(&parts.method, &uri, &parts.headers, body), again, upgrade })
     }
@@ -98,10 +100,12 @@ impl Exchange<'_> {
         if let Some(mut upstream) = self.connection.take_idle(&self.admission.gate).await {
             match exchange(&mut upstream, request).await {
                 Ok(response) => return Ok((upstream, response)),
-                Err(Failed { problem, unsent }) => match unsent.or(again).filter(|_| problem == Problem::Terminated) {
-                    Some(once_more) => request = once_more,
-                    None => return Err(problem),
-                },
+                Err(Failed { problem, unsent }) => {
+                    match unsent.or(again).filter(|_| problem == Problem::Terminated) {
+                        Some(once_more) => request = once_more,
+                        None => return Err(problem),
+                    }
+                }
             }
         }
         let Admission { entry, gate, door, .. } = &self.admission;
@@ -138,7 +142,10 @@ struct Failed {
     unsent: Option<Request<RequestBody>>,
 }
 
-async fn exchange(upstream: &mut Upstream, request: Request<RequestBody>) -> Result<Response<Incoming>, Failed> {
+async fn exchange(
+    upstream: &mut Upstream,
+    request: Request<RequestBody>,
+) -> Result<Response<Incoming>, Failed> {
     match timeout(RESPONSE_HEAD_MAX, upstream.sender.try_send_request(request)).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(mut failed)) => {

@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    self, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION, HeaderMap,
-    HeaderName, HeaderValue, UPGRADE,
+    self, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE,
 };
 use http::{Method, Version};
 use jetway_protocol::attach::Entry;
@@ -60,7 +60,12 @@ pub struct Unwritable(&'static str);
 ///
 /// Not from HTTP/1.0, and not with a body. Nor to another HTTP or to TLS: inside of that tunnel, requests with
 /// whatever `x-verified-*` a client likes would reach the backend.
-pub fn upgrade_wanted(version: Version, method: &Method, headers: &HeaderMap, has_body: bool) -> Option<HeaderValue> {
+pub fn upgrade_wanted(
+    version: Version,
+    method: &Method,
+    headers: &HeaderMap,
+    has_body: bool,
+) -> Option<HeaderValue> {
     if version != Version::HTTP_11 || method != Method::GET || has_body {
         return None;
     }
@@ -153,7 +158,8 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 fn remove_ours(headers: &mut HeaderMap) {
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| looks_like_ours(name.as_str())).cloned().collect();
+    let ours: Vec<HeaderName> =
+        headers.keys().filter(|name| looks_like_ours(name.as_str())).cloned().collect();
     for name in ours {
         headers.remove(name);
     }
@@ -192,8 +198,14 @@ mod tests {
         let (entry, backend) = (entry(), "b-1".parse().unwrap());
         let upgrade = upgrade.map(HeaderValue::from_static);
         let peer = "192.0.2.7".parse().unwrap();
-        let told =
-            Told { entry: &entry, backend: &backend, verified_path: "/tok/a", peer, scheme: "https", upgrade };
+        let told = Told {
+            entry: &entry,
+            backend: &backend,
+            verified_path: "/tok/a",
+            peer,
+            scheme: "https",
+            upgrade,
+        };
         to_backend(&mut headers, &told).unwrap();
         headers
     }
@@ -208,15 +220,25 @@ mod tests {
     #[test]
     fn every_spelling_of_ours_is_removed() {
         let ours = [
-            "X-Verified-Username", "x_verified_username", "X-VERIFIED_SECRET", "x-verified", "x--verified-path",
-            "x_-verified-user-data", "x.verified.path", "x-verifiedness", "X_Forwarded_For", "x-forwarded_proto",
+            "X-Verified-Username",
+            "x_verified_username",
+            "X-VERIFIED_SECRET",
+            "x-verified",
+            "x--verified-path",
+            "x_-verified-user-data",
+            "x.verified.path",
+            "x-verifiedness",
+            "X_Forwarded_For",
+            "x-forwarded_proto",
         ];
         for name in ours {
             assert!(looks_like_ours(&name.to_ascii_lowercase()), "{name}");
             let headers = sent(&[(name, "mallory")], None);
             assert!(headers.values().all(|value| value != "mallory"), "{name}: {headers:?}");
         }
-        for name in ["x-very", "xverified", "verified", "x-forwarded-host", "x-unverified", "cookie", "x", "x-"] {
+        for name in
+            ["x-very", "xverified", "verified", "x-forwarded-host", "x-unverified", "cookie", "x", "x-"]
+        {
             assert!(!looks_like_ours(name), "{name}");
         }
     }
@@ -227,8 +249,12 @@ mod tests {
         let headers = sent(&[("connection", nominate), ("x-verified-username", "root")], None);
         assert_eq!(headers["x-verified-username"].as_bytes(), "Zoë".as_bytes());
         for (name, value) in [
-            ("x-verified-secret", "s3cret"), ("x-verified-user-data", "{}"), ("x-verified-path", "/tok/a"),
-            ("x-verified-backend", "b-1"), ("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "https"),
+            ("x-verified-secret", "s3cret"),
+            ("x-verified-user-data", "{}"),
+            ("x-verified-path", "/tok/a"),
+            ("x-verified-backend", "b-1"),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-proto", "https"),
         ] {
             assert_eq!(headers[name], value);
             assert_eq!(headers.get_all(name).iter().count(), 1, "{name}");
@@ -239,26 +265,52 @@ mod tests {
     fn hop_by_hop_and_nominated_fields_stay_behind() {
         let headers = sent(
             &[
-                ("host", "h"), ("content-length", "3"), ("connection", "keep-alive, X-Secret, host"),
-                ("connection", "content-length, cookie"), ("keep-alive", "5"), ("x-secret", "1"), ("cookie", "a=b"),
-                ("te", "trailers, deflate"), ("upgrade", "websocket"), ("transfer-encoding", "chunked"),
-                ("proxy-connection", "x"), ("accept", "*/*"), ("trailer", "x-sum"),
+                ("host", "h"),
+                ("content-length", "3"),
+                ("connection", "keep-alive, X-Secret, host"),
+                ("connection", "content-length, cookie"),
+                ("keep-alive", "5"),
+                ("x-secret", "1"),
+                ("cookie", "a=b"),
+                ("te", "trailers, deflate"),
+                ("upgrade", "websocket"),
+                ("transfer-encoding", "chunked"),
+                ("proxy-connection", "x"),
+                ("accept", "*/*"),
+                ("trailer", "x-sum"),
             ],
             None,
         );
-        for gone in ["connection", "keep-alive", "x-secret", "cookie", "upgrade", "transfer-encoding", "proxy-connection"] {
+        for gone in [
+            "connection",
+            "keep-alive",
+            "x-secret",
+            "cookie",
+            "upgrade",
+            "transfer-encoding",
+            "proxy-connection",
+        ] {
             assert!(!headers.contains_key(gone), "{gone}");
         }
-        for (name, value) in
-            [("host", "h"), ("content-length", "3"), ("te", "trailers"), ("accept", "*/*"), ("trailer", "x-sum")]
-        {
+        for (name, value) in [
+            ("host", "h"),
+            ("content-length", "3"),
+            ("te", "trailers"),
+            ("accept", "*/*"),
+            ("trailer", "x-sum"),
+        ] {
             assert_eq!(headers[name], value);
         }
     }
 
     #[test]
     fn an_upgrade_is_asked_for_anew() {
-        let lines = [("connection", "Upgrade, x-a"), ("upgrade", "websocket"), ("sec-websocket-key", "k"), ("x-a", "1")];
+        let lines = [
+            ("connection", "Upgrade, x-a"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-key", "k"),
+            ("x-a", "1"),
+        ];
         let headers = sent(&lines, Some("websocket"));
         assert_eq!(headers[CONNECTION], "upgrade");
         assert_eq!(headers[UPGRADE], "websocket");
@@ -292,8 +344,13 @@ mod tests {
     #[test]
     fn trailers_carry_neither_framing_nor_identity() {
         let mut late = map(&[
-            ("x-sum", "1"), ("X-Verified-Username", "root"), ("x_verified_secret", "1"), ("content-length", "9"),
-            ("transfer-encoding", "chunked"), ("host", "evil"), ("authorization", "b"),
+            ("x-sum", "1"),
+            ("X-Verified-Username", "root"),
+            ("x_verified_secret", "1"),
+            ("content-length", "9"),
+            ("transfer-encoding", "chunked"),
+            ("host", "evil"),
+            ("authorization", "b"),
         ]);
         trailers(&mut late);
         assert_eq!(late, map(&[("x-sum", "1")]));
@@ -306,7 +363,11 @@ mod tests {
         assert_eq!(headers[BACKEND_ID], "b-1");
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_HEADERS], "*, Authorization");
         assert_eq!(headers["server"], "app");
-        assert!(!headers.contains_key("x-a") && !headers.contains_key(UPGRADE) && !headers.contains_key(CONNECTION));
+        assert!(
+            !headers.contains_key("x-a")
+                && !headers.contains_key(UPGRADE)
+                && !headers.contains_key(CONNECTION)
+        );
 
         let mut headers = map(&[("access-control-allow-methods", "GET")]);
         to_client(&mut headers, &"b-1".parse().unwrap(), false);

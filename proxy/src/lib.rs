@@ -95,8 +95,12 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
     if config.controllers.is_empty() {
         return Err(StartError::NoController);
     }
-    let root_redirect =
-        config.root_redirect.as_deref().map(HeaderValue::from_str).transpose().map_err(|_| StartError::RootRedirect)?;
+    let root_redirect = config
+        .root_redirect
+        .as_deref()
+        .map(HeaderValue::from_str)
+        .transpose()
+        .map_err(|_| StartError::RootRedirect)?;
     let listen_error = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;

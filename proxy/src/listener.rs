@@ -32,7 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// For the last closes to be told to the drones.
 const LAST_WORD: Duration = Duration::from_millis(100);
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nproxy-status: jetway; error=connection_limit_reached\r\n\
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nproxy-status: jetway; error=connection_limit_reached\r\n\
     retry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 pub struct Listener {

@@ -5,10 +5,17 @@ use http::StatusCode;
 /// `message` and `id` may hold anything; both are escaped.
 pub fn render(status: StatusCode, message: &str, retry: bool, id: &str) -> String {
     let (title, advice) = match status {
-        StatusCode::GONE => ("This link leads nowhere any more", "Go back to where you found it and open it again."),
-        StatusCode::FORBIDDEN => ("This link belongs to another address", "Go back to where you found it and open it again."),
+        StatusCode::GONE => {
+            ("This link leads nowhere any more", "Go back to where you found it and open it again.")
+        }
+        StatusCode::FORBIDDEN => {
+            ("This link belongs to another address", "Go back to where you found it and open it again.")
+        }
         _ if retry => ("Not there yet", "Reload this page in a moment."),
-        _ => ("This did not work", "Go back and try again. If it stays like this, tell whoever runs this site."),
+        _ => (
+            "This did not work",
+            "Go back and try again. If it stays like this, tell whoever runs this site.",
+        ),
     };
     let message = escape(&sentence(message));
     let id = escape(id);

@@ -102,13 +102,16 @@ pub fn host_fits(host: &str, subdomain: &str, cluster: &ClusterName) -> bool {
         (given, Some(wanted)) => given == Some(wanted) || (given.is_none() && matches!(wanted, "80" | "443")),
         (given, None) => matches!(given, None | Some("80" | "443")),
     };
-    let name_fits = name.strip_suffix(cluster_name).and_then(|rest| rest.strip_suffix('.')) == Some(subdomain);
+    let name_fits =
+        name.strip_suffix(cluster_name).and_then(|rest| rest.strip_suffix('.')) == Some(subdomain);
     name_fits && ports_fit
 }
 
 fn split_port(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
-        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (name, Some(port)),
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+            (name, Some(port))
+        }
         _ => (text, None),
     }
 }
@@ -122,7 +125,8 @@ mod tests {
     fn check(uri: &str, expect: (&str, bool, &str, &str)) {
         let uri: Uri = uri.parse().unwrap();
         let Ok(Target::Backend(found)) = target(&Method::GET, &uri) else { panic!("{uri} is a backend's") };
-        let found = (found.token.as_str(), found.is_static, found.forward.as_str(), found.verified_path.as_str());
+        let found =
+            (found.token.as_str(), found.is_static, found.forward.as_str(), found.verified_path.as_str());
         assert_eq!(found, expect, "{uri}");
     }
 

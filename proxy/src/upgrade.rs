@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use http::Response;
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use http::Response;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -46,7 +46,8 @@ pub fn switch(
     let place = exchange.connection.place.clone();
     exchange.connection.dialer.lifecycle.spawn(async move {
         let carry = async {
-            let sides = timeout(SWITCH_MAX, both(client, backend)).await.unwrap_or(Err(NotSwitched::TimedOut));
+            let sides =
+                timeout(SWITCH_MAX, both(client, backend)).await.unwrap_or(Err(NotSwitched::TimedOut));
             drop(upstream);
             match sides {
                 Ok((client, backend)) => tunnel::run(client, backend).await,

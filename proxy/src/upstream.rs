@@ -83,7 +83,8 @@ impl Dialer {
             builder.max_buf_size(READ_BUFFER_BYTES_MAX);
             builder.handshake(TokioIo::new(stream)).await.map_err(|_| Problem::Terminated)
         };
-        let (sender, connection) = timeout(CONNECT_MAX, connect).await.unwrap_or(Err(Problem::ConnectTimeout))?;
+        let (sender, connection) =
+            timeout(CONNECT_MAX, connect).await.unwrap_or(Err(Problem::ConnectTimeout))?;
         let token = CancellationToken::new();
         let (end, gate_of_task, cut) = (token.clone(), gate.clone(), cut.clone());
         self.lifecycle.spawn(async move {
@@ -137,7 +138,8 @@ impl Dialer {
             }
         }
         let upgraded = hyper::upgrade::on(&mut response).await.map_err(|_| Problem::Terminated)?;
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| Problem::Internal("not a socket"))?;
+        let parts =
+            upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| Problem::Internal("not a socket"))?;
         if !parts.read_buf.is_empty() {
             // An HTTP server never speaks first.
             return Err(Problem::Terminated);

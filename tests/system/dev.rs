@@ -56,7 +56,7 @@ impl Dev {
     fn drone(&self) -> anyhow::Result<String> {
         let text = std::fs::read_to_string(self.directory.join("data/drone/drone.json"))?;
         let json: Value = serde_json::from_str(&text)?;
-        Ok(json["drone"].as_str().context("the drone's id")?.to_owned())
+        Ok(json["id"].as_str().context("the drone's id")?.to_owned())
     }
 
     async fn containers(&self) -> anyhow::Result<Vec<String>> {
@@ -74,6 +74,26 @@ impl Dev {
         ensure!(!self.said().contains("panicked at"), "{}", self.said());
         std::fs::remove_dir_all(&self.directory)?;
         Ok(())
+    }
+}
+
+/// After a failure: whatever still runs of it is taken away, so that other tests are judged by themselves.
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _killed = self.process.signal(Signal::SIGKILL);
+        let postmaster = std::fs::read_to_string(self.directory.join("data/postgres/postmaster.pid")).unwrap_or_default();
+        if !std::thread::panicking() && postmaster.is_empty() {
+            return;
+        }
+        if let Some(pid) = postmaster.lines().next().and_then(|pid| pid.parse().ok()) {
+            let _killed = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGQUIT);
+        }
+        let Ok(drone) = self.drone() else { return };
+        let cleaned = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(engine::take_away("jetway.drone", &drone))
+        });
+        let _joined = cleaned.join();
     }
 }
 
@@ -97,10 +117,10 @@ fn two_windows_of_the_demo_see_each_other_and_the_last_one_ends_the_session() {
         let mut browser = Browser::start(&directory).await?;
         let url = format!("{}/demo", dev.api);
         let one = browser.open(&url).await?;
-        browser.until(&one, "document.querySelectorAll('#visitors li').length === 1").await?;
+        browser.until(&one, "document.querySelectorAll('#list li').length === 1").await?;
         let two = browser.open(&url).await?;
         for window in [&one, &two] {
-            browser.until(window, "document.querySelectorAll('#visitors li').length === 2").await?;
+            browser.until(window, "document.querySelectorAll('#list li').length === 2").await?;
             browser.until(window, "/\\d+ ms/.test(document.body.innerText)").await?;
         }
         // A stroke in one window arrives in the other.
@@ -115,7 +135,7 @@ fn two_windows_of_the_demo_see_each_other_and_the_last_one_ends_the_session() {
         browser.mouse(&one, "mouseReleased", 400.0, 300.0, false).await?;
         browser.until(&two, ink).await?;
         browser.close(one).await?;
-        browser.until(&two, "document.querySelectorAll('#visitors li').length === 1").await?;
+        browser.until(&two, "document.querySelectorAll('#list li').length === 1").await?;
         browser.close(two).await?;
         dev.until_said("its last window was closed").await?;
         eventually("the demo's container goes", SOON, async || {
@@ -145,6 +165,7 @@ fn with_keep_sessions_stay_and_the_next_start_adopts_them() {
         let mut first = dev;
         ensure!(first.process.stop(Signal::SIGINT).await?, "{}", first.said());
         ensure!(first.containers().await?.len() == 1, "the session stays");
+        ensure!(!directory.join("data/postgres/postmaster.pid").exists(), "Postgres goes, the session stays");
         let second = Dev::start(&directory, &["--api", &api, "--proxy", &proxy, "--no-demo"]).await?;
         let again: Value = http.post(format!("{}/ctrl/connect", second.api)).json(&body).send().await?.json().await?;
         ensure!(again["spawned"] == false && again["backend_id"] == answer["backend_id"], "{again}");
@@ -161,7 +182,8 @@ fn a_kill_of_jetway_dev_is_healed_by_the_next_start() {
         let flags = ["--api", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--no-demo"];
         let mut first = Dev::start(&directory, &flags).await?;
         first.process.stop(Signal::SIGKILL).await?;
-        drop(first);
+        // Its Postgres lives on, and is taken over.
+        ensure!(directory.join("data/postgres/postmaster.pid").exists());
         let second = Dev::start(&directory, &flags).await?;
         second.end().await
     });

@@ -99,11 +99,6 @@ fn bad_tokens_and_bad_http_get_a_4xx_from_the_proxy() {
             ("no Host", format!("GET /{token}/ HTTP/1.1\r\n\r\n"), "HTTP/1.1 400"),
             ("two Hosts", format!("GET /{token}/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), "HTTP/1.1 400"),
             ("64 kB of headers", format!("GET /{token}/ HTTP/1.1\r\nHost: a\r\nX-Big: {big}\r\n\r\n"), "HTTP/1.1 431"),
-            (
-                "both lengths",
-                format!("POST /{token}/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-                "HTTP/1.1 400",
-            ),
         ];
         for (what, bytes, expect) in cases {
             let answer = raw(stack.proxy_port, bytes.as_bytes()).await?;

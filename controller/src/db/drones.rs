@@ -63,7 +63,7 @@ pub async fn register(
          on conflict (id) do update
          set name = excluded.name, cluster = excluded.cluster, pool = excluded.pool, advertise = excluded.advertise,
              version = excluded.version, boot_id = excluded.boot_id, capacity = excluded.capacity,
-             term = nextval('drone_terms'), last_heartbeat = now()
+             load = excluded.load, term = nextval('drone_terms'), last_heartbeat = now()
          where drones.boot_id = excluded.boot_id
             or drones.last_heartbeat <= now() - make_interval(secs => $10)
          returning term, draining",
@@ -75,7 +75,8 @@ pub async fn register(
         drone.version,
         drone.boot_id.0,
         to_json(&drone.capacity),
-        to_json(&Load { engine_ok: true, ..Load::default() }),
+        // Nothing is placed on it before its first heartbeat has said that it serves.
+        to_json(&Load::default()),
         uptime.as_secs_f64(),
     )
     .fetch_optional(connection)

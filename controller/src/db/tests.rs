@@ -33,8 +33,8 @@ async fn hot_queries_use_indexes_and_never_sort() {
     proxies::prune(&mut c, Duration::from_secs(1)).await.unwrap();
 
     // The tables are empty, where a sequential scan would be the right choice; what needs one even when it is dear
-    // has no index.
-    for setting in ["plan_cache_mode = force_generic_plan", "enable_seqscan = off", "enable_bitmapscan = on"]
+    // has no index. Bitmap scans lose the order of small indexes.
+    for setting in ["plan_cache_mode = force_generic_plan", "enable_seqscan = off", "enable_bitmapscan = off"]
     {
         sqlx::query(AssertSqlSafe(format!("set {setting}"))).execute(&mut *c).await.unwrap();
     }

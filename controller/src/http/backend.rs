@@ -37,6 +37,7 @@ pub async fn show(State(app): State<App>, ApiPath(text): ApiPath<String>) -> Api
     shown["timeline"] = json!(timeline.iter().map(shown_stage).collect::<Vec<_>>());
     shown["drone_answered"] = json!(view.is_some());
     shown["connections"] = json!(view.as_ref().map(|view| view.connections));
+    shown["address"] = json!(view.as_ref().and_then(|view| view.address.as_ref()));
     shown["listening_elsewhere"] = json!(view.as_ref().map(|view| &view.listening_elsewhere));
     shown["grants"] = json!(view.as_ref().map(|view| {
         let grants = view.grants.iter();

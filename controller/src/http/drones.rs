@@ -20,7 +20,7 @@ pub async fn list(State(app): State<App>) -> ApiResult<Json<Value>> {
             let state = if drone.heartbeat_age > HEARTBEAT_AGE_MAX {
                 "silent"
             } else if !drone.load.engine_ok {
-                "engine-down"
+                "not-ready"
             } else if drone.draining {
                 "draining"
             } else {

@@ -48,7 +48,8 @@ impl Actor {
             at: UnixMicros::now(),
         };
         // Before the end is known to anybody: a late PUT must find it.
-        if let Err(error) = self.agent.tombstones().set(tombstone) {
+        let set = self.agent.tombstones().set(tombstone);
+        if let Err(error) = set {
             tracing::error!(backend = %self.id, %error, "a tombstone cannot be written");
         }
         self.step(Event::Gone { end: end.clone() }, Some(end.clone()));

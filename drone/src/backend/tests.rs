@@ -33,7 +33,7 @@ async fn idle_zero_stops_at_once_after_the_last_close() {
 
     let closed = Instant::now();
     backend.uses(proxy, 0, 0).await.unwrap();
-    test.fake.until(|containers, _| containers.iter().any(|container| container.stops == [15])).await;
+    test.fake.until(|_, calls| calls.iter().any(|call| call == "stop 15")).await;
     assert_eq!(closed.elapsed(), Duration::ZERO);
     let end = end_of(&backend).await;
     assert_eq!((end.reason, end.kind, end.exit_code), (EndReason::Idle, Some(TerminationKind::Soft), Some(143)));

@@ -57,7 +57,8 @@ async fn run(agent: Arc<Agent>, mut socket: WebSocket) {
     tracing::info!(%proxy, name, "a proxy attached");
     let direct = boot_id == agent.boot_id && netns == agent.netns;
     stream.push(ToProxy::Welcome { protocol: PROTOCOL_VERSION, drone: agent.id, direct });
-    for ended in agent.addresses().stream_back(proxy) {
+    let unseen = agent.addresses().stream_back(proxy);
+    for ended in unseen {
         let (backend, fencing_token, end) = (ended.backend, ended.fencing_token, ended.end);
         stream.push(ToProxy::Ended { backend, fencing_token, end });
     }

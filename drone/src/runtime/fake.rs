@@ -219,6 +219,7 @@ impl Fake {
                 }
             }
             ToInit::Stop { signal, .. } => {
+                self.called(&format!("stop {signal}"));
                 if let Some(container) = self.inner().containers.get_mut(&slot) {
                     container.stops.push(signal);
                 }

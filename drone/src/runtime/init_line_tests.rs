@@ -77,7 +77,10 @@ async fn messages_go_both_ways_and_wait_while_init_is_away() {
     for expect in 0..COMMANDS_MAX as u64 {
         assert_eq!(received(&mut init).await, ToInit::Stop { signal: 15, grace_ms: expect });
     }
-    init.get_mut().write_all(b"{\"type\":\"pong\"}\n{\"type\":\"of_tomorrow\",\"x\":1}\n{\"type\":\"pong\"}\n").await.unwrap();
+    init.get_mut()
+        .write_all(b"{\"type\":\"pong\"}\n{\"type\":\"of_tomorrow\",\"x\":1}\n{\"type\":\"pong\"}\n")
+        .await
+        .unwrap();
     assert_eq!(event(&mut line).await, LineEvent::Message(FromInit::Pong));
     assert_eq!(event(&mut line).await, LineEvent::Message(FromInit::Pong));
     drop(init);

@@ -124,8 +124,14 @@ pub enum ContainerStatus {
     Absent,
     /// Made, never started.
     Created,
-    Running { paused: bool, address: Option<IpAddr> },
-    Exited { code: i32, oom_killed: bool },
+    Running {
+        paused: bool,
+        address: Option<IpAddr>,
+    },
+    Exited {
+        code: i32,
+        oom_killed: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

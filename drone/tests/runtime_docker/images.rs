@@ -30,81 +30,95 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn policies_say_when_to_pull() {
-    on_docker(|_| (), |bed| async move {
-        let registry = Registry::start(None, true).await;
-        let image = registry.image("v");
-        let never = executable(&image, PullPolicy::Never);
-        let absent = bed.runtime.ensure_image(&never).await;
-        assert!(matches!(absent, Err(ImageError::AbsentAndNever { .. })), "{absent:?}");
-        let if_absent = executable(&image, PullPolicy::IfNotPresent);
-        let pulled = bed.runtime.ensure_image(&if_absent).await.unwrap();
-        assert_eq!((pulled.stop_signal, pulled.user.as_str()), (3, "7"));
-        assert_eq!(pulled.pulled.unwrap().0, registry.layer_bytes());
-        assert_eq!(bed.runtime.ensure_image(&if_absent).await.unwrap().pulled, None);
-        assert_eq!(bed.runtime.ensure_image(&never).await.unwrap().id, pulled.id);
-        let asked = registry.manifests_asked();
-        let always = executable(&image, PullPolicy::Always);
-        assert_eq!(bed.runtime.ensure_image(&always).await.unwrap().id, pulled.id);
-        assert!(registry.manifests_asked() > asked);
-        let by_id = executable(&pulled.id, PullPolicy::Always);
-        assert_eq!(bed.runtime.ensure_image(&by_id).await.unwrap().id, pulled.id);
-        until("listed", || bed.runtime.images().contains(&image)).await;
-        remove(&bed, &image).await;
-        until("not listed", || !bed.runtime.images().contains(&image)).await;
-        let gone = bed.runtime.ensure_image(&never).await;
-        assert!(matches!(gone, Err(ImageError::AbsentAndNever { .. })), "{gone:?}");
-        registry.stop().await;
-    })
+    on_docker(
+        |_| (),
+        |bed| async move {
+            let registry = Registry::start(None, true).await;
+            let image = registry.image("v");
+            let never = executable(&image, PullPolicy::Never);
+            let absent = bed.runtime.ensure_image(&never).await;
+            assert!(matches!(absent, Err(ImageError::AbsentAndNever { .. })), "{absent:?}");
+            let if_absent = executable(&image, PullPolicy::IfNotPresent);
+            let pulled = bed.runtime.ensure_image(&if_absent).await.unwrap();
+            assert_eq!((pulled.stop_signal, pulled.user.as_str()), (3, "7"));
+            assert_eq!(pulled.pulled.unwrap().0, registry.layer_bytes());
+            assert_eq!(bed.runtime.ensure_image(&if_absent).await.unwrap().pulled, None);
+            assert_eq!(bed.runtime.ensure_image(&never).await.unwrap().id, pulled.id);
+            let asked = registry.manifests_asked();
+            let always = executable(&image, PullPolicy::Always);
+            assert_eq!(bed.runtime.ensure_image(&always).await.unwrap().id, pulled.id);
+            assert!(registry.manifests_asked() > asked);
+            let by_id = executable(&pulled.id, PullPolicy::Always);
+            assert_eq!(bed.runtime.ensure_image(&by_id).await.unwrap().id, pulled.id);
+            until("listed", || bed.runtime.images().contains(&image)).await;
+            remove(&bed, &image).await;
+            until("not listed", || !bed.runtime.images().contains(&image)).await;
+            let gone = bed.runtime.ensure_image(&never).await;
+            assert!(matches!(gone, Err(ImageError::AbsentAndNever { .. })), "{gone:?}");
+            registry.stop().await;
+        },
+    )
     .await;
 }
 
 #[tokio::test]
 async fn one_pull_is_shared_and_outlives_who_asked() {
-    on_docker(|_| (), |bed| async move {
-        let registry = Registry::start(None, false).await;
-        let executable = executable(&registry.image("v"), PullPolicy::IfNotPresent);
-        // The first goes away before the end.
-        let first = tokio::time::timeout(Duration::from_secs(1), bed.runtime.ensure_image(&executable)).await;
-        assert!(first.is_err());
-        until("the layer is asked for", || registry.layers_asked() > 0).await;
-        assert_eq!(bed.runtime.pulls().len(), 1);
-        let asks = async {
-            tokio::join!(bed.runtime.ensure_image(&executable), bed.runtime.ensure_image(&executable), async {
-                tokio::task::yield_now().await;
-                registry.open();
-            })
-        };
-        let (one, other, ()) = tokio::time::timeout(DEADLINE, asks).await.expect("the pull ends");
-        assert_eq!(one.unwrap(), other.unwrap());
-        assert_eq!(registry.layers_asked(), 1);
-        assert_eq!(bed.runtime.pulls().len(), 0);
-        remove(&bed, &registry.image("v")).await;
-        registry.stop().await;
-    })
+    on_docker(
+        |_| (),
+        |bed| async move {
+            let registry = Registry::start(None, false).await;
+            let executable = executable(&registry.image("v"), PullPolicy::IfNotPresent);
+            // The first goes away before the end.
+            let first =
+                tokio::time::timeout(Duration::from_secs(1), bed.runtime.ensure_image(&executable)).await;
+            assert!(first.is_err());
+            until("the layer is asked for", || registry.layers_asked() > 0).await;
+            assert_eq!(bed.runtime.pulls().len(), 1);
+            let asks = async {
+                tokio::join!(
+                    bed.runtime.ensure_image(&executable),
+                    bed.runtime.ensure_image(&executable),
+                    async {
+                        tokio::task::yield_now().await;
+                        registry.open();
+                    }
+                )
+            };
+            let (one, other, ()) = tokio::time::timeout(DEADLINE, asks).await.expect("the pull ends");
+            assert_eq!(one.unwrap(), other.unwrap());
+            assert_eq!(registry.layers_asked(), 1);
+            assert_eq!(bed.runtime.pulls().len(), 0);
+            remove(&bed, &registry.image("v")).await;
+            registry.stop().await;
+        },
+    )
     .await;
 }
 
 #[tokio::test]
 async fn a_login_is_the_specs() {
-    on_docker(|_| (), |bed| async move {
-        // In the ordinary base64 alphabet this login has + and /, which the engine does not read.
-        let (username, password) = ("me", "???>>>~~~ÿÿÿ");
-        let registry = Registry::start(Some(&format!("{username}:{password}")), true).await;
-        let image = registry.image("v");
-        let mut executable = executable(&image, PullPolicy::IfNotPresent);
-        let refused = bed.runtime.ensure_image(&executable).await;
-        assert!(matches!(refused, Err(ImageError::PullFailed { .. })), "{refused:?}");
-        let login = |password: &str| {
-            Some(Credentials { username: username.to_owned(), password: password.to_owned() })
-        };
-        executable.credentials = login("wrong");
-        let refused = bed.runtime.ensure_image(&executable).await;
-        assert!(matches!(refused, Err(ImageError::PullFailed { .. })), "{refused:?}");
-        executable.credentials = login(password);
-        bed.runtime.ensure_image(&executable).await.unwrap();
-        remove(&bed, &image).await;
-        registry.stop().await;
-    })
+    on_docker(
+        |_| (),
+        |bed| async move {
+            // In the ordinary base64 alphabet this login has + and /, which the engine does not read.
+            let (username, password) = ("me", "???>>>~~~ÿÿÿ");
+            let registry = Registry::start(Some(&format!("{username}:{password}")), true).await;
+            let image = registry.image("v");
+            let mut executable = executable(&image, PullPolicy::IfNotPresent);
+            let refused = bed.runtime.ensure_image(&executable).await;
+            assert!(matches!(refused, Err(ImageError::PullFailed { .. })), "{refused:?}");
+            let login = |password: &str| {
+                Some(Credentials { username: username.to_owned(), password: password.to_owned() })
+            };
+            executable.credentials = login("wrong");
+            let refused = bed.runtime.ensure_image(&executable).await;
+            assert!(matches!(refused, Err(ImageError::PullFailed { .. })), "{refused:?}");
+            executable.credentials = login(password);
+            bed.runtime.ensure_image(&executable).await.unwrap();
+            remove(&bed, &image).await;
+            registry.stop().await;
+        },
+    )
     .await;
 }
 
@@ -115,17 +129,20 @@ async fn a_login_comes_from_dockers_own_file() {
     // SAFETY: nextest gives each test a process of its own, and nothing else reads the environment yet.
     unsafe { std::env::set_var("DOCKER_CONFIG", &directory) };
     let configuration = directory.join("config.json");
-    on_docker(|_| (), |bed| async move {
-        let registry = Registry::start(Some("me:se:cret"), true).await;
-        let image = registry.image("v");
-        let auth = data_encoding::BASE64.encode(b"me:se:cret");
-        let server = registry.address.to_string();
-        let content = serde_json::json!({"auths": {server: {"auth": auth}}}).to_string();
-        std::fs::write(&configuration, content).unwrap();
-        bed.runtime.ensure_image(&executable(&image, PullPolicy::IfNotPresent)).await.unwrap();
-        remove(&bed, &image).await;
-        registry.stop().await;
-    })
+    on_docker(
+        |_| (),
+        |bed| async move {
+            let registry = Registry::start(Some("me:se:cret"), true).await;
+            let image = registry.image("v");
+            let auth = data_encoding::BASE64.encode(b"me:se:cret");
+            let server = registry.address.to_string();
+            let content = serde_json::json!({"auths": {server: {"auth": auth}}}).to_string();
+            std::fs::write(&configuration, content).unwrap();
+            bed.runtime.ensure_image(&executable(&image, PullPolicy::IfNotPresent)).await.unwrap();
+            remove(&bed, &image).await;
+            registry.stop().await;
+        },
+    )
     .await;
     std::fs::remove_dir_all(directory).unwrap();
 }
@@ -142,7 +159,10 @@ async fn failures_are_told_apart_in_good_time() {
         let unknown = ask(&registry.image("unknown")).await;
         assert!(matches!(&unknown, ImageError::NotFound { .. }), "{unknown}");
         let stalled = ask(&registry.image("v")).await;
-        assert!(matches!(&stalled, ImageError::PullFailed { reason, .. } if reason.contains("2 s")), "{stalled}");
+        assert!(
+            matches!(&stalled, ImageError::PullFailed { reason, .. } if reason.contains("2 s")),
+            "{stalled}"
+        );
         registry.stop().await;
         let nobody = ask(&registry.image("v")).await;
         assert!(matches!(&nobody, ImageError::PullFailed { .. }), "{nobody}");

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bollard::models::NetworkCreateRequest;
 use jetway_drone::runtime::docker::guard::{Guard, Means};
-use jetway_drone::runtime::docker::{ConnectError, DockerConfig, DockerRuntime, GuardStatus, guard_helper, names, nft};
+use jetway_drone::runtime::docker::{
+    ConnectError, DockerConfig, DockerRuntime, GuardStatus, guard_helper, names, nft,
+};
 use jetway_drone::runtime::{Runtime, RuntimeError};
 use jetway_protocol::ids::{DroneId, InstallationId};
 use jetway_service::lifecycle::Lifecycle;
@@ -13,38 +15,42 @@ use crate::support::{Bed, built, on_docker, until_ready};
 
 #[tokio::test]
 async fn sessions_reach_neither_the_host_nor_each_other_and_the_host_reaches_them() {
-    on_docker(|_| (), |bed| async move {
-        assert_eq!(bed.runtime.guard_status(), &GuardStatus::Closed(Means::Netlink));
-        assert_eq!(bed.runtime.warnings(), Vec::<String>::new());
-        let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let gateway = bed.runtime.subnet().gateway;
-        let on_host = tokio::net::TcpStream::connect((gateway, port)).await;
-        assert!(on_host.is_ok(), "the host itself can");
-        let mut server = bed.run(bed.request(&["serve"])).await;
-        until_ready(&mut server.line).await;
-        assert!(tokio::net::TcpStream::connect((server.address, 8080)).await.is_ok());
-        let [default_bridge, outward] = other_host_addresses(&bed).await;
-        let targets = [
-            format!("{gateway}:{port}"),
-            format!("{default_bridge}:{port}"),
-            format!("{outward}:{port}"),
-            format!("{}:8080", server.address),
-        ];
-        let mut request = bed.request(&["connect"]);
-        request.executable.cmd.as_mut().unwrap().extend(targets.iter().cloned());
-        let output = bed.output_of(request).await;
-        for target in &targets {
-            assert!(output.contains(&format!("{target} closed: TimedOut")), "{output}");
-        }
-    })
+    on_docker(
+        |_| (),
+        |bed| async move {
+            assert_eq!(bed.runtime.guard_status(), &GuardStatus::Closed(Means::Netlink));
+            assert_eq!(bed.runtime.warnings(), Vec::<String>::new());
+            let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let gateway = bed.runtime.subnet().gateway;
+            let on_host = tokio::net::TcpStream::connect((gateway, port)).await;
+            assert!(on_host.is_ok(), "the host itself can");
+            let mut server = bed.run(bed.request(&["serve"])).await;
+            until_ready(&mut server.line).await;
+            assert!(tokio::net::TcpStream::connect((server.address, 8080)).await.is_ok());
+            let [default_bridge, outward] = other_host_addresses(&bed).await;
+            let targets = [
+                format!("{gateway}:{port}"),
+                format!("{default_bridge}:{port}"),
+                format!("{outward}:{port}"),
+                format!("{}:8080", server.address),
+            ];
+            let mut request = bed.request(&["connect"]);
+            request.executable.cmd.as_mut().unwrap().extend(targets.iter().cloned());
+            let output = bed.output_of(request).await;
+            for target in &targets {
+                assert!(output.contains(&format!("{target} closed: TimedOut")), "{output}");
+            }
+        },
+    )
     .await;
 }
 
 /// The host on Docker's default bridge, and where its default route begins.
 async fn other_host_addresses(bed: &Bed) -> [String; 2] {
     let bridge = bed.engine.get("/networks/bridge", &[]).await.unwrap();
-    let subnet = bridge["IPAM"]["Config"][0]["Subnet"].as_str().unwrap().split('/').next().unwrap().to_owned();
+    let subnet =
+        bridge["IPAM"]["Config"][0]["Subnet"].as_str().unwrap().split('/').next().unwrap().to_owned();
     let first = u32::from(subnet.parse::<std::net::Ipv4Addr>().unwrap()) + 1;
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     let outward = match socket.connect("203.0.113.1:9") {
@@ -95,11 +101,9 @@ async fn the_operators_subnet_is_used_or_refused_with_a_reason() {
         config.session_subnet = Some((address.parse().unwrap(), prefix.parse().unwrap()));
         DockerRuntime::connect(config, &lifecycle)
     };
-    for (subnet, sign) in [
-        ("127.0.0.0/16", "overlaps"),
-        ("10.64.0.1/18", "write 10.64.0.0/18"),
-        ("10.64.0.0/31", "prefix"),
-    ] {
+    for (subnet, sign) in
+        [("127.0.0.0/16", "overlaps"), ("10.64.0.1/18", "write 10.64.0.0/18"), ("10.64.0.0/31", "prefix")]
+    {
         let error = attempt(subnet).await.map(|_| ()).unwrap_err();
         assert!(matches!(error, ConnectError::Network(_)) && error.to_string().contains(sign), "{error}");
     }
@@ -117,51 +121,63 @@ async fn the_operators_subnet_is_used_or_refused_with_a_reason() {
 
 #[tokio::test]
 async fn a_network_with_containers_is_not_removed() {
-    on_docker(|_| (), |bed| async move {
-        let parked = bed.park(bed.request(&["serve"])).await;
-        let error = bed.runtime.remove_network().await.unwrap_err();
-        assert!(error.to_string().contains("1 of this drone's containers"), "{error}");
-        let table = names::firewall_table(bed.config.drone);
-        assert!(nft::is_present(&table).unwrap(), "still closed");
-        bed.runtime.remove(parked.slot).await.unwrap();
-    })
+    on_docker(
+        |_| (),
+        |bed| async move {
+            let parked = bed.park(bed.request(&["serve"])).await;
+            let error = bed.runtime.remove_network().await.unwrap_err();
+            assert!(error.to_string().contains("1 of this drone's containers"), "{error}");
+            let table = names::firewall_table(bed.config.drone);
+            assert!(nft::is_present(&table).unwrap(), "still closed");
+            bed.runtime.remove(parked.slot).await.unwrap();
+        },
+    )
     .await;
 }
 
 #[tokio::test]
 async fn a_helper_container_can_close_the_ports_too() {
-    on_docker(|_| (), |bed| async move {
-        let guard = Guard::of(&bed.config);
-        let table = guard.table.clone();
-        let mut config = bed.config.clone();
-        config.helper_image = None;
-        let without = guard_helper::run(&bed.engine, &config, &guard, "close").await.unwrap_err();
-        assert!(without.contains("no helper image"), "{without}");
-        config.helper_image = Some(bed.image.clone());
-        guard_helper::run(&bed.engine, &config, &guard, "open").await.unwrap();
-        assert!(!nft::is_present(&table).unwrap());
-        guard_helper::run(&bed.engine, &config, &guard, "close").await.unwrap();
-        assert!(nft::is_present(&table).unwrap());
-        let odd = guard_helper::run(&bed.engine, &config, &guard, "nonsense").await.unwrap_err();
-        assert!(odd.contains("ended with 1"), "{odd}");
-    })
+    on_docker(
+        |_| (),
+        |bed| async move {
+            let guard = Guard::of(&bed.config);
+            let table = guard.table.clone();
+            let mut config = bed.config.clone();
+            config.helper_image = None;
+            let without = guard_helper::run(&bed.engine, &config, &guard, "close").await.unwrap_err();
+            assert!(without.contains("no helper image"), "{without}");
+            config.helper_image = Some(bed.image.clone());
+            guard_helper::run(&bed.engine, &config, &guard, "open").await.unwrap();
+            assert!(!nft::is_present(&table).unwrap());
+            guard_helper::run(&bed.engine, &config, &guard, "close").await.unwrap();
+            assert!(nft::is_present(&table).unwrap());
+            let odd = guard_helper::run(&bed.engine, &config, &guard, "nonsense").await.unwrap_err();
+            assert!(odd.contains("ended with 1"), "{odd}");
+        },
+    )
     .await;
 }
 
 #[tokio::test]
 async fn drones_of_one_host_have_networks_of_their_own() {
-    on_docker(|_| (), |one| async move {
-        let one = Arc::clone(&one);
-        on_docker(|_| (), |other| async move {
-            assert_ne!(one.runtime.subnet(), other.runtime.subnet());
-            let mut server = one.run(one.request(&["serve"])).await;
-            until_ready(&mut server.line).await;
-            let target = format!("{}:8080", server.address);
-            let output = other.output_of(other.request(&["connect", &target])).await;
-            assert!(output.contains(&format!("{target} closed")), "{output}");
-            assert_eq!(other.runtime.list().await.unwrap().len(), 1);
-        })
-        .await;
-    })
+    on_docker(
+        |_| (),
+        |one| async move {
+            let one = Arc::clone(&one);
+            on_docker(
+                |_| (),
+                |other| async move {
+                    assert_ne!(one.runtime.subnet(), other.runtime.subnet());
+                    let mut server = one.run(one.request(&["serve"])).await;
+                    until_ready(&mut server.line).await;
+                    let target = format!("{}:8080", server.address);
+                    let output = other.output_of(other.request(&["connect", &target])).await;
+                    assert!(output.contains(&format!("{target} closed")), "{output}");
+                    assert_eq!(other.runtime.list().await.unwrap().len(), 1);
+                },
+            )
+            .await;
+        },
+    )
     .await;
 }

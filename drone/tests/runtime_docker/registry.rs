@@ -122,7 +122,8 @@ impl Served {
     fn challenge(&self, headers: &HeaderMap) -> Option<Response> {
         let login = self.login.as_ref()?;
         let expected = format!("Basic {}", data_encoding::BASE64.encode(login.as_bytes()));
-        let is_right = headers.get(header::AUTHORIZATION).is_some_and(|given| given.as_bytes() == expected.as_bytes());
+        let is_right =
+            headers.get(header::AUTHORIZATION).is_some_and(|given| given.as_bytes() == expected.as_bytes());
         let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
         let basic = [(header::WWW_AUTHENTICATE, "Basic realm=\"test\"")];
         (!is_right).then(|| (StatusCode::UNAUTHORIZED, basic, body).into_response())
@@ -130,7 +131,9 @@ impl Served {
 }
 
 async fn root(State(served): State<Arc<Served>>, headers: HeaderMap) -> Response {
-    served.challenge(&headers).unwrap_or_else(|| ([("docker-distribution-api-version", "registry/2.0")], "{}").into_response())
+    served
+        .challenge(&headers)
+        .unwrap_or_else(|| ([("docker-distribution-api-version", "registry/2.0")], "{}").into_response())
 }
 
 async fn manifest_of(

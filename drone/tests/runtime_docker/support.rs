@@ -113,7 +113,12 @@ impl Bed {
     pub async fn run(&self, request: CreateRequest) -> Parked {
         let backend = request.backend.clone().unwrap();
         let parked = self.park(request).await;
-        parked.line.commands.send(ToInit::Session(Box::new(session(&backend, parked.address)))).await.unwrap();
+        parked
+            .line
+            .commands
+            .send(ToInit::Session(Box::new(session(&backend, parked.address))))
+            .await
+            .unwrap();
         parked
     }
 
@@ -129,7 +134,9 @@ impl Bed {
         let mut hints = self.runtime.hints();
         let end = async {
             loop {
-                if let ContainerStatus::Exited { code, oom_killed } = self.runtime.inspect(slot).await.unwrap() {
+                if let ContainerStatus::Exited { code, oom_killed } =
+                    self.runtime.inspect(slot).await.unwrap()
+                {
                     return (code, oom_killed);
                 }
                 let _hint_or_lag = hints.recv().await;
@@ -152,7 +159,10 @@ impl Bed {
             left.push(error.to_string());
         }
         let docker = self.engine.docker();
-        if let Err(error) = docker.remove_image(&self.image, None::<bollard::query_parameters::RemoveImageOptions>, None).await {
+        if let Err(error) = docker
+            .remove_image(&self.image, None::<bollard::query_parameters::RemoveImageOptions>, None)
+            .await
+        {
             left.push(error.to_string());
         }
         if !self.lifecycle.stop().await {
@@ -187,7 +197,11 @@ pub fn built(name: &str) -> PathBuf {
     }
     let tests = std::env::current_exe().unwrap();
     let path = tests.parent().and_then(Path::parent).unwrap().join(name);
-    assert!(path.exists(), "{} is not built: cargo build --release -p jetway-init -p jetway-drone --examples", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: cargo build --release -p jetway-init -p jetway-drone --examples",
+        path.display()
+    );
     path
 }
 

@@ -131,7 +131,9 @@ fn drone_finding(drone: &Value) -> Finding {
             return finding("drone", Grade::Warning, format!("{name} is draining (jetway drain {name} --undo)"));
         }
         "silent" => return finding("drone", Grade::Bad, format!("{name} is away: its last heartbeat was {age} s ago")),
-        "engine-down" => return finding("drone", Grade::Bad, format!("{name}: its Docker engine does not answer")),
+        "not-ready" => {
+            return finding("drone", Grade::Bad, format!("{name} does not serve: its Docker engine does not answer"));
+        }
         other => return finding("drone", Grade::Bad, format!("{name} is {other}")),
     }
     if let Some(warning) = drone["load"]["warning"].as_str().filter(|warning| !warning.is_empty()) {

@@ -42,7 +42,9 @@ pub enum NotAdmitted {
     Revoked,
     Stopping,
     /// The hold ran out: the backend is not ready (`drone_answers`), or its drone was not reached at all.
-    TimedOut { drone_answers: bool },
+    TimedOut {
+        drone_answers: bool,
+    },
     /// Too many wait already.
     Busy,
     /// This handle was retired; take a new one.
@@ -303,7 +305,8 @@ impl Drone {
         state.ledger.remove(key);
         state.first_bytes.remove(key);
         let backend = state.backends.remove(key);
-        let waiting: Vec<u64> = state.asks.iter().filter(|(_, ask)| ask.key == *key).map(|(id, _)| *id).collect();
+        let waiting: Vec<u64> =
+            state.asks.iter().filter(|(_, ask)| ask.key == *key).map(|(id, _)| *id).collect();
         let waiting: Vec<Ask> = waiting.iter().filter_map(|id| state.asks.remove(id)).collect();
         drop(state);
         for reply in waiting.into_iter().filter_map(|ask| ask.reply) {
@@ -370,7 +373,8 @@ impl Drone {
         for key in swept {
             dropped.extend(state.backends.remove(&key));
         }
-        let idle = state.ledger.is_empty() && state.asks.is_empty() && now.duration_since(state.last_used) >= limit;
+        let idle =
+            state.ledger.is_empty() && state.asks.is_empty() && now.duration_since(state.last_used) >= limit;
         state.retired |= idle;
         drop(guard);
         idle

@@ -216,7 +216,10 @@ mod tests {
 
         ledger.begin(&key);
         ledger.end(&key, None, start + LINGER);
-        assert!(!ledger.is_urgent(&key, start + LINGER), "begun and ended before it was told: nothing to tell");
+        assert!(
+            !ledger.is_urgent(&key, start + LINGER),
+            "begun and ended before it was told: nothing to tell"
+        );
         ledger.begin(&key);
         assert_eq!(news(&mut ledger, start + LINGER), [(1, 1)]);
         ledger.end(&key, None, start + LINGER);
@@ -258,7 +261,8 @@ mod tests {
         ledger.end(&key("b"), Some(LINGER), now);
         ledger.begin(&key("c"));
         ledger.end(&key("c"), None, now);
-        let mut all: Vec<_> = ledger.take_all(now).into_iter().map(|u| (u.backend.to_string(), u.uses)).collect();
+        let mut all: Vec<_> =
+            ledger.take_all(now).into_iter().map(|u| (u.backend.to_string(), u.uses)).collect();
         all.sort();
         assert_eq!(all, [("a".to_owned(), 1), ("b".to_owned(), 1)]);
         assert_eq!(news(&mut ledger, now), []);

@@ -76,7 +76,13 @@ impl State {
     }
 
     /// The way without a question: the stream stands, the backend is in use, the grant was seen on this stream.
-    pub(super) fn admit_again(&mut self, drone: &Arc<Drone>, key: &BackendKey, grant: GrantId, now: Instant) -> Option<Admission> {
+    pub(super) fn admit_again(
+        &mut self,
+        drone: &Arc<Drone>,
+        key: &BackendKey,
+        grant: GrantId,
+        now: Instant,
+    ) -> Option<Admission> {
         let door = self.stream.as_ref()?.door.clone();
         if self.ledger.uses(key, now).0 == 0 {
             return None;

@@ -163,7 +163,8 @@ async fn connect(drone: &Drone, identity: &Identity, address: &str) -> Result<(S
             .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let (mut socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
+        let (mut socket, _) =
+            tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
         hello(&mut socket, drone, identity).await?;
         let direct = welcome(&mut socket, drone).await?;
         Ok((socket, direct))
@@ -192,7 +193,9 @@ async fn hello(socket: &mut Socket, drone: &Drone, identity: &Identity) -> Resul
 async fn welcome(socket: &mut Socket, drone: &Drone) -> Result<bool, Broken> {
     loop {
         match read(socket.next().await)? {
-            Some(ToProxy::Welcome { drone: id, .. }) if id != drone.id => return Err(Broken::AnotherDrone(id)),
+            Some(ToProxy::Welcome { drone: id, .. }) if id != drone.id => {
+                return Err(Broken::AnotherDrone(id));
+            }
             Some(ToProxy::Welcome { direct, .. }) => return Ok(direct),
             _ => {}
         }

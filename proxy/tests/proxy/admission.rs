@@ -20,7 +20,8 @@ async fn a_token_leads_to_its_backend_and_the_application_is_told_who_comes() {
         let (address, _) = mirror(&play.lifecycle).await;
         let (backend, token) = play.ready_backend(address);
         let path = format!("/{token}/a/b?c=d");
-        let answer = get(play.proxy.address, &path, &["X-Verified-Username: root", "accept-encoding: br"]).await;
+        let answer =
+            get(play.proxy.address, &path, &["X-Verified-Username: root", "accept-encoding: br"]).await;
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("x-plane-backend-id"), Some(backend.as_str()));
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
@@ -28,10 +29,15 @@ async fn a_token_leads_to_its_backend_and_the_application_is_told_who_comes() {
         let told = answer.body;
         assert!(told.starts_with("GET /a/b?c=d HTTP/1.1\r\n"), "{told}");
         for line in [
-            "host: example.com".to_owned(), "accept-encoding: br".to_owned(), "x-verified-username: zoe".to_owned(),
-            r#"x-verified-user-data: {"role":"owner"}"#.to_owned(), "x-verified-secret: grant-secret".to_owned(),
-            format!("x-verified-path: /{token}/a/b"), format!("x-verified-backend: {backend}"),
-            "x-forwarded-for: 127.0.0.1".to_owned(), "x-forwarded-proto: https".to_owned(),
+            "host: example.com".to_owned(),
+            "accept-encoding: br".to_owned(),
+            "x-verified-username: zoe".to_owned(),
+            r#"x-verified-user-data: {"role":"owner"}"#.to_owned(),
+            "x-verified-secret: grant-secret".to_owned(),
+            format!("x-verified-path: /{token}/a/b"),
+            format!("x-verified-backend: {backend}"),
+            "x-forwarded-for: 127.0.0.1".to_owned(),
+            "x-forwarded-proto: https".to_owned(),
         ] {
             assert_eq!(told.matches(&format!("{line}\r\n")).count(), 1, "{line}: {told}");
         }
@@ -167,9 +173,12 @@ async fn a_subdomain_is_served_under_its_own_host_only() {
     let mut with_subdomain = entry(address);
     with_subdomain.subdomain = Some("sub".into());
     play.drone.set(&backend, Outcome::Ready(Box::new(with_subdomain)));
-    for (host, status) in
-        [("sub.example.com", 200), ("SUB.example.com:443", 200), ("example.com", 403), ("x.sub.example.com", 403)]
-    {
+    for (host, status) in [
+        ("sub.example.com", 200),
+        ("SUB.example.com:443", 200),
+        ("example.com", 403),
+        ("x.sub.example.com", 403),
+    ] {
         let mut client = Raw::connect(play.proxy.address).await;
         client.send(format!("GET /{token}/ HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await;
         assert_eq!(client.answer().await.status, status, "{host}");

@@ -52,17 +52,25 @@ async fn framing_that_two_parsers_could_read_differently() {
     let (address, seen) = mirror(&play.lifecycle).await;
     let (_, token) = play.ready_backend(address);
     let refused = [
-        "transfer-encoding: xchunked\r\n", "transfer-encoding: chunked, identity\r\n",
-        "transfer-encoding: chunked\r\ntransfer-encoding: x\r\n", "transfer-encoding : chunked\r\n",
-        "transfer-encoding: \x0bchunked\r\n", "content-length: 1\r\ncontent-length: 2\r\n", "content-length: +1\r\n",
-        "content-length: -1\r\n", "content-length: 0x1\r\n", "content-length: 1, 2\r\n", "x: y\r\n continued: z\r\n",
+        "transfer-encoding: xchunked\r\n",
+        "transfer-encoding: chunked, identity\r\n",
+        "transfer-encoding: chunked\r\ntransfer-encoding: x\r\n",
+        "transfer-encoding : chunked\r\n",
+        "transfer-encoding: \x0bchunked\r\n",
+        "content-length: 1\r\ncontent-length: 2\r\n",
+        "content-length: +1\r\n",
+        "content-length: -1\r\n",
+        "content-length: 0x1\r\n",
+        "content-length: 1, 2\r\n",
+        "x: y\r\n continued: z\r\n",
         "content-length: 99999999999999999999\r\n",
     ];
     for lines in refused {
         let request = format!("POST /{token}/ HTTP/1.1\r\nhost: a\r\n{lines}\r\n0\r\n\r\n");
         assert_eq!(status_of(&play, &request).await, 400, "{lines:?}");
     }
-    let request = format!("POST /{token}/ HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n");
+    let request =
+        format!("POST /{token}/ HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n");
     assert_eq!(status_of(&play, &request).await, 400, "HTTP/1.0 knows no chunks");
     assert!(seen.lock().unwrap().is_empty(), "the backend saw nothing of it");
 }
@@ -73,7 +81,10 @@ async fn a_length_beside_chunks_is_dropped_and_ends_the_connection() {
     let play = Play::new().await;
     let (address, seen) = mirror(&play.lifecycle).await;
     let (_, token) = play.ready_backend(address);
-    for lines in ["content-length: 4\r\ntransfer-encoding: chunked\r\n", "transfer-encoding: chunked\r\ncontent-length: 4\r\n"] {
+    for lines in [
+        "content-length: 4\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 4\r\n",
+    ] {
         seen.lock().unwrap().clear();
         let mut client = Raw::connect(play.proxy.address).await;
         let smuggled = format!("GET /{token}/smuggled HTTP/1.1\r\nhost: a\r\n\r\n");
@@ -84,7 +95,10 @@ async fn a_length_beside_chunks_is_dropped_and_ends_the_connection() {
         let seen = seen.lock().unwrap();
         let heads = seen.iter().filter(|head| head.contains(" HTTP/1.1\r\n")).count();
         assert_eq!(heads, 1, "{seen:?}");
-        assert!(!seen[0].contains("content-length") && seen[0].contains("transfer-encoding: chunked"), "{seen:?}");
+        assert!(
+            !seen[0].contains("content-length") && seen[0].contains("transfer-encoding: chunked"),
+            "{seen:?}"
+        );
     }
 }
 
@@ -94,13 +108,22 @@ async fn identity_in_every_spelling_and_nominated_away() {
     let (address, _) = mirror(&play.lifecycle).await;
     let (_, token) = play.ready_backend(address);
     let lines = [
-        "X-Verified-Username: root", "x_verified_username: root", "X-VERIFIED_USER-DATA: root", "x--verified-secret: root",
-        "X-Verified-Whatever: root", "x_forwarded_for: root", "x-forwarded-for: root",
+        "X-Verified-Username: root",
+        "x_verified_username: root",
+        "X-VERIFIED_USER-DATA: root",
+        "x--verified-secret: root",
+        "X-Verified-Whatever: root",
+        "x_forwarded_for: root",
+        "x-forwarded-for: root",
         "connection: x-verified-username, x-verified-secret, x-forwarded-for, x-verified-path",
     ];
     let told = get(play.proxy.address, &format!("/{token}/"), &lines).await.body;
     assert!(!told.contains("root"), "{told}");
-    for line in ["x-verified-username: zoe\r\n", "x-verified-secret: grant-secret\r\n", "x-forwarded-for: 127.0.0.1\r\n"] {
+    for line in [
+        "x-verified-username: zoe\r\n",
+        "x-verified-secret: grant-secret\r\n",
+        "x-forwarded-for: 127.0.0.1\r\n",
+    ] {
         assert!(told.contains(line), "{told}");
     }
 }

@@ -24,7 +24,11 @@ async fn a_revoked_grant_closes_its_own_sockets_and_no_others() {
         (open_socket(play.proxy.address, &token).await, open_socket(play.proxy.address, &other).await);
     echoes(&mut revoked, "a").await;
     echoes(&mut kept, "b").await;
-    play.drone.push(ToProxy::Revoked { backend: backend.clone(), fencing_token: FENCING, grants: vec![GrantId(1)] });
+    play.drone.push(ToProxy::Revoked {
+        backend: backend.clone(),
+        fencing_token: FENCING,
+        grants: vec![GrantId(1)],
+    });
     let end = timeout(AT_ONCE, revoked.next()).await.expect("it is closed at once");
     assert!(end.is_none_or(|last| last.is_err()));
     echoes(&mut kept, "c").await;
@@ -44,9 +48,7 @@ async fn an_end_closes_everything_and_frees_the_address() {
     play.drone.end(&backend);
     let end = timeout(AT_ONCE, socket.next()).await.expect("it is closed at once");
     assert!(end.is_none_or(|last| last.is_err()));
-    let seen = |message: &ToDrone| {
-        matches!(message, ToDrone::EndedSeen { backend: ended, fencing_token } if *ended == backend && *fencing_token == FENCING)
-    };
+    let seen = |message: &ToDrone| matches!(message, ToDrone::EndedSeen { backend: ended, fencing_token } if *ended == backend && *fencing_token == FENCING);
     eventually("the end is seen", || (play.drone.count(seen) == 1).then_some(())).await;
     assert!(begun.elapsed() < AT_ONCE);
     let answer = crate::raw::get(play.proxy.address, &format!("/{token}/"), &[]).await;
@@ -54,8 +56,10 @@ async fn an_end_closes_everything_and_frees_the_address() {
 
     let unknown = BackendId::random();
     play.drone.end(&unknown);
-    let seen = |message: &ToDrone| matches!(message, ToDrone::EndedSeen { backend, .. } if *backend == unknown);
-    eventually("an end of what is not open is seen, too", || (play.drone.count(seen) == 1).then_some(())).await;
+    let seen =
+        |message: &ToDrone| matches!(message, ToDrone::EndedSeen { backend, .. } if *backend == unknown);
+    eventually("an end of what is not open is seen, too", || (play.drone.count(seen) == 1).then_some(()))
+        .await;
 }
 
 #[tokio::test]
@@ -94,7 +98,8 @@ async fn an_end_cuts_off_a_client_that_does_not_read() {
     let flood = raw(&play.lifecycle, |mut raw| async move {
         next_head(&mut raw).await;
         raw.send(b"HTTP/1.1 200 OK\r\n\r\n").await;
-        let _broken_off = tokio::io::AsyncWriteExt::write_all(&mut raw.stream, &vec![0; 64 * 1024 * 1024]).await;
+        let _broken_off =
+            tokio::io::AsyncWriteExt::write_all(&mut raw.stream, &vec![0; 64 * 1024 * 1024]).await;
     })
     .await;
     let (backend, token) = play.ready_backend(flood);

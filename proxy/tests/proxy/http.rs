@@ -87,7 +87,11 @@ async fn a_connection_is_kept_alive_on_both_sides() {
     assert_eq!(connections.load(std::sync::atomic::Ordering::Relaxed), 1);
     assert_eq!(play.drone.asks(), 1, "the linger covers the next request");
     get(play.proxy.address, &format!("/{token}/"), &[]).await;
-    assert_eq!(connections.load(std::sync::atomic::Ordering::Relaxed), 2, "another client, another connection");
+    assert_eq!(
+        connections.load(std::sync::atomic::Ordering::Relaxed),
+        2,
+        "another client, another connection"
+    );
 }
 
 #[tokio::test]
@@ -151,7 +155,8 @@ async fn expect_continue_and_http_1_0_work() {
     let address = app(&play.lifecycle, Router::new().route("/", post(echo))).await;
     let (_, token) = play.ready_backend(address);
     let mut client = Raw::connect(play.proxy.address).await;
-    let head = format!("POST /{token}/ HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n");
+    let head =
+        format!("POST /{token}/ HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n");
     client.send(head.as_bytes()).await;
     assert_eq!(client.head().await.status, 100);
     client.send(b"ok").await;

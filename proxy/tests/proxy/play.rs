@@ -131,7 +131,14 @@ pub fn entry(address: SocketAddr) -> Entry {
 }
 
 pub fn an_end() -> End {
-    End { reason: EndReason::Idle, kind: None, exit_code: None, oom_killed: false, message: String::new(), output: String::new() }
+    End {
+        reason: EndReason::Idle,
+        kind: None,
+        exit_code: None,
+        oom_killed: false,
+        message: String::new(),
+        output: String::new(),
+    }
 }
 
 pub struct FakeController {
@@ -175,7 +182,8 @@ async fn register(
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     let cluster = CLUSTER.parse().unwrap();
-    Json(ProxyRegistered { installation: controller.installation, cluster, heartbeat_ms: 1000 }).into_response()
+    Json(ProxyRegistered { installation: controller.installation, cluster, heartbeat_ms: 1000 })
+        .into_response()
 }
 
 async fn where_is(State(controller): State<Arc<FakeController>>, Path(id): Path<DroneId>) -> Response {
@@ -227,7 +235,8 @@ impl FakeDrone {
     pub fn set(&self, backend: &BackendId, outcome: Outcome) {
         let mut state = self.state.lock().unwrap();
         state.outcomes.insert(backend.clone(), outcome.clone());
-        let (asks, waiting) = std::mem::take(&mut state.waiting).into_iter().partition(|(_, asked)| asked == backend);
+        let (asks, waiting) =
+            std::mem::take(&mut state.waiting).into_iter().partition(|(_, asked)| asked == backend);
         state.waiting = waiting;
         drop(state);
         let asks: Vec<(u64, BackendId)> = asks;

@@ -28,9 +28,15 @@ async fn bytes_glued_to_either_side_of_the_101_arrive() {
     let play = Play::new().await;
     let address = raw(&play.lifecycle, |mut raw| async move {
         let Some(head) = next_head(&mut raw).await else { return };
-        assert!(head.contains("connection: upgrade\r\n") && head.contains("upgrade: websocket\r\n"), "{head}");
+        assert!(
+            head.contains("connection: upgrade\r\n") && head.contains("upgrade: websocket\r\n"),
+            "{head}"
+        );
         assert!(raw.buffer.is_empty(), "nothing comes before the 101");
-        raw.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\nglued").await;
+        raw.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\nglued",
+        )
+        .await;
         let early = raw.take(5).await;
         raw.send(&early).await;
         raw.stream.shutdown().await.unwrap();
@@ -58,7 +64,10 @@ async fn a_refused_upgrade_keeps_status_headers_and_body() {
     let mut client = Raw::connect(play.proxy.address).await;
     for _ in 0..2 {
         let answer = client.get(&format!("/{token}/"), ASK).await;
-        assert_eq!((answer.status, answer.header("x-why"), answer.body.as_str()), (403, Some("members"), "no way"));
+        assert_eq!(
+            (answer.status, answer.header("x-why"), answer.body.as_str()),
+            (403, Some("members"), "no way")
+        );
     }
     play.drone.uses_become(&backend, 1, 0).await;
 }

@@ -90,3 +90,16 @@ pub async fn networks(docker: &Docker, label: &str, value: &str) -> anyhow::Resu
     let list = docker.list_networks(Some(options)).await?;
     Ok(list.into_iter().filter_map(|network| network.name).collect())
 }
+
+/// After a failed test: removes every container and network that carries a label.
+pub async fn take_away(label: &str, value: &str) -> anyhow::Result<()> {
+    let docker = docker().await?;
+    for name in containers(&docker, label, value).await? {
+        let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default().force(true).build();
+        docker.remove_container(name.trim_start_matches('/'), Some(options)).await?;
+    }
+    for name in networks(&docker, label, value).await? {
+        docker.remove_network(&name).await?;
+    }
+    Ok(())
+}

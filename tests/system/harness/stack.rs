@@ -273,13 +273,7 @@ impl Stack {
             for process in self.processes.values_mut() {
                 let _stopped = process.stop(Signal::SIGKILL).await;
             }
-            for name in engine::containers(&self.docker, "jetway.installation", &installation).await.unwrap_or_default() {
-                let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default().force(true).build();
-                let _removed = self.docker.remove_container(name.trim_start_matches('/'), Some(options)).await;
-            }
-            for name in engine::networks(&self.docker, "jetway.installation", &installation).await.unwrap_or_default() {
-                let _removed = self.docker.remove_network(&name).await;
-            }
+            let _removed = engine::take_away("jetway.installation", &installation).await;
         }
         let _removed = self.remove().await;
     }

@@ -79,13 +79,17 @@ impl DockerConfig {
 /// Why there is no working engine. Each says in one line what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    #[error("DOCKER_HOST is {0}, but sessions need an engine on this host: set it to unix:///path/of/docker.sock")]
+    #[error(
+        "DOCKER_HOST is {0}, but sessions need an engine on this host: set it to unix:///path/of/docker.sock"
+    )]
     NotLocal(String),
     #[error("no container engine answers at {0}: start it (systemctl start docker) or set DOCKER_HOST")]
     NotRunning(String),
     #[error("no permission to use the engine at {0}: run as root or as a member of the group docker")]
     PermissionDenied(String),
-    #[error("the engine speaks API {api} (version {version}); it needs {minimum} or newer: upgrade Docker to 20.10 or newer")]
+    #[error(
+        "the engine speaks API {api} (version {version}); it needs {minimum} or newer: upgrade Docker to 20.10 or newer"
+    )]
     TooOld { version: String, api: String, minimum: &'static str },
     #[error("the engine failed at the start: {0}")]
     Engine(RuntimeError),
@@ -111,10 +115,8 @@ mod tests {
             "/init".into(),
         );
         assert_eq!(config.host_path(Path::new("/data/init/x")), PathBuf::from("/data/init/x"));
-        config.host_paths = vec![
-            ("/data".into(), "/srv/jetway".into()),
-            ("/data/init".into(), "/opt/init".into()),
-        ];
+        config.host_paths =
+            vec![("/data".into(), "/srv/jetway".into()), ("/data/init".into(), "/opt/init".into())];
         assert_eq!(config.host_path(Path::new("/data/init/x")), PathBuf::from("/opt/init/x"));
         assert_eq!(config.host_path(Path::new("/data/a")), PathBuf::from("/srv/jetway/a"));
         assert_eq!(config.host_path(Path::new("/database")), PathBuf::from("/database"));

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
 };
 use futures_util::StreamExt;
 use jetway_protocol::ids::SlotId;
@@ -44,9 +45,11 @@ pub async fn create(engine: &Engine, slot: SlotId, body: ContainerCreateBody) ->
             Ok(true)
         }
         Err(RuntimeError::Refused(message)) if message.contains("already in use by container") => Ok(false),
-        Err(RuntimeError::Refused(message)) if message.contains("storage-opt") => Err(RuntimeError::NotOffered(
-            format!("this drone's engine cannot limit a container's disk: {message}"),
-        )),
+        Err(RuntimeError::Refused(message)) if message.contains("storage-opt") => {
+            Err(RuntimeError::NotOffered(format!(
+                "this drone's engine cannot limit a container's disk: {message}"
+            )))
+        }
         Err(error) => Err(error),
     }
 }
@@ -161,7 +164,9 @@ fn read_inspection(answer: &Value) -> Result<Inspected, RuntimeError> {
             oom_killed: flag("OOMKilled").unwrap_or(false),
         },
         (status, None) => {
-            return Err(RuntimeError::Engine(format!("an inspection says neither running nor not: {status:?}")));
+            return Err(RuntimeError::Engine(format!(
+                "an inspection says neither running nor not: {status:?}"
+            )));
         }
     };
     let mounts = answer["Mounts"].as_array();

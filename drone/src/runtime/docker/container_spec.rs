@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use bollard::models::{
-    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
-    MountType, NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
+    Mount, MountType, NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use jetway_protocol::init::{INIT_DIR, INIT_PATH, RUN_DIR};
 use jetway_protocol::spec::{Executable, PIDS_LIMIT};
@@ -39,7 +39,10 @@ pub struct Surroundings<'a> {
     pub data_mount: Option<&'a Path>,
 }
 
-pub fn container(request: &CreateRequest, around: &Surroundings<'_>) -> Result<ContainerCreateBody, RuntimeError> {
+pub fn container(
+    request: &CreateRequest,
+    around: &Surroundings<'_>,
+) -> Result<ContainerCreateBody, RuntimeError> {
     let executable = &request.executable;
     let config = around.config;
     let argv = argv(executable, &request.image);
@@ -139,7 +142,8 @@ fn host(request: &CreateRequest, around: &Surroundings<'_>) -> Result<HostConfig
 
 /// Bounded and never in the application's way: a full buffer drops lines, it does not block a write.
 fn log_config() -> HostConfigLogConfig {
-    let options = [("max-size", "10m"), ("max-file", "2"), ("mode", "non-blocking"), ("max-buffer-size", "1m")];
+    let options =
+        [("max-size", "10m"), ("max-file", "2"), ("mode", "non-blocking"), ("max-buffer-size", "1m")];
     HostConfigLogConfig {
         typ: Some("json-file".to_owned()),
         config: Some(options.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()),
@@ -184,7 +188,9 @@ fn network(
     let own = around.network_id;
     match &executable.network_name {
         Some(name) if is_allowed(name, &around.config.allowed_networks) => Ok((name.clone(), None)),
-        Some(name) => Err(RuntimeError::NotOffered(format!("this drone does not offer the network {name:?}"))),
+        Some(name) => {
+            Err(RuntimeError::NotOffered(format!("this drone does not offer the network {name:?}")))
+        }
         None => {
             let ipam = EndpointIpamConfig { ipv4_address: Some(address.to_string()), ..Default::default() };
             let endpoint = EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() };
@@ -231,7 +237,9 @@ mod tests {
         DockerConfig::new(installation, drone, "/data".into(), "/run/j".into(), "/init".into())
     }
 
-    fn make(change: impl FnOnce(&mut CreateRequest, &mut DockerConfig)) -> Result<ContainerCreateBody, RuntimeError> {
+    fn make(
+        change: impl FnOnce(&mut CreateRequest, &mut DockerConfig),
+    ) -> Result<ContainerCreateBody, RuntimeError> {
         let mut config = config();
         let mut request = CreateRequest {
             slot: SlotId::random(),

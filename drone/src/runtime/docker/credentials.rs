@@ -52,7 +52,9 @@ async fn configuration() -> Option<Value> {
         return None;
     }
     serde_json::from_slice(&bytes)
-        .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "Docker's configuration file is not JSON"))
+        .inspect_err(
+            |error| tracing::warn!(path = %path.display(), %error, "Docker's configuration file is not JSON"),
+        )
         .ok()
 }
 

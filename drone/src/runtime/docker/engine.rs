@@ -96,7 +96,10 @@ impl Engine {
             memory_bytes: info["MemTotal"].as_u64().unwrap_or(0),
             cgroup_version: text(&info["CgroupVersion"]),
             storage_driver: text(&info["Driver"]),
-            runtimes: info["Runtimes"].as_object().map(|all| all.keys().cloned().collect()).unwrap_or_default(),
+            runtimes: info["Runtimes"]
+                .as_object()
+                .map(|all| all.keys().cloned().collect())
+                .unwrap_or_default(),
         })
     }
 
@@ -140,7 +143,8 @@ impl Engine {
     }
 
     async fn send(&self, path: &str, query: &[(&str, &str)]) -> Result<reqwest::Response, RuntimeError> {
-        let mut url = reqwest::Url::parse("http://engine").map_err(|error| RuntimeError::Engine(error.to_string()))?;
+        let mut url =
+            reqwest::Url::parse("http://engine").map_err(|error| RuntimeError::Engine(error.to_string()))?;
         url.set_path(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -272,7 +276,8 @@ mod tests {
 
     #[test]
     fn versions_are_compared_as_numbers() {
-        for (api, good) in [("1.41", true), ("1.40", true), ("1.39", false), ("1.100", true), ("2.0", true), ("", false)]
+        for (api, good) in
+            [("1.41", true), ("1.40", true), ("1.39", false), ("1.100", true), ("2.0", true), ("", false)]
         {
             assert_eq!(is_new_enough(api), good, "{api}");
         }

@@ -99,10 +99,11 @@ fn note(shared: &Shared, line: &[u8]) {
     let Ok(event) = serde_json::from_slice::<Value>(line) else { return };
     let slot = text(&event["Actor"]["Attributes"][names::LABEL_SLOT]);
     let Ok(slot) = slot.parse::<SlotId>() else { return };
-    if event["Action"].as_str() == Some("oom")
-        && let Some(known) = shared.slots.get(&slot).map(|entry| Arc::clone(&entry))
-    {
-        known.note_oom();
+    match event["Action"].as_str() {
+        // Also of a container that an earlier process made; its record goes with it.
+        Some("oom") => shared.slots.entry(slot).or_default().note_oom(),
+        Some("destroy") => drop(shared.slots.remove(&slot)),
+        _ => {}
     }
     hint(shared, slot);
 }

@@ -69,7 +69,9 @@ impl Guard {
     pub async fn close(&self, engine: &Engine, config: &DockerConfig) -> GuardStatus {
         let outcome = match self.is_bridge_here() {
             true => self.close_here().await,
-            false => Err(GuardError::Failed("the network is in another namespace than this process".to_owned())),
+            false => {
+                Err(GuardError::Failed("the network is in another namespace than this process".to_owned()))
+            }
         };
         let here = match outcome {
             Ok(means) => return GuardStatus::Closed(means),
@@ -77,12 +79,19 @@ impl Guard {
         };
         match guard_helper::run(engine, config, self, "close").await {
             Ok(()) => GuardStatus::Closed(Means::Helper),
-            Err(there) => GuardStatus::Open(format!("{here}; {there}; give the drone NET_ADMIN or a helper image")),
+            Err(there) => {
+                GuardStatus::Open(format!("{here}; {there}; give the drone NET_ADMIN or a helper image"))
+            }
         }
     }
 
     /// Takes away what [`Guard::close`] made.
-    pub async fn open(&self, engine: &Engine, config: &DockerConfig, status: &GuardStatus) -> Result<(), GuardError> {
+    pub async fn open(
+        &self,
+        engine: &Engine,
+        config: &DockerConfig,
+        status: &GuardStatus,
+    ) -> Result<(), GuardError> {
         match status {
             GuardStatus::Open(_) => Ok(()),
             GuardStatus::Closed(Means::Netlink) => self.remove_table().await,
@@ -141,11 +150,8 @@ impl Guard {
     }
 
     fn is_bridge_here(&self) -> bool {
-        let socket = rustix::net::socket(
-            rustix::net::AddressFamily::INET,
-            rustix::net::SocketType::DGRAM,
-            None,
-        );
+        let socket =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);
         socket.is_ok_and(|socket| rustix::net::netdevice::name_to_index(&socket, &self.bridge).is_ok())
     }
 }
@@ -178,7 +184,9 @@ async fn iptables(bridge: &str, action: &str) -> Result<(), GuardError> {
         Ok(Ok(output)) => {
             Err(GuardError::Failed(format!("iptables: {}", String::from_utf8_lossy(&output.stderr).trim())))
         }
-        Ok(Err(error)) => Err(GuardError::Failed(format!("no nf_tables in this kernel, and iptables: {error}"))),
+        Ok(Err(error)) => {
+            Err(GuardError::Failed(format!("no nf_tables in this kernel, and iptables: {error}")))
+        }
         Err(_) => Err(GuardError::Failed("iptables did not end".to_owned())),
     }
 }

@@ -22,7 +22,8 @@ pub async fn run(engine: &Engine, config: &DockerConfig, guard: &Guard, action: 
     let Some(image) = &config.helper_image else { return Err("no helper image is configured".to_owned()) };
     let name = format!("{}-net-guard", names::network(config.drone));
     remove(engine, &name).await;
-    let outcome = tokio::time::timeout(RUN_DEADLINE, run_once(engine, config, guard, action, image, &name)).await;
+    let outcome =
+        tokio::time::timeout(RUN_DEADLINE, run_once(engine, config, guard, action, image, &name)).await;
     remove(engine, &name).await;
     outcome.unwrap_or_else(|_| Err("the helper did not end in time".to_owned()))
 }

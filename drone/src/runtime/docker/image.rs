@@ -89,7 +89,11 @@ impl Images {
 
     /// Pulls under way: image and progress.
     pub fn pulls(&self) -> Vec<(String, PullProgress)> {
-        self.state().pulls.iter().map(|((image, _), (_, progress))| (image.clone(), *progress.borrow())).collect()
+        self.state()
+            .pulls
+            .iter()
+            .map(|((image, _), (_, progress))| (image.clone(), *progress.borrow()))
+            .collect()
     }
 
     /// Some image changed, or may have: nothing that was learned before counts any more.
@@ -192,8 +196,7 @@ impl Images {
         self.forget();
         let took = started.elapsed();
         tracing::info!(image = %reference, bytes, ms = took.as_millis(), "pull done");
-        let failed =
-            |reason: String| ImageError::PullFailed { image: reference.to_string(), reason };
+        let failed = |reason: String| ImageError::PullFailed { image: reference.to_string(), reason };
         match self.present(reference).await {
             Ok(Some(image)) => Ok(Image { pulled: Some((bytes, took)), ..image }),
             Ok(None) => Err(failed("it was pulled, and is gone again".to_owned())),
@@ -208,9 +211,8 @@ impl Images {
 
 fn read_image(found: &Value) -> Image {
     let config = &found["Config"];
-    let words = |value: &Value| {
-        value.as_array().map(|words| words.iter().map(text).collect()).unwrap_or_default()
-    };
+    let words =
+        |value: &Value| value.as_array().map(|words| words.iter().map(text).collect()).unwrap_or_default();
     Image {
         id: text(&found["Id"]),
         entrypoint: words(&config["Entrypoint"]),
@@ -257,7 +259,14 @@ mod tests {
         ]);
         assert_eq!(
             names_in(&list),
-            ["alpine", "alpine:3", "alpine:latest", "alpine@sha256:1", "localhost:5000/a", "localhost:5000/a:latest"]
+            [
+                "alpine",
+                "alpine:3",
+                "alpine:latest",
+                "alpine@sha256:1",
+                "localhost:5000/a",
+                "localhost:5000/a:latest"
+            ]
         );
         assert_eq!(names_in(&json!({"message": "no"})), Vec::<String>::new());
     }
@@ -265,7 +274,10 @@ mod tests {
     #[test]
     fn an_image_is_read_whatever_it_leaves_out() {
         let image = read_image(&json!({"Id": "sha256:1", "Config": {"Cmd": ["a"], "StopSignal": "SIGINT"}}));
-        assert_eq!((image.cmd.as_slice(), image.stop_signal, image.user.as_str()), (&["a".to_owned()][..], 2, ""));
+        assert_eq!(
+            (image.cmd.as_slice(), image.stop_signal, image.user.as_str()),
+            (&["a".to_owned()][..], 2, "")
+        );
         assert_eq!(read_image(&json!({"Id": "x", "Config": null})).stop_signal, 15);
     }
 }

@@ -25,7 +25,8 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, Runtime, RuntimeError, Subnet, init_line,
+    ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, Runtime, RuntimeError, Subnet,
+    init_line,
 };
 
 pub mod config;
@@ -48,6 +49,7 @@ pub mod nft;
 mod pull;
 pub mod reference;
 mod routes;
+mod start;
 mod stop_signal;
 mod subnet;
 
@@ -191,7 +193,9 @@ impl DockerRuntime {
     async fn data_mount(&self, request: &CreateRequest) -> Result<Option<mount::DataMount>, RuntimeError> {
         let Some(path) = request.executable.mount.clone() else { return Ok(None) };
         let Some(base) = self.shared.config.mount_base.clone() else {
-            return Err(RuntimeError::NotOffered("this drone has no mount base, so it offers no mounts".to_owned()));
+            return Err(RuntimeError::NotOffered(
+                "this drone has no mount base, so it offers no mounts".to_owned(),
+            ));
         };
         let owner = mount::owner_of(container_spec::user(&request.executable, &request.image));
         let resolved = tokio::task::spawn_blocking(move || mount::resolve(&base, &path, owner)).await;
@@ -201,62 +205,7 @@ impl DockerRuntime {
             Err(error) => Err(RuntimeError::Engine(error.to_string())),
         }
     }
-
-    /// A container of an earlier process, or one that was started before: only what the engine says counts.
-    async fn start_unknown(&self, slot: SlotId) -> Result<IpAddr, RuntimeError> {
-        let engine = &self.shared.engine;
-        let Some(inspected) = container::inspect(engine, slot).await? else { return Err(RuntimeError::Absent) };
-        match inspected.status {
-            ContainerStatus::Created if inspected.has_data_mount => {
-                return Err(RuntimeError::Refused(
-                    "it has a mount that an earlier process checked: make the container anew".to_owned(),
-                ));
-            }
-            ContainerStatus::Created => container::start(engine, slot).await?,
-            ContainerStatus::Running { .. } => {}
-            ContainerStatus::Exited { .. } => {
-                return Err(RuntimeError::Refused("it has run and ended; a slot runs once".to_owned()));
-            }
-            ContainerStatus::Absent => return Err(RuntimeError::Absent),
-        }
-        self.address(slot).await
-    }
-
-    async fn address(&self, slot: SlotId) -> Result<IpAddr, RuntimeError> {
-        match container::inspect(&self.shared.engine, slot).await?.map(|inspected| inspected.status) {
-            Some(ContainerStatus::Running { address: Some(address), .. }) => Ok(address),
-            Some(ContainerStatus::Running { address: None, .. }) => {
-                Err(RuntimeError::Refused("the container has no address on its network".to_owned()))
-            }
-            Some(ContainerStatus::Exited { code, .. }) => {
-                Err(RuntimeError::Refused(format!("it ended at once, with {code}")))
-            }
-            Some(ContainerStatus::Created) => Err(RuntimeError::Engine("it was started and does not run".to_owned())),
-            Some(ContainerStatus::Absent) | None => Err(RuntimeError::Absent),
-        }
-    }
-
-    /// The engine looked the mount's path up by itself: what it found must be what was checked. Init is parked, so
-    /// nothing of the session has run yet.
-    async fn check_mount(&self, slot: SlotId, expected: mount::Identity) -> Result<(), RuntimeError> {
-        let Some(inspected) = container::inspect(&self.shared.engine, slot).await? else {
-            return Err(RuntimeError::Absent);
-        };
-        match mount::mounted(inspected.pid) {
-            Some(found) if found != expected => {
-                container::kill(&self.shared.engine, slot, SIGKILL).await?;
-                Err(RuntimeError::Refused("its mount was exchanged while it was being made".to_owned()))
-            }
-            Some(_) => Ok(()),
-            None => {
-                tracing::debug!(%slot, "the container's mount cannot be looked at from here");
-                Ok(())
-            }
-        }
-    }
 }
-
-const SIGKILL: i32 = 9;
 
 #[async_trait]
 impl Runtime for DockerRuntime {
@@ -290,21 +239,7 @@ impl Runtime for DockerRuntime {
     }
 
     async fn start(&self, slot: SlotId) -> Result<IpAddr, RuntimeError> {
-        let record = self.record(slot);
-        let Some(made) = record.as_ref().and_then(|record| record.made.as_ref()) else {
-            return self.start_unknown(slot).await;
-        };
-        if made.was_started.swap(true, Ordering::AcqRel) {
-            return self.start_unknown(slot).await;
-        }
-        container::start(&self.shared.engine, slot).await?;
-        if let Some(expected) = made.mount {
-            self.check_mount(slot, expected).await?;
-        }
-        match made.address {
-            Some(address) => Ok(IpAddr::V4(address)),
-            None => self.address(slot).await,
-        }
+        self.start_once(slot).await
     }
 
     async fn inspect(&self, slot: SlotId) -> Result<ContainerStatus, RuntimeError> {
@@ -385,10 +320,13 @@ fn prepare_run_dir(config: &DockerConfig) -> Result<(), ConnectError> {
     use std::os::unix::fs::PermissionsExt;
     let slots = config.run_dir.join("s");
     let wrong = |reason: String| ConnectError::Directory { path: config.run_dir.clone(), reason };
-    let length = container_spec::slot_dir(config, SlotId(uuid::Uuid::nil())).join(init_line::SOCKET).as_os_str().len();
+    let length =
+        container_spec::slot_dir(config, SlotId(uuid::Uuid::nil())).join(init_line::SOCKET).as_os_str().len();
     if length > init_line::SOCKET_PATH_BYTES_MAX {
         let excess = length - init_line::SOCKET_PATH_BYTES_MAX;
-        return Err(wrong(format!("it is {excess} bytes too long for the sockets in it: choose a shorter --run-dir")));
+        return Err(wrong(format!(
+            "it is {excess} bytes too long for the sockets in it: choose a shorter --run-dir"
+        )));
     }
     std::fs::create_dir_all(&slots).map_err(|error| wrong(error.to_string()))?;
     let mode = std::fs::Permissions::from_mode(0o711);

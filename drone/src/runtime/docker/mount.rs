@@ -32,7 +32,9 @@ pub struct DataMount {
 pub enum MountError {
     #[error("the mount {0:?} must be a relative path without \"..\"")]
     BadPath(String),
-    #[error("the mount {0:?} leads through something that is not a directory below the mount base (links are not followed)")]
+    #[error(
+        "the mount {0:?} leads through something that is not a directory below the mount base (links are not followed)"
+    )]
     Escapes(String),
     #[error("the mount {mount:?} cannot be opened: {reason}")]
     Failed { mount: String, reason: String },
@@ -92,7 +94,11 @@ fn names(mount: &str) -> Result<Vec<&str>, MountError> {
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Err(bad()),
         }
     }
-    if names.is_empty() || names.len() > COMPONENTS_MAX || mount.contains('\0') { Err(bad()) } else { Ok(names) }
+    if names.is_empty() || names.len() > COMPONENTS_MAX || mount.contains('\0') {
+        Err(bad())
+    } else {
+        Ok(names)
+    }
 }
 
 fn open_below(directory: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {

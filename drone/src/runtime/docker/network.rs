@@ -31,7 +31,9 @@ pub struct OwnNetwork {
 pub enum NetworkError {
     #[error(transparent)]
     Subnet(#[from] SubnetError),
-    #[error("the network {name} of this drone has {found} and containers on it, but --session-subnet says {wanted}: drain the drone first")]
+    #[error(
+        "the network {name} of this drone has {found} and containers on it, but --session-subnet says {wanted}: drain the drone first"
+    )]
     InUse { name: String, found: String, wanted: Network },
     #[error("the sessions' network cannot be made: {0}")]
     Engine(RuntimeError),

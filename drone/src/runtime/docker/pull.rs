@@ -33,10 +33,8 @@ pub async fn pull(
     stall: Duration,
     progress: &watch::Sender<PullProgress>,
 ) -> Result<u64, ImageError> {
-    let options = CreateImageOptionsBuilder::default()
-        .from_image(&reference.name)
-        .tag(reference.pulled_tag())
-        .build();
+    let options =
+        CreateImageOptionsBuilder::default().from_image(&reference.name).tag(reference.pulled_tag()).build();
     // The head comes with the first progress, so it has the same deadline.
     let patient = docker.clone().with_timeout(stall);
     let mut lines = Box::pin(patient.create_image(Some(options), None, login));
@@ -64,7 +62,9 @@ fn stalled(reference: &Reference, stall: Duration) -> ImageError {
 
 fn failure(reference: &Reference, error: &DockerError) -> ImageError {
     let (status, reason) = match error {
-        DockerError::DockerResponseServerError { status_code, message } => (Some(*status_code), message.clone()),
+        DockerError::DockerResponseServerError { status_code, message } => {
+            (Some(*status_code), message.clone())
+        }
         DockerError::DockerStreamError { error } => (None, error.clone()),
         other => (None, chain(other)),
     };
@@ -111,7 +111,10 @@ impl Layers {
             "Extracting" => {
                 let total = number(line.progress_detail.as_ref().and_then(|detail| detail.total));
                 let layer = self.0.entry(id.clone()).or_default();
-                *layer = PullProgress { bytes: layer.bytes_total.max(total), bytes_total: layer.bytes_total.max(total) };
+                *layer = PullProgress {
+                    bytes: layer.bytes_total.max(total),
+                    bytes_total: layer.bytes_total.max(total),
+                };
             }
             "Download complete" | "Pull complete" => {
                 if let Some(layer) = self.0.get_mut(id) {
@@ -170,7 +173,11 @@ mod tests {
         for (status, reason, expect) in [
             (Some(404), "manifest for x:1 not found: manifest unknown: manifest unknown", true),
             (None, "manifest for x:1 not found: manifest unknown", true),
-            (Some(404), "pull access denied for x, repository does not exist or may require 'docker login'", true),
+            (
+                Some(404),
+                "pull access denied for x, repository does not exist or may require 'docker login'",
+                true,
+            ),
             (Some(500), "name unknown: repository name not known to registry", true),
             (Some(500), "Get \"http://1.2.3.4/v2/\": dial tcp: connect: connection refused", false),
             (Some(500), "Head ...: unauthorized: authentication required", false),

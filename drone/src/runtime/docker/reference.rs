@@ -50,7 +50,8 @@ impl Reference {
             _ => (HUB, name),
         };
         let is_good = tag.as_deref().is_none_or(is_tag) && path.split('/').all(is_path_component);
-        let reference = Self { name: name.to_owned(), registry: registry.to_owned(), tag, digest, is_id: false };
+        let reference =
+            Self { name: name.to_owned(), registry: registry.to_owned(), tag, digest, is_id: false };
         if is_good { Ok(reference) } else { Err(invalid()) }
     }
 
@@ -80,9 +81,13 @@ impl fmt::Display for Reference {
 fn is_registry(text: &str) -> bool {
     let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
     (text == "localhost" || text.contains(['.', ':']))
-        && !host.is_empty()
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+        && host.split('.').all(is_host_label)
         && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
+fn is_host_label(text: &str) -> bool {
+    let ends_well = !text.starts_with('-') && !text.ends_with('-');
+    !text.is_empty() && ends_well && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 /// `[a-z0-9]+` joined by `.`, `_`, `__` or any number of `-`.
@@ -90,10 +95,9 @@ fn is_path_component(text: &str) -> bool {
     let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = text.as_bytes();
     let ends_well = bytes.first().is_some_and(|b| is_word(*b)) && bytes.last().is_some_and(|b| is_word(*b));
-    let separators_are_known =
-        text.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(|separator| {
-            matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
-        });
+    let separators_are_known = text
+        .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'));
     ends_well && separators_are_known
 }
 
@@ -146,8 +150,28 @@ mod tests {
     fn what_could_be_taken_for_a_path_is_refused() {
         let long = "a".repeat(501);
         for bad in [
-            "", "/", "a//b", "A", "a b", "../containers/x", "a/../b", "a?b=c", "a#b", "a%2fb", "a:", "a@x", "a:b:c/d",
-            "-a", "a-", "a..b", "a/", "sha256:abc", "a\nb", "é", "x:y/z", long.as_str(),
+            "",
+            "/",
+            "a//b",
+            "A",
+            "a b",
+            "../containers/x",
+            "a/../b",
+            "a?b=c",
+            "a#b",
+            "a%2fb",
+            "a:",
+            "a@x",
+            "a:b:c/d",
+            "-a",
+            "a-",
+            "a..b",
+            "a/",
+            "sha256:abc",
+            "a\nb",
+            "é",
+            "x:y/z",
+            long.as_str(),
         ] {
             assert!(Reference::parse(bad).is_err(), "{bad:?}");
         }

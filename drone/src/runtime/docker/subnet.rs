@@ -25,7 +25,9 @@ pub enum SubnetError {
     Prefix(String),
     #[error("--session-subnet {given} is not a network's address: write {network}")]
     HostBits { given: String, network: Network },
-    #[error("--session-subnet {wanted} overlaps {taken}, which this host or another Docker network uses: choose another")]
+    #[error(
+        "--session-subnet {wanted} overlaps {taken}, which this host or another Docker network uses: choose another"
+    )]
     Taken { wanted: Network, taken: Network },
     #[error("every /{PREFIX} in {RANGE} is in use: choose a network with --session-subnet")]
     NoneFree,
