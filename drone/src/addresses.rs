@@ -178,7 +178,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_address_once_and_never_the_reserved_ones() {
         let (mut book, now) = (book(), Instant::now());
-        let given: Vec<u8> = std::iter::from_fn(|| book.take(now).ok()).map(|address| address.octets()[3]).collect();
+        let given: Vec<u8> =
+            std::iter::from_fn(|| book.take(now).ok()).map(|address| address.octets()[3]).collect();
         assert_eq!(given, [2, 3, 4, 5, 6]);
     }
 

@@ -116,7 +116,10 @@ mod tests {
         let admission = Admission::new(&capacity);
         let first = admission.admit(&executable(1.5, 400)).unwrap();
         assert_eq!(admission.admit(&executable(0.6, 0)).unwrap_err(), NoRoom::Cpus { asked: 0.6, free: 0.5 });
-        assert_eq!(admission.admit(&executable(0.0, 601)).unwrap_err(), NoRoom::Memory { asked: 601, free: 600 });
+        assert_eq!(
+            admission.admit(&executable(0.0, 601)).unwrap_err(),
+            NoRoom::Memory { asked: 601, free: 600 }
+        );
         let _second = admission.admit(&executable(0.5, 600)).unwrap();
         drop(first);
         let _third = admission.adopt(&executable(0.0, 5000));

@@ -151,6 +151,7 @@ impl Agent {
             memory_reserved_bytes: reserved.memory_bytes,
             images: self.runtime.images(),
             engine_ok: self.engine_ok.load(Ordering::Relaxed),
+            warnings: self.runtime.warnings(),
         }
     }
 }

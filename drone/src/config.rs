@@ -41,7 +41,8 @@ pub struct Config {
 
 /// The host's processors and memory, where the configuration does not say otherwise.
 pub fn host_cpus() -> f64 {
-    std::thread::available_parallelism().map_or(1.0, |count| f64::from(u32::try_from(count.get()).unwrap_or(1)))
+    std::thread::available_parallelism()
+        .map_or(1.0, |count| f64::from(u32::try_from(count.get()).unwrap_or(1)))
 }
 
 pub fn host_memory_bytes() -> i64 {

@@ -20,7 +20,11 @@ pub struct Controllers {
 impl Controllers {
     pub fn new(urls: &[String], secret: &Secret) -> Self {
         let urls = urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
-        Self { urls, current: AtomicUsize::new(0), client: Client::new(secret.bearer(Purpose::DroneToController)) }
+        Self {
+            urls,
+            current: AtomicUsize::new(0),
+            client: Client::new(secret.bearer(Purpose::DroneToController)),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -28,12 +32,20 @@ impl Controllers {
     }
 
     /// One try at one controller. A refusal is an answer; after anything else the next call goes to another one.
-    pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, CallError> {
+    pub async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, CallError> {
         let current = self.current.load(Ordering::Relaxed);
         let Some(base) = self.urls.get(current % self.urls.len().max(1)) else {
-            return Err(CallError::NotSent { url: path.to_owned(), reason: "no controller is configured".to_owned() });
+            return Err(CallError::NotSent {
+                url: path.to_owned(),
+                reason: "no controller is configured".to_owned(),
+            });
         };
-        let answer = self.client.post(&format!("{base}{path}"), body, Duration::from_secs(CALL_SECONDS_MAX)).await;
+        let answer =
+            self.client.post(&format!("{base}{path}"), body, Duration::from_secs(CALL_SECONDS_MAX)).await;
         let failed = match &answer {
             Ok(_) => false,
             Err(CallError::Refused { status, .. }) => *status >= 500,

@@ -121,11 +121,11 @@ pub fn grant(id: u64) -> Grant {
     Grant { id: GrantId(id), user: Some("ann".to_owned()), auth: "{}".to_owned(), secret: "s".to_owned() }
 }
 
-
 /// Waits for a status, at most an hour of (paused) time.
 pub async fn reaches(backend: &Backend, status: Status) {
     let mut follow = backend.follow();
-    let reached = timeout(Duration::from_secs(3600), follow.wait_for(|now| now.state.status() >= status)).await;
+    let reached =
+        timeout(Duration::from_secs(3600), follow.wait_for(|now| now.state.status() >= status)).await;
     assert!(matches!(reached, Ok(Ok(_))), "stays {} and is not {status}", backend.status());
 }
 

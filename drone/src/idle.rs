@@ -126,7 +126,9 @@ impl Idle {
 
     pub fn verdict(&mut self, now: Instant) -> Verdict {
         self.forget_what_is_over(now);
-        let (Some(max_idle), Some(ready_at)) = (self.max_idle, self.ready_at) else { return Verdict::Wait(None) };
+        let (Some(max_idle), Some(ready_at)) = (self.max_idle, self.ready_at) else {
+            return Verdict::Wait(None);
+        };
         if self.waiting_asks > 0 || !self.proxies.is_empty() {
             return Verdict::Wait(self.proxies.values().filter_map(|entry| entry.closed_at).min());
         }

@@ -69,7 +69,10 @@ impl Controller {
     async fn hears(&self, status: Status) {
         let mut heard = self.heard.subscribe();
         let come = heard.wait_for(|heard| heard.contains(&status));
-        assert!(tokio::time::timeout(Duration::from_secs(20), come).await.is_ok(), "{status} was not delivered");
+        assert!(
+            tokio::time::timeout(Duration::from_secs(20), come).await.is_ok(),
+            "{status} was not delivered"
+        );
     }
 }
 

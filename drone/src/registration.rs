@@ -64,7 +64,8 @@ impl Registration {
 
     async fn register(&mut self) -> Result<Registered, CallError> {
         self.register.uptime_ms = u64::try_from(clock::boot_time().as_millis()).unwrap_or(u64::MAX);
-        let registered: Registered = self.controllers.post("/internal/drones/register", &self.register).await?;
+        let registered: Registered =
+            self.controllers.post("/internal/drones/register", &self.register).await?;
         tracing::info!(term = %registered.term, cluster = %registered.cluster, "registered");
         self.register.installation = Some(registered.installation);
         self.membership.set_registered(registered.clone());

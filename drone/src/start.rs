@@ -74,12 +74,22 @@ impl Drone {
             let _counted_below = tokio::time::timeout_at(until, ended).await;
         }
         let left = self.agent.backends.len();
-        if let (0, Some(docker)) = (left, &self.docker)
-            && let Err(error) = docker.remove_network().await
-        {
-            tracing::warn!(%error, "the drone's network cannot be removed");
+        if left == 0 {
+            self.leave_engine().await;
         }
         left
+    }
+
+    /// At the end of an agent without sessions: takes its network and firewall table away, so that nothing of it is
+    /// left. With sessions everything stays for the next start, which adopts them.
+    pub async fn leave_engine(&self) {
+        let Some(docker) = &self.docker else { return };
+        if !self.agent.backends.is_empty() || !self.agent.strays.is_empty() {
+            return;
+        }
+        if let Err(error) = docker.remove_network().await {
+            tracing::warn!(%error, "the drone's network cannot be removed");
+        }
     }
 }
 
@@ -123,7 +133,8 @@ impl Opening {
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let address = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let address =
+            listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
         let gate = Gate::new(config.secret.clone());
         http::serve(listener, gate.clone(), lifecycle);
 

@@ -3,6 +3,6 @@
 //! What a controller, a drone or a proxy does is not decided here; this crate fills their settings and starts them.
 
 pub mod cli;
-pub mod dev;
 pub mod demo;
+pub mod dev;
 pub mod postgres;

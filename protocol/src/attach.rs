@@ -55,11 +55,21 @@ pub enum ToDrone {
         grant: GrantId,
     },
     /// The client of a waiting ask went away.
-    Forget { ask: u64 },
+    Forget {
+        ask: u64,
+    },
     Uses(Uses),
-    EndedSeen { backend: BackendId, fencing_token: FencingToken },
+    EndedSeen {
+        backend: BackendId,
+        fencing_token: FencingToken,
+    },
     /// The first byte that this backend ever sent a client, for the timeline.
-    FirstByte { backend: BackendId, fencing_token: FencingToken, start: UnixMicros, length_us: u64 },
+    FirstByte {
+        backend: BackendId,
+        fencing_token: FencingToken,
+        start: UnixMicros,
+        length_us: u64,
+    },
     Ping,
 }
 
@@ -88,9 +98,17 @@ pub enum ToProxy {
         #[serde(flatten)]
         outcome: Outcome,
     },
-    Ended { backend: BackendId, fencing_token: FencingToken, end: End },
+    Ended {
+        backend: BackendId,
+        fencing_token: FencingToken,
+        end: End,
+    },
     /// These grants are gone; what is open under them must be closed at once.
-    Revoked { backend: BackendId, fencing_token: FencingToken, grants: Vec<GrantId> },
+    Revoked {
+        backend: BackendId,
+        fencing_token: FencingToken,
+        grants: Vec<GrantId>,
+    },
     Ping,
 }
 
@@ -99,13 +117,17 @@ pub enum ToProxy {
 pub enum Outcome {
     Ready(Box<Entry>),
     /// It ended, before or while the proxy waited.
-    Ended { end: End },
+    Ended {
+        end: End,
+    },
     /// Not here and no tombstone: an old token, or a drone that lost its disk.
     Unknown,
     /// The backend lives, but not for this grant: revoked, or never given.
     NoGrant,
     /// A stop is under way; connect again for the next one.
-    Stopping { status: Status },
+    Stopping {
+        status: Status,
+    },
 }
 
 /// All that a proxy needs to carry requests to a backend under a grant.
@@ -123,6 +145,9 @@ pub struct Entry {
 
 impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entry").field("address", &self.address).field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Entry")
+            .field("address", &self.address)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }

@@ -12,7 +12,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BackendId, BootId, ClusterName, DroneId, DroneName, FencingToken, InstallationId, PoolName, ProxyId, Term};
+use crate::ids::{
+    BackendId, BootId, ClusterName, DroneId, DroneName, FencingToken, InstallationId, PoolName, ProxyId, Term,
+};
 use crate::status::StatusEntry;
 use crate::time::UnixMicros;
 use crate::timeline::Stage;
@@ -76,6 +78,9 @@ pub struct Load {
     pub images: Vec<String>,
     /// False while the engine does not answer.
     pub engine_ok: bool,
+    /// What an operator should know of this drone, one sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -55,17 +55,36 @@ pub struct SessionState {
 pub enum FromInit {
     Hello(Hello),
     /// The application was executed. Repeated as it was for a [`Session`] of the same id.
-    Started { backend: BackendId, pid: i32 },
+    Started {
+        backend: BackendId,
+        pid: i32,
+    },
     /// The one session is taken by another backend.
-    Refused { backend: BackendId, taken_by: BackendId },
+    Refused {
+        backend: BackendId,
+        taken_by: BackendId,
+    },
     /// The application could not be executed. Init exits with 126 or 127 after this.
-    StartFailed { backend: BackendId, message: String },
+    StartFailed {
+        backend: BackendId,
+        message: String,
+    },
     /// It listens on the session's port, at a wildcard or a container address.
-    Ready { backend: BackendId, address: SocketAddr },
+    Ready {
+        backend: BackendId,
+        address: SocketAddr,
+    },
     /// It listens, but elsewhere. Sent once for each new set of places; init goes on looking.
-    ListeningElsewhere { backend: BackendId, addresses: Vec<SocketAddr> },
+    ListeningElsewhere {
+        backend: BackendId,
+        addresses: Vec<SocketAddr>,
+    },
     /// The application ended; init exits next, with the same status (128 + signal).
-    Exited { backend: BackendId, code: Option<i32>, signal: Option<i32> },
+    Exited {
+        backend: BackendId,
+        code: Option<i32>,
+        signal: Option<i32>,
+    },
     Pong,
 }
 
@@ -75,7 +94,10 @@ pub enum ToInit {
     Session(Box<Session>),
     /// Send the signal to the application; kill everything `grace_ms` later. Repeating it changes nothing but may
     /// shorten the grace.
-    Stop { signal: i32, grace_ms: u64 },
+    Stop {
+        signal: i32,
+        grace_ms: u64,
+    },
     Ping,
 }
 

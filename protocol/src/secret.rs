@@ -76,7 +76,9 @@ impl Secret {
 
     /// Whether an `Authorization` header's value carries the credential of this purpose. Constant time.
     pub fn authorizes(&self, purpose: Purpose, authorization: Option<&[u8]>) -> bool {
-        let Some(given) = authorization.and_then(|value| value.strip_prefix(b"Bearer ")) else { return false };
+        let Some(given) = authorization.and_then(|value| value.strip_prefix(b"Bearer ")) else {
+            return false;
+        };
         given.ct_eq(self.bearer(purpose).as_bytes()).into()
     }
 }

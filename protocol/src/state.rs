@@ -38,11 +38,18 @@ pub enum Event {
     /// The container is being made.
     Start,
     /// The application was started at this address and is not yet ready.
-    Wait { address: SocketAddr },
+    Wait {
+        address: SocketAddr,
+    },
     BecameReady,
-    Stop { kind: TerminationKind, reason: EndReason },
+    Stop {
+        kind: TerminationKind,
+        reason: EndReason,
+    },
     /// The engine says "not running" or "absent": the only way to an end.
-    Gone { end: End },
+    Gone {
+        end: End,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -89,13 +96,17 @@ impl BackendState {
             Event::BecameReady => match self {
                 S::Waiting { address } => Ok(S::Ready { address }),
                 S::Scheduled | S::Loading | S::Starting | S::Ready { .. } => invalid("became ready"),
-                S::Terminating { .. } | S::HardTerminating { .. } | S::Terminated { .. } => invalid("became ready"),
+                S::Terminating { .. } | S::HardTerminating { .. } | S::Terminated { .. } => {
+                    invalid("became ready")
+                }
             },
             Event::Stop { kind: TerminationKind::Soft, reason } => match self {
                 S::Scheduled | S::Loading | S::Starting | S::Waiting { .. } | S::Ready { .. } => {
                     Ok(S::Terminating { reason })
                 }
-                S::Terminating { .. } | S::HardTerminating { .. } | S::Terminated { .. } => invalid("soft stop"),
+                S::Terminating { .. } | S::HardTerminating { .. } | S::Terminated { .. } => {
+                    invalid("soft stop")
+                }
             },
             Event::Stop { kind: TerminationKind::Hard, reason } => match self {
                 S::Scheduled | S::Loading | S::Starting | S::Waiting { .. } | S::Ready { .. } => {
@@ -170,7 +181,10 @@ mod tests {
             (Event::Wait { address }, Status::Waiting),
             (Event::BecameReady, Status::Ready),
             (Event::Stop { kind: TerminationKind::Soft, reason: EndReason::Idle }, Status::Terminating),
-            (Event::Stop { kind: TerminationKind::Hard, reason: EndReason::External }, Status::HardTerminating),
+            (
+                Event::Stop { kind: TerminationKind::Hard, reason: EndReason::External },
+                Status::HardTerminating,
+            ),
             (Event::Gone { end: end() }, Status::Terminated),
         ] {
             state = state.next(event).unwrap();

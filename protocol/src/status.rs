@@ -153,7 +153,9 @@ impl EndReason {
             | EndReason::ExitedBeforeReady
             | EndReason::Refused
             | EndReason::Internal => Some(TerminationReason::InternalError),
-            EndReason::StartTimeout | EndReason::ListeningElsewhere => Some(TerminationReason::StartupTimeout),
+            EndReason::StartTimeout | EndReason::ListeningElsewhere => {
+                Some(TerminationReason::StartupTimeout)
+            }
             EndReason::Lost => Some(TerminationReason::Lost),
             EndReason::LeaseExpired => Some(TerminationReason::KeyExpired),
         }

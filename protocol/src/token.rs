@@ -72,7 +72,8 @@ impl TokenSealer {
 
     pub fn seal(&self, content: &TokenContent) -> String {
         let plain = encode(content);
-        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&self.nonce_key).expect("any length is a key");
+        let mut mac =
+            <Hmac<Sha256> as KeyInit>::new_from_slice(&self.nonce_key).expect("any length is a key");
         mac.update(self.installation.0.as_bytes());
         mac.update(&plain);
         let digest = mac.finalize().into_bytes();

@@ -30,7 +30,7 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests in flight have this long at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// For the last closes to be told to the drones.
+/// For the last closes to be told to the drones, and for the streams to close before the tunnels do.
 const LAST_WORD: Duration = Duration::from_millis(100);
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nproxy-status: jetway; error=connection_limit_reached\r\n\
@@ -46,7 +46,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Serves until the process stops; then in order: no new connections, requests to their end, tunnels, streams.
+    /// Serves until the process stops; then in order: no new connections, requests to their end, streams, tunnels.
     pub async fn run(self) {
         let connections = TaskTracker::new();
         self.lifecycle.token().run_until_cancelled(self.accept_all(&connections)).await;
@@ -56,9 +56,12 @@ impl Listener {
         if timeout(DRAIN_MAX, connections.wait()).await.is_err() {
             tracing::info!(connections = connections.len(), "closing connections with requests in flight");
         }
-        tunnels_stop.cancel();
+        // Streams first: what clients closed has been told; what we close now must not look like it. The drone then
+        // gives the clients its grace to come back through the next proxy.
         sleep(LAST_WORD).await;
         streams_stop.cancel();
+        sleep(LAST_WORD).await;
+        tunnels_stop.cancel();
     }
 
     async fn accept_all(&self, connections: &TaskTracker) {

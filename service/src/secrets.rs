@@ -6,7 +6,9 @@ use jetway_protocol::secret::{Secret, SecretTooShort};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    #[error("no secret: set JETWAY_SECRET or JETWAY_SECRET_FILE (for example to the output of: openssl rand -hex 32)")]
+    #[error(
+        "no secret: set JETWAY_SECRET or JETWAY_SECRET_FILE (for example to the output of: openssl rand -hex 32)"
+    )]
     Missing,
     #[error("cannot read the secret file {path}")]
     Unreadable { path: String, source: std::io::Error },

@@ -45,7 +45,8 @@ async fn serve(deaf: bool) {
     }
     let port = variable("LISTEN_PORT").or_else(|| variable("PORT")).unwrap_or_else(|| "8080".to_owned());
     let host = variable("LISTEN").unwrap_or_else(|| "0.0.0.0".to_owned());
-    let listener = tokio::net::TcpListener::bind(format!("{host}:{port}")).await.expect("the address is free");
+    let listener =
+        tokio::net::TcpListener::bind(format!("{host}:{port}")).await.expect("the address is free");
     println!("listening on {host}:{port}");
     let routes = Router::new()
         .route("/", get(async || "hello"))
@@ -86,6 +87,9 @@ async fn upgrade(upgrade: WebSocketUpgrade) -> Response {
 async fn echo(mut socket: WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
         match message {
+            Message::Text(text) if text.starts_with("exit ") => {
+                std::process::exit(text.trim_start_matches("exit ").parse().unwrap_or(1));
+            }
             Message::Text(_) | Message::Binary(_) => {
                 if socket.send(message).await.is_err() {
                     break;
@@ -107,12 +111,16 @@ async fn identity() -> Json<Value> {
     let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
     let directory = std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default();
     let write = std::fs::write("/written-by-the-test", "x").is_ok();
-    Json(json!({ "pid": std::process::id(), "uid": uid, "gid": gid, "directory": directory, "can_write_root": write }))
+    Json(
+        json!({ "pid": std::process::id(), "uid": uid, "gid": gid, "directory": directory, "can_write_root": write }),
+    )
 }
 
 async fn headers(headers: HeaderMap, RawQuery(query): RawQuery, uri: axum::http::Uri) -> Json<Value> {
-    let pairs: Vec<_> =
-        headers.iter().map(|(name, value)| [name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()]).collect();
+    let pairs: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| [name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()])
+        .collect();
     Json(json!({ "path": uri.path(), "query": query, "headers": pairs }))
 }
 

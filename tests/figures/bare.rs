@@ -7,8 +7,8 @@ use std::time::Instant;
 use anyhow::Context;
 use bollard::Docker;
 use bollard::models::{
-    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, Ipam, IpamConfig, NetworkCreateRequest,
-    NetworkingConfig,
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, Ipam, IpamConfig,
+    NetworkCreateRequest, NetworkingConfig,
 };
 use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
 
@@ -52,7 +52,10 @@ async fn network(docker: &Docker) -> anyhow::Result<()> {
 fn body(image: &str) -> ContainerCreateBody {
     let memory = Some(512 << 20);
     let endpoint = EndpointSettings {
-        ipam_config: Some(EndpointIpamConfig { ipv4_address: Some(ADDRESS.to_owned()), ..EndpointIpamConfig::default() }),
+        ipam_config: Some(EndpointIpamConfig {
+            ipv4_address: Some(ADDRESS.to_owned()),
+            ..EndpointIpamConfig::default()
+        }),
         ..EndpointSettings::default()
     };
     ContainerCreateBody {

@@ -47,14 +47,18 @@ async fn starts(stack: &Stack) -> anyhow::Result<()> {
         whole.push(start.elapsed().as_secs_f64() * 1e3);
         let backend = answer["backend_id"].as_str().context("id")?;
         let view = eventually("the first byte is in the timeline", SOON, async || {
-            let view = stack.get(&format!("/ctrl/backends/{backend}")).await.map_err(|error| error.to_string())?;
-            let has = view["timeline"].as_array().is_some_and(|stages| stages.iter().any(|s| s["stage"] == "first_byte"));
+            let view =
+                stack.get(&format!("/ctrl/backends/{backend}")).await.map_err(|error| error.to_string())?;
+            let has = view["timeline"]
+                .as_array()
+                .is_some_and(|stages| stages.iter().any(|s| s["stage"] == "first_byte"));
             if has { Ok(view) } else { Err(view.to_string()) }
         })
         .await?;
         let mut sum = 0.0;
         for stage in view["timeline"].as_array().into_iter().flatten() {
-            let (name, length) = (stage["stage"].as_str().unwrap_or("?"), stage["length_ms"].as_f64().unwrap_or(0.0));
+            let (name, length) =
+                (stage["stage"].as_str().unwrap_or("?"), stage["length_ms"].as_f64().unwrap_or(0.0));
             stages.entry(name.to_owned()).or_default().push(length);
             if OWN.contains(&name) {
                 sum += length;
@@ -88,7 +92,8 @@ async fn ends(stack: &Stack) -> anyhow::Result<()> {
         let backend = answer["backend_id"].as_str().context("id")?;
         let mut session = Session::open(answer["url"].as_str().context("url")?).await?;
         session.echo("x").await?;
-        let mut log = stack.http.get(format!("{}/ctrl/backends/{backend}/logs?follow=true", stack.api)).send().await?;
+        let mut log =
+            stack.http.get(format!("{}/ctrl/backends/{backend}/logs?follow=true", stack.api)).send().await?;
         let closed = Instant::now();
         session.close().await?;
         let mut text = String::new();

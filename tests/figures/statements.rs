@@ -38,7 +38,9 @@ pub async fn count(stack: &Stack) -> anyhow::Result<()> {
 }
 
 async fn logging(admin: &mut PgConnection, level: &str) -> anyhow::Result<()> {
-    sqlx::query(sqlx::AssertSqlSafe(format!("alter system set log_statement = '{level}'"))).execute(&mut *admin).await?;
+    sqlx::query(sqlx::AssertSqlSafe(format!("alter system set log_statement = '{level}'")))
+        .execute(&mut *admin)
+        .await?;
     sqlx::query("alter system set log_line_prefix = '%d '").execute(&mut *admin).await?;
     sqlx::query("select pg_reload_conf()").execute(&mut *admin).await?;
     eventually("the setting holds", Duration::from_secs(5), async || {
@@ -56,13 +58,19 @@ async fn connect(stack: &Stack, log: &str, request: &serde_json::Value) -> anyho
     let text = std::fs::read_to_string(log)?;
     let text = &text[usize::try_from(before)?..];
     let of_connect = |line: &&str| line.contains("backends") && !line.contains("/* task */");
-    let lines: Vec<_> = text.lines().filter(|line| line.contains("LOG:  execute")).filter(of_connect).collect();
+    let lines: Vec<_> =
+        text.lines().filter(|line| line.contains("LOG:  execute")).filter(of_connect).collect();
     let starts = |line: &&&str, word: &str| {
-        line.split_once(": ").and_then(|(_, rest)| rest.split_once(": ")).is_some_and(|(_, sql)| sql.trim().to_lowercase().starts_with(word))
+        line.split_once(": ")
+            .and_then(|(_, rest)| rest.split_once(": "))
+            .is_some_and(|(_, sql)| sql.trim().to_lowercase().starts_with(word))
     };
     Ok(Counted {
         reads: lines.iter().filter(|line| starts(line, "select")).count(),
-        writes: lines.iter().filter(|line| starts(line, "insert") || starts(line, "update") || starts(line, "with")).count(),
+        writes: lines
+            .iter()
+            .filter(|line| starts(line, "insert") || starts(line, "update") || starts(line, "with"))
+            .count(),
         explicit: text.lines().filter(|line| line.contains("statement: BEGIN")).count(),
     })
 }

@@ -30,7 +30,8 @@ fn the_verbs_of_a_sessions_life() {
         let empty = jetway(stack, &["ls"]).await?;
         ensure!(empty.out.contains("no sessions"), "{}", empty.out);
 
-        let connect = jetway(stack, &["connect", "desk", "--image", &image, "--env", "A=b", "--wait"]).await?;
+        let connect =
+            jetway(stack, &["connect", "desk", "--image", &image, "--env", "A=b", "--wait"]).await?;
         ensure!(connect.code == Some(0), "{}", connect.err);
         ensure!(connect.err.contains("started session"), "{}", connect.err);
         let mut session = Session::open(connect.out.trim()).await?;
@@ -63,7 +64,12 @@ fn drain_status_and_doctor() {
         let doctor = jetway(stack, &["doctor"]).await?;
         ensure!(doctor.code == Some(0), "{}", doctor.out);
         let drain = jetway(stack, &["drain", &name]).await?;
-        ensure!(drain.code == Some(0) && drain.out.contains("takes no new sessions"), "{} {}", drain.out, drain.err);
+        ensure!(
+            drain.code == Some(0) && drain.out.contains("takes no new sessions"),
+            "{} {}",
+            drain.out,
+            drain.err
+        );
         let image = stack.image.clone();
         let refused = jetway(stack, &["connect", "late", "--image", &image]).await?;
         ensure!(refused.code == Some(1) && refused.err.contains("draining"), "{}", refused.err);

@@ -6,14 +6,15 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::json;
 
-use crate::harness::{Options, Session, SseStream, with_stack};
+use crate::harness::{Options, Session, SseStream, eventually, with_stack};
 
 const SOON: Duration = Duration::from_secs(15);
 
 #[test]
 fn connect_echo_close_and_the_container_is_gone() {
     with_stack(Options::default(), async |stack| {
-        let request = stack.request("room", &json!({ "GREETING": "hello" }), &json!({ "max_idle_seconds": 0 }));
+        let request =
+            stack.request("room", &json!({ "GREETING": "hello" }), &json!({ "max_idle_seconds": 0 }));
         let answer = stack.connect(&request).await?;
         ensure!(answer["spawned"] == true, "{answer}");
         let backend = answer["backend_id"].as_str().context("backend_id")?.to_owned();
@@ -43,8 +44,12 @@ fn two_connects_one_backend() {
         first.echo("one").await?;
         second.echo("two").await?;
         let backend = one["backend_id"].as_str().context("id")?.to_owned();
-        let view = stack.get(&format!("/ctrl/backends/{backend}")).await?;
-        ensure!(view["connections"] == 2, "{view}");
+        eventually("both are counted", SOON, async || {
+            let view =
+                stack.get(&format!("/ctrl/backends/{backend}")).await.map_err(|error| error.to_string())?;
+            if view["connections"] == 2 { Ok(()) } else { Err(view["connections"].to_string()) }
+        })
+        .await?;
         first.close().await?;
         second.echo("still here").await?;
         second.close().await?;
@@ -111,10 +116,13 @@ fn wait_ready_answers_when_the_session_is_ready_and_says_how_long_each_stage_too
         let backend = answer["backend_id"].as_str().context("id")?.to_owned();
         let mut session = Session::open(answer["url"].as_str().context("url")?).await?;
         session.echo("first byte").await?;
-        let view = stack.get(&format!("/ctrl/backends/{backend}")).await?;
-        let stages = view["timeline"].as_array().context("timeline")?;
-        ensure!(stages.iter().any(|stage| stage["stage"] == "first_byte"), "{view}");
-        Ok(())
+        eventually("the first byte is in the timeline", SOON, async || {
+            let view =
+                stack.get(&format!("/ctrl/backends/{backend}")).await.map_err(|error| error.to_string())?;
+            let mut stages = view["timeline"].as_array().into_iter().flatten();
+            if stages.any(|stage| stage["stage"] == "first_byte") { Ok(()) } else { Err(view.to_string()) }
+        })
+        .await
     });
 }
 
@@ -160,15 +168,22 @@ fn the_application_is_told_who_came_and_forged_headers_are_removed() {
 #[test]
 fn the_session_gets_its_environment_and_nothing_of_the_hosts() {
     with_stack(Options::default(), async |stack| {
-        let request = stack.request("env", &json!({ "GREETING": "hello" }), &json!({ "max_idle_seconds": 1 }));
+        let request =
+            stack.request("env", &json!({ "GREETING": "hello" }), &json!({ "max_idle_seconds": 1 }));
         let answer = stack.connect(&request).await?;
         let url = answer["url"].as_str().context("url")?;
         let env: serde_json::Value = stack.http.get(format!("{url}env")).send().await?.json().await?;
-        ensure!(env["GREETING"] == "hello" && env["PORT"] == "8080" && env["SESSION_BACKEND_KEY"] == "env", "{env}");
+        ensure!(
+            env["GREETING"] == "hello" && env["PORT"] == "8080" && env["SESSION_BACKEND_KEY"] == "env",
+            "{env}"
+        );
         ensure!(env["SESSION_BACKEND_ID"] == answer["backend_id"], "{env}");
-        ensure!(env["SESSION_BACKEND_FENCING_TOKEN"].as_str().is_some_and(|token| token.parse::<u64>().is_ok()));
+        ensure!(
+            env["SESSION_BACKEND_FENCING_TOKEN"].as_str().is_some_and(|token| token.parse::<u64>().is_ok())
+        );
         ensure!(env["JETWAY_SECRET"].is_null(), "{env}");
-        let identity: serde_json::Value = stack.http.get(format!("{url}identity")).send().await?.json().await?;
+        let identity: serde_json::Value =
+            stack.http.get(format!("{url}identity")).send().await?.json().await?;
         ensure!(identity["uid"] == 65534 && identity["pid"] != 1, "{identity}");
         Ok(())
     });
@@ -208,7 +223,8 @@ fn a_status_stream_replays_resumes_and_stays_open_after_the_end() {
 #[test]
 fn a_static_token_serves_everybody_and_keeps_the_path() {
     with_stack(Options::default(), async |stack| {
-        let request = stack.request("static", &json!({}), &json!({ "max_idle_seconds": 1, "use_static_token": true }));
+        let request =
+            stack.request("static", &json!({}), &json!({ "max_idle_seconds": 1, "use_static_token": true }));
         let (one, two) = (stack.connect(&request).await?, stack.connect(&request).await?);
         ensure!(one["token"] == two["token"] && one["secret_token"].is_null(), "{one} {two}");
         let token = one["token"].as_str().context("token")?;
@@ -225,7 +241,8 @@ fn a_static_token_serves_everybody_and_keeps_the_path() {
 #[test]
 fn a_refused_upgrade_keeps_its_status_headers_and_body() {
     with_stack(Options::default(), async |stack| {
-        let answer = stack.connect(&stack.request("refuse", &json!({}), &json!({ "max_idle_seconds": 1 }))).await?;
+        let answer =
+            stack.connect(&stack.request("refuse", &json!({}), &json!({ "max_idle_seconds": 1 }))).await?;
         let url = answer["url"].as_str().context("url")?;
         let response = stack
             .http

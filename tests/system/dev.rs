@@ -36,7 +36,8 @@ impl Dev {
         .await;
         ensure!(process.is_running() || said.is_ok(), "{}", std::fs::read_to_string(&log)?);
         let said = said?;
-        let api = said.split_whitespace().find(|word| word.ends_with("/ctrl/connect")).context("the API's URL")?;
+        let api =
+            said.split_whitespace().find(|word| word.ends_with("/ctrl/connect")).context("the API's URL")?;
         let api = api.trim_end_matches("/ctrl/connect").to_owned();
         Ok(Self { process, directory: directory.to_owned(), api })
     }
@@ -81,7 +82,8 @@ impl Dev {
 impl Drop for Dev {
     fn drop(&mut self) {
         let _killed = self.process.signal(Signal::SIGKILL);
-        let postmaster = std::fs::read_to_string(self.directory.join("data/postgres/postmaster.pid")).unwrap_or_default();
+        let postmaster =
+            std::fs::read_to_string(self.directory.join("data/postgres/postmaster.pid")).unwrap_or_default();
         if !std::thread::panicking() && postmaster.is_empty() {
             return;
         }
@@ -128,11 +130,19 @@ fn two_windows_of_the_demo_see_each_other_and_the_last_one_ends_the_session() {
                    .getImageData(0, 0, c.width, c.height).data; for (let i = 3; i < d.length; i += 4) \
                    if (d[i]) return true; return false; })()";
         browser.until(&two, &format!("!{ink}")).await?;
-        browser.mouse(&one, "mousePressed", 300.0, 300.0, true).await?;
+        // A place where nothing lies over the canvas.
+        let free = "(() => { for (let y = 40; y < innerHeight - 40; y += 20) for (let x = 40; x < innerWidth - 120; x += 20) \
+                    if ([0, 50, 100].every(d => document.elementFromPoint(x + d, y) === document.querySelector('canvas'))) \
+                    return [x, y]; })()";
+        let place = browser.evaluate(&one, free).await?;
+        let (x, y) = (place[0].as_f64().context("x")?, place[1].as_f64().context("y")?);
+        browser.mouse(&one, "mouseMoved", x, y, false).await?;
+        browser.mouse(&one, "mousePressed", x, y, true).await?;
         for step in 1..=20 {
-            browser.mouse(&one, "mouseMoved", 300.0 + 5.0 * f64::from(step), 300.0, true).await?;
+            browser.mouse(&one, "mouseMoved", x + 5.0 * f64::from(step), y, true).await?;
         }
-        browser.mouse(&one, "mouseReleased", 400.0, 300.0, false).await?;
+        browser.mouse(&one, "mouseReleased", x + 100.0, y, false).await?;
+        browser.until(&one, ink).await.context("in the window that draws")?;
         browser.until(&two, ink).await?;
         browser.close(one).await?;
         browser.until(&two, "document.querySelectorAll('#list li').length === 1").await?;
@@ -152,11 +162,16 @@ fn two_windows_of_the_demo_see_each_other_and_the_last_one_ends_the_session() {
 fn with_keep_sessions_stay_and_the_next_start_adopts_them() {
     run(async {
         let directory = directory("keep");
-        let dev = Dev::start(&directory, &["--api", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--keep", "--no-demo"]).await?;
+        let dev = Dev::start(
+            &directory,
+            &["--api", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--keep", "--no-demo"],
+        )
+        .await?;
         let image = engine::test_image(&engine::docker().await?).await?;
         let body = json!({ "key": { "name": "kept" }, "spawn_config": { "executable": { "image": image } } });
         let http = reqwest::Client::new();
-        let answer: Value = http.post(format!("{}/ctrl/connect", dev.api)).json(&body).send().await?.json().await?;
+        let answer: Value =
+            http.post(format!("{}/ctrl/connect", dev.api)).json(&body).send().await?.json().await?;
         let url = answer["url"].as_str().with_context(|| answer.to_string())?.to_owned();
         Session::open(&url).await?.echo("before").await?;
         let proxy = format!("127.0.0.1:{}", url.split([':', '/']).nth(4).context("port")?);
@@ -167,7 +182,8 @@ fn with_keep_sessions_stay_and_the_next_start_adopts_them() {
         ensure!(first.containers().await?.len() == 1, "the session stays");
         ensure!(!directory.join("data/postgres/postmaster.pid").exists(), "Postgres goes, the session stays");
         let second = Dev::start(&directory, &["--api", &api, "--proxy", &proxy, "--no-demo"]).await?;
-        let again: Value = http.post(format!("{}/ctrl/connect", second.api)).json(&body).send().await?.json().await?;
+        let again: Value =
+            http.post(format!("{}/ctrl/connect", second.api)).json(&body).send().await?.json().await?;
         ensure!(again["spawned"] == false && again["backend_id"] == answer["backend_id"], "{again}");
         let mut session = Session::open(&url).await.context("the old URL")?;
         session.echo("the same process").await?;

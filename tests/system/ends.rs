@@ -9,9 +9,15 @@ use crate::harness::{Options, Session, Stack, with_stack};
 
 const SOON: Duration = Duration::from_secs(15);
 
-async fn open(stack: &Stack, key: &str, env: &Value, spawn: &Value) -> anyhow::Result<(String, String, Session)> {
+async fn open(
+    stack: &Stack,
+    key: &str,
+    env: &Value,
+    spawn: &Value,
+) -> anyhow::Result<(String, String, Session)> {
     let answer = stack.connect(&stack.request(key, env, spawn)).await?;
-    let (backend, url) = (answer["backend_id"].as_str().context("id")?, answer["url"].as_str().context("url")?);
+    let (backend, url) =
+        (answer["backend_id"].as_str().context("id")?, answer["url"].as_str().context("url")?);
     let mut session = Session::open(url).await?;
     session.echo("open").await?;
     Ok((backend.to_owned(), url.to_owned(), session))
@@ -20,7 +26,8 @@ async fn open(stack: &Stack, key: &str, env: &Value, spawn: &Value) -> anyhow::R
 #[test]
 fn idle_of_one_second_counts_from_the_last_close() {
     with_stack(Options::default(), async |stack| {
-        let (backend, url, session) = open(stack, "one", &json!({}), &json!({ "max_idle_seconds": 1 })).await?;
+        let (backend, url, session) =
+            open(stack, "one", &json!({}), &json!({ "max_idle_seconds": 1 })).await?;
         session.close().await?;
         let mut again = Session::open(&url).await?;
         again.echo("back within the second").await?;
@@ -51,7 +58,8 @@ fn a_page_can_load_its_parts_before_the_session_counts_as_idle() {
     with_stack(Options::default(), async |stack| {
         let spawn = json!({ "max_idle_seconds": 0, "linger_seconds": 2 });
         let answer = stack.connect(&stack.request("page", &json!({}), &spawn)).await?;
-        let (backend, url) = (answer["backend_id"].as_str().context("id")?, answer["url"].as_str().context("url")?);
+        let (backend, url) =
+            (answer["backend_id"].as_str().context("id")?, answer["url"].as_str().context("url")?);
         for _ in 0..5 {
             // Each part over a connection of its own, with nothing open in between.
             let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
@@ -68,7 +76,8 @@ fn a_page_can_load_its_parts_before_the_session_counts_as_idle() {
 #[test]
 fn a_lifetime_ends_a_session_in_use() {
     with_stack(Options::default(), async |stack| {
-        let (backend, _, mut session) = open(stack, "old", &json!({}), &json!({ "lifetime_limit_seconds": 3 })).await?;
+        let (backend, _, mut session) =
+            open(stack, "old", &json!({}), &json!({ "lifetime_limit_seconds": 3 })).await?;
         let view = stack.ended(&backend, SOON).await?;
         ensure!(view["end_reason"] == "lifetime" && view["termination_reason"] == "swept", "{view}");
         session.ended(Duration::from_secs(2)).await

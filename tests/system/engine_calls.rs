@@ -15,7 +15,8 @@ fn ten_idle_sessions_cause_no_engine_call_but_a_liveness_check() {
     with_stack(Options::default(), async |stack| {
         let mut open = Vec::new();
         for turn in 0..10 {
-            let request = stack.request(&format!("idle-{turn}"), &json!({}), &json!({ "max_idle_seconds": 60 }));
+            let request =
+                stack.request(&format!("idle-{turn}"), &json!({}), &json!({ "max_idle_seconds": 60 }));
             let answer = stack.connect(&request).await?;
             let mut session = Session::open(answer["url"].as_str().context("url")?).await?;
             session.echo("then silence").await?;
@@ -30,7 +31,8 @@ fn ten_idle_sessions_cause_no_engine_call_but_a_liveness_check() {
             ensure!(work.is_empty(), "{who}: {work:?}");
         }
         let connects = drone.lines().filter(|line| line.contains("docker.sock")).count();
-        ensure!(connects <= 1, "the drone called the engine {connects} times in five seconds:\n{drone}");
+        // The drone asks whether the engine lives, and the event stream's keeper does.
+        ensure!(connects <= 2, "the drone called the engine {connects} times in five seconds:\n{drone}");
         ensure!(!proxy.contains("docker.sock"), "the proxy has no business with the engine");
         ensure!(drone.contains("epoll") || drone.lines().count() > 3, "strace saw nothing at all:\n{drone}");
         Ok(())
@@ -44,7 +46,8 @@ async fn trace(pid: u32) -> anyhow::Result<String> {
         .args(["--signal=INT", "5", "strace", "-f", "-qq", "-s", "120", "-e"])
         .arg("trace=connect,write,writev,sendto,sendmsg,epoll_wait,epoll_pwait,epoll_pwait2")
         .args(["-p", &pid.to_string()]);
-    let output = tokio::task::spawn_blocking(move || command.output()).await?.context("strace is installed")?;
+    let output =
+        tokio::task::spawn_blocking(move || command.output()).await?.context("strace is installed")?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!text.contains("ptrace") || !text.contains("not permitted"), "strace may not look: {text}");
     Ok(text)

@@ -29,7 +29,12 @@ fn bad_requests() -> Vec<(&'static str, Value, u16, &'static str)> {
         ("host network", executable(json!({ "network_name": "host" })), 422, "invalid_request"),
         ("no network", executable(json!({ "network_name": "none" })), 422, "invalid_request"),
         ("another's network", executable(json!({ "network_name": "container:x" })), 422, "invalid_request"),
-        ("a network that is not allowed", executable(json!({ "network_name": "bridge" })), 422, "not_offered"),
+        (
+            "a network that is not allowed",
+            executable(json!({ "network_name": "bridge" })),
+            422,
+            "not_offered",
+        ),
         ("user with a newline", json!({ "user": "a\nb" }), 422, "invalid_request"),
         ("user with an outer space", json!({ "user": " ada" }), 422, "invalid_request"),
         ("auth of 100 kB", json!({ "auth": { "a": "x".repeat(100_000) } }), 422, "auth_too_large"),
@@ -46,9 +51,13 @@ fn bad_connects_are_refused_and_leave_nothing() {
             merge(&mut request, &over);
             let (got, answer) = stack.post("/ctrl/connect", &request).await?;
             ensure!(got == status && answer["code"] == code, "{what}: {got} {answer}");
-            ensure!(answer["id"].is_string() && answer["kind"].is_string() && answer["message"].is_string(), "{answer}");
+            ensure!(
+                answer["id"].is_string() && answer["kind"].is_string() && answer["message"].is_string(),
+                "{answer}"
+            );
         }
-        let text = stack.http.post(format!("{}/ctrl/connect", stack.api)).header("content-type", "application/json");
+        let text =
+            stack.http.post(format!("{}/ctrl/connect", stack.api)).header("content-type", "application/json");
         let answer = text.body("{not json").send().await?;
         ensure!(answer.status() == 400, "{}", answer.status());
         nothing_is_left(stack).await
@@ -84,13 +93,18 @@ fn bad_tokens_and_bad_http_get_a_4xx_from_the_proxy() {
         let flipped = if token.as_bytes()[middle] == b'A' { "B" } else { "A" };
         let forged = format!("{}{flipped}{}", &token[..middle], &token[middle + 1..]);
         for bad in [&token[..middle], forged.as_str(), "x", "favicon.ico", "s.x", &format!("s.{token}")] {
-            let response = stack.http.get(format!("http://127.0.0.1:{}/{bad}/", stack.proxy_port)).send().await?;
+            let response =
+                stack.http.get(format!("http://127.0.0.1:{}/{bad}/", stack.proxy_port)).send().await?;
             ensure!(response.status().is_client_error(), "{bad}: {}", response.status());
-            ensure!(response.headers().contains_key("proxy-status"), "{bad}: the proxy says that it was its own answer");
+            ensure!(
+                response.headers().contains_key("proxy-status"),
+                "{bad}: the proxy says that it was its own answer"
+            );
             let body: Value = response.json().await?;
             ensure!(body["code"].is_string() && body["message"].is_string(), "{body}");
         }
-        let page = stack.http.get(format!("http://127.0.0.1:{}/x/", stack.proxy_port)).header("accept", "text/html");
+        let page =
+            stack.http.get(format!("http://127.0.0.1:{}/x/", stack.proxy_port)).header("accept", "text/html");
         let page = page.send().await?.text().await?;
         ensure!(page.contains("<html") && !page.contains("{\""), "a person gets a page: {page}");
 
@@ -98,7 +112,11 @@ fn bad_tokens_and_bad_http_get_a_4xx_from_the_proxy() {
         let cases = [
             ("no Host", format!("GET /{token}/ HTTP/1.1\r\n\r\n"), "HTTP/1.1 400"),
             ("two Hosts", format!("GET /{token}/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), "HTTP/1.1 400"),
-            ("64 kB of headers", format!("GET /{token}/ HTTP/1.1\r\nHost: a\r\nX-Big: {big}\r\n\r\n"), "HTTP/1.1 431"),
+            (
+                "64 kB of headers",
+                format!("GET /{token}/ HTTP/1.1\r\nHost: a\r\nX-Big: {big}\r\n\r\n"),
+                "HTTP/1.1 431",
+            ),
         ];
         for (what, bytes, expect) in cases {
             let answer = raw(stack.proxy_port, bytes.as_bytes()).await?;

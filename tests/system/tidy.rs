@@ -8,7 +8,10 @@ const LINES_MAX: usize = 400;
 const ARCHITECTURE_LINES_MAX: usize = 200;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are one folder below the root").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests are one folder below the root")
+        .to_owned()
 }
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -41,7 +44,10 @@ fn files_are_short_and_open_with_what_they_are_for() {
         if text.contains(concat!("#[", "allow(")) || text.contains(concat!("#[", "ignore")) {
             faults.push(format!("{name} silences a lint or ignores a test"));
         }
-        if text.contains(concat!("TO", "DO")) || text.contains(concat!("FIX", "ME")) || text.contains(concat!("todo", "!(")) {
+        if text.contains(concat!("TO", "DO"))
+            || text.contains(concat!("FIX", "ME"))
+            || text.contains(concat!("todo", "!("))
+        {
             faults.push(format!("{name} has something unfinished"));
         }
     }

@@ -118,7 +118,9 @@ fn fits(drone: &Drone, age: Duration, need: &Need<'_>, reservations: &[Reservati
         return Err(Why::NotNow(format!("was last heard of {} s ago", silent.as_secs())));
     }
     if !drone.load.engine_ok {
-        return Err(Why::NotNow("does not serve: it is just starting, or its container engine does not answer".into()));
+        return Err(Why::NotNow(
+            "does not serve: it is just starting, or its container engine does not answer".into(),
+        ));
     }
     if need.exclude.contains(&drone.id) {
         return Err(Why::NotNow("refused this backend".into()));
@@ -225,7 +227,10 @@ mod tests {
             (|d| d.pool = "big".to_owned().try_into().unwrap(), "is in the pool \"big\""),
             (|d| d.draining = true, "is draining"),
             (|d| d.heartbeat_age = Duration::from_secs(11), "was last heard of 11 s ago"),
-            (|d| d.load.engine_ok = false, "does not serve: it is just starting, or its container engine does not answer"),
+            (
+                |d| d.load.engine_ok = false,
+                "does not serve: it is just starting, or its container engine does not answer",
+            ),
             (|d| d.load.backends = 1000, "is full: 1000 of 1000 backends"),
             (|d| d.capacity.memory_bytes = 1, "has 1 of 1 bytes of memory free, and 134217728 are needed"),
             (

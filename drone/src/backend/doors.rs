@@ -158,10 +158,13 @@ impl Actor {
     }
 
     fn tell_revoked(&self, grants: &[GrantId]) {
-        let proxies = if self.adopted { self.agent.streams.proxies() } else { self.told.iter().copied().collect() };
+        let proxies =
+            if self.adopted { self.agent.streams.proxies() } else { self.told.iter().copied().collect() };
         for proxy in proxies {
             let (backend, fencing_token) = (self.id.clone(), self.put.fencing_token);
-            self.agent.streams.push(proxy, ToProxy::Revoked { backend, fencing_token, grants: grants.to_vec() });
+            self.agent
+                .streams
+                .push(proxy, ToProxy::Revoked { backend, fencing_token, grants: grants.to_vec() });
         }
     }
 

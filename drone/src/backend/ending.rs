@@ -115,14 +115,22 @@ fn describe(facts: &Facts<'_>) -> End {
     }
     let code = exit_code.map_or_else(|| "an unknown status".to_owned(), |code| format!("status {code}"));
     if oom_killed {
-        return end(EndReason::OutOfMemory, "it was killed because it used more memory than its limit".to_owned());
+        return end(
+            EndReason::OutOfMemory,
+            "it was killed because it used more memory than its limit".to_owned(),
+        );
     }
     match facts.status {
-        ContainerStatus::Absent => end(EndReason::Lost, "its container was removed by somebody else".to_owned()),
-        _ if !facts.ran => end(EndReason::CreateFailed, format!("its container exited with {code} before it was used")),
-        _ if !facts.was_ready => {
-            end(EndReason::ExitedBeforeReady, format!("it exited with {code} before it listened on port {}", facts.port))
+        ContainerStatus::Absent => {
+            end(EndReason::Lost, "its container was removed by somebody else".to_owned())
         }
+        _ if !facts.ran => {
+            end(EndReason::CreateFailed, format!("its container exited with {code} before it was used"))
+        }
+        _ if !facts.was_ready => end(
+            EndReason::ExitedBeforeReady,
+            format!("it exited with {code} before it listened on port {}", facts.port),
+        ),
         _ => end(EndReason::Exited, format!("it exited with {code}")),
     }
 }
@@ -183,7 +191,15 @@ mod tests {
         check(|f| (f.ran, f.was_ready) = (false, false), R::CreateFailed, "before it was used");
         check(|f| f.failure = Some((R::PullFailed, "no route".into())), R::PullFailed, "no route");
         check(|f| f.stop = Some((TerminationKind::Soft, R::Idle)), R::Idle, "nobody used it");
-        check(|f| f.stop = Some((TerminationKind::Hard, R::StartTimeout)), R::StartTimeout, "within 60 seconds");
-        check(|f| f.stop = Some((TerminationKind::Hard, R::ListeningElsewhere)), R::ListeningElsewhere, "127.0.0.1:8080");
+        check(
+            |f| f.stop = Some((TerminationKind::Hard, R::StartTimeout)),
+            R::StartTimeout,
+            "within 60 seconds",
+        );
+        check(
+            |f| f.stop = Some((TerminationKind::Hard, R::ListeningElsewhere)),
+            R::ListeningElsewhere,
+            "127.0.0.1:8080",
+        );
     }
 }

@@ -26,7 +26,10 @@ const OUTPUT_SECONDS_MAX: u64 = 3;
 /// What a call ended in.
 pub enum Done {
     /// Not running, for certain; removed, if that could be done.
-    Gone { status: ContainerStatus, output: String },
+    Gone {
+        status: ContainerStatus,
+        output: String,
+    },
     Looked(Result<ContainerStatus, RuntimeError>),
     /// The stop signal went out through the engine.
     Signalled(Result<(), RuntimeError>),

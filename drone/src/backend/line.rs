@@ -174,7 +174,8 @@ impl Actor {
         } else if now < patience {
             self.clocks.look = Some(patience);
         } else {
-            self.failure.get_or_insert((EndReason::Lost, "its init did not answer for 10 seconds".to_owned()));
+            self.failure
+                .get_or_insert((EndReason::Lost, "its init did not answer for 10 seconds".to_owned()));
             self.finish(Finish::Kill);
         }
     }

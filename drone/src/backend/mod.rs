@@ -74,14 +74,36 @@ pub struct Asking {
 
 #[derive(Debug)]
 enum Command {
-    AddGrant { grant: Grant, reply: oneshot::Sender<std::io::Result<Status>> },
-    Revoke { user: String, reply: oneshot::Sender<u32> },
-    Stop { kind: TerminationKind, reason: EndReason, reply: oneshot::Sender<()> },
-    View { reply: oneshot::Sender<BackendView> },
+    AddGrant {
+        grant: Grant,
+        reply: oneshot::Sender<std::io::Result<Status>>,
+    },
+    Revoke {
+        user: String,
+        reply: oneshot::Sender<u32>,
+    },
+    Stop {
+        kind: TerminationKind,
+        reason: EndReason,
+        reply: oneshot::Sender<()>,
+    },
+    View {
+        reply: oneshot::Sender<BackendView>,
+    },
     Ask(Asking),
-    Forget { proxy: ProxyId, ask: u64 },
-    Uses { proxy: ProxyId, uses: u32, connections: u32 },
-    StreamLost { proxy: ProxyId, closed_at: Instant },
+    Forget {
+        proxy: ProxyId,
+        ask: u64,
+    },
+    Uses {
+        proxy: ProxyId,
+        uses: u32,
+        connections: u32,
+    },
+    StreamLost {
+        proxy: ProxyId,
+        closed_at: Instant,
+    },
     FirstByte(Stage),
     /// A hint: the container may have changed.
     Look,

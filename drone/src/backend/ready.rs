@@ -45,7 +45,8 @@ async fn within<T>(attempt: impl Future<Output = T>) -> Option<T> {
 /// Whether the answer is 2xx or 3xx.
 async fn get(address: SocketAddr, path: &str) -> bool {
     let Ok(stream) = TcpStream::connect(address).await else { return false };
-    let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await else {
+    let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await
+    else {
         return false;
     };
     let request = http::Request::get(path).header(http::header::HOST, address.to_string());

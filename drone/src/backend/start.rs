@@ -115,10 +115,16 @@ impl Actor {
         match progress {
             Progress::Image(image) => self.image_is_there(image),
             Progress::Line(line) => self.line.set(line),
-            Progress::Created(stage) => self.stage(stage),
+            Progress::Created(stage) => {
+                self.stage(stage);
+                self.stage_start = UnixMicros::now();
+            }
             Progress::Started(address, stage) => {
                 self.starting = None;
-                self.stage(stage);
+                // Init was on the line before the engine had answered: the container has been running since then.
+                if !self.timeline.iter().any(|known| known.stage == StageName::Started) {
+                    self.stage(stage);
+                }
                 // Init may have been quicker than the engine's answer; then it has its session already.
                 if self.claim == Claim::Parked {
                     self.stage_start = UnixMicros::now();
@@ -172,6 +178,7 @@ impl Actor {
             let patience = Duration::from_secs(self.put.spec.start_timeout_seconds.into());
             self.clocks.start = Some(Instant::now() + patience);
             if self.starting.is_some() {
+                self.stage_until_now(StageName::Started, self.stage_start, "");
                 self.stage_start = UnixMicros::now();
             }
         }
@@ -308,7 +315,8 @@ impl StartTask {
 
     /// A stop leaves the pull to whoever else waits for it.
     async fn image(&self) -> Option<Image> {
-        let image = timeout(Duration::from_secs(PULL_SECONDS_MAX), self.agent.runtime.ensure_image(&self.executable));
+        let image =
+            timeout(Duration::from_secs(PULL_SECONDS_MAX), self.agent.runtime.ensure_image(&self.executable));
         match self.stopped.run_until_cancelled(image).await? {
             Ok(Ok(image)) => {
                 self.say(Progress::Image(image.clone())).await;
@@ -316,7 +324,9 @@ impl StartTask {
             }
             Ok(Err(error)) => {
                 let reason = match error {
-                    ImageError::NotFound { .. } | ImageError::AbsentAndNever { .. } => EndReason::ImageNotFound,
+                    ImageError::NotFound { .. } | ImageError::AbsentAndNever { .. } => {
+                        EndReason::ImageNotFound
+                    }
                     ImageError::PullFailed { .. } => EndReason::PullFailed,
                 };
                 self.say(Progress::Failed(reason, error.to_string())).await;
@@ -363,7 +373,11 @@ impl StartTask {
 }
 
 fn refused(error: RuntimeError) -> (EndReason, String) {
-    let reason = if matches!(error, RuntimeError::NotOffered(_)) { EndReason::Refused } else { EndReason::CreateFailed };
+    let reason = if matches!(error, RuntimeError::NotOffered(_)) {
+        EndReason::Refused
+    } else {
+        EndReason::CreateFailed
+    };
     (reason, error.to_string())
 }
 

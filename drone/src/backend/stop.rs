@@ -75,11 +75,14 @@ impl Actor {
 
     /// Init is back on the line, and may not have heard of the stop: repeating it there changes nothing.
     pub(super) fn signal_again(&mut self) {
-        let stopping: Option<bool> = self.line.hello.as_ref().and_then(|hello| hello.session.as_ref()).map(|session| session.stopping);
+        let stopping: Option<bool> =
+            self.line.hello.as_ref().and_then(|hello| hello.session.as_ref()).map(|session| session.stopping);
         if stopping == Some(true) {
             self.clocks.signal = None;
             self.signalled = true;
-        } else if stopping == Some(false) && (self.clocks.signal.take().is_some() || self.signalled || self.adopted) {
+        } else if stopping == Some(false)
+            && (self.clocks.signal.take().is_some() || self.signalled || self.adopted)
+        {
             self.signal();
         }
     }
@@ -123,5 +126,12 @@ impl Actor {
 
 /// What is known of an end when the stop begins.
 fn announced(reason: EndReason, kind: TerminationKind) -> End {
-    End { reason, kind: Some(kind), exit_code: None, oom_killed: false, message: String::new(), output: String::new() }
+    End {
+        reason,
+        kind: Some(kind),
+        exit_code: None,
+        oom_killed: false,
+        message: String::new(),
+        output: String::new(),
+    }
 }

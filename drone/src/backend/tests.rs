@@ -36,7 +36,10 @@ async fn idle_zero_stops_at_once_after_the_last_close() {
     test.fake.until(|_, calls| calls.iter().any(|call| call == "stop 15")).await;
     assert_eq!(closed.elapsed(), Duration::ZERO);
     let end = end_of(&backend).await;
-    assert_eq!((end.reason, end.kind, end.exit_code), (EndReason::Idle, Some(TerminationKind::Soft), Some(143)));
+    assert_eq!(
+        (end.reason, end.kind, end.exit_code),
+        (EndReason::Idle, Some(TerminationKind::Soft), Some(143))
+    );
     assert!(test.fake.containers().is_empty(), "nothing is left behind");
     assert!(matches!(pushes.recv().await, Some(ToProxy::Ended { .. })));
     assert_eq!(backend.view().await.unwrap_err(), HasEnded);
@@ -68,7 +71,10 @@ async fn a_connect_to_a_live_key_holds_it() {
     backend.uses(proxy, 0, 0).await.unwrap();
     reaches(&backend, Status::Terminating).await;
     assert_eq!(held.elapsed().as_secs(), 30);
-    assert!(backend.add_grant(grant(3)).await.is_ok_and(|added| added.unwrap().is_ending()) || backend.view().await.is_err());
+    assert!(
+        backend.add_grant(grant(3)).await.is_ok_and(|added| added.unwrap().is_ending())
+            || backend.view().await.is_err()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,10 +116,9 @@ async fn an_application_that_exits_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_does_not_wait_for_a_start_that_hangs() {
-    for script in [
-        Script { pull_hangs: true, ..Script::default() },
-        Script { create_hangs: true, ..Script::default() },
-    ] {
+    for script in
+        [Script { pull_hangs: true, ..Script::default() }, Script { create_hangs: true, ..Script::default() }]
+    {
         let call = if script.pull_hangs { "ensure_image" } else { "create" };
         let test = Harness::new(script);
         let backend = test.put("b", |_| {});
@@ -211,7 +216,8 @@ async fn a_restarted_agent_goes_on_where_the_last_one_stood() {
 async fn a_restart_during_each_stage_ends_well() {
     // While it was pulled or made: a new slot.
     for call in ["ensure_image", "create"] {
-        let script = Script { pull_hangs: call != "create", create_hangs: call == "create", ..Script::default() };
+        let script =
+            Script { pull_hangs: call != "create", create_hangs: call == "create", ..Script::default() };
         let test = Harness::new(script);
         test.put("b", |_| {});
         test.fake.until(|_, calls| calls.iter().any(|made| made == call)).await;

@@ -9,8 +9,7 @@ use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use jetway_protocol::PROTOCOL_VERSION;
 use jetway_protocol::attach::{
-    DEADLINE_SECONDS, GRACE_AFTER_START_SECONDS, GRACE_SECONDS, MESSAGE_BYTES_MAX, Outcome, PING_SECONDS, ToDrone,
-    ToProxy, Uses,
+    DEADLINE_SECONDS, GRACE_SECONDS, MESSAGE_BYTES_MAX, Outcome, PING_SECONDS, ToDrone, ToProxy, Uses,
 };
 use jetway_protocol::drone_api::RefusalCode;
 use jetway_protocol::ids::{BackendId, FencingToken};
@@ -68,8 +67,7 @@ async fn run(agent: Arc<Agent>, mut socket: WebSocket) {
     if agent.streams.remove(&stream) {
         tracing::info!(%proxy, name, "a proxy's stream is lost");
         agent.addresses().stream_lost(proxy, Instant::now());
-        let after_start = agent.started + Duration::from_secs(GRACE_AFTER_START_SECONDS);
-        let closed_at = (Instant::now() + Duration::from_secs(GRACE_SECONDS)).max(after_start);
+        let closed_at = Instant::now() + Duration::from_secs(GRACE_SECONDS);
         for backend in agent.all_backends() {
             backend.stream_lost(proxy, closed_at).await;
         }
@@ -79,7 +77,8 @@ async fn run(agent: Arc<Agent>, mut socket: WebSocket) {
 /// The proxy says everything that it has open: what it does not name is closed.
 async fn compare_uses(agent: &Arc<Agent>, stream: &Stream, uses: Vec<Uses>) {
     for backend in agent.all_backends() {
-        let named = uses.iter().find(|one| one.backend == backend.id && one.fencing_token == backend.fencing_token);
+        let named =
+            uses.iter().find(|one| one.backend == backend.id && one.fencing_token == backend.fencing_token);
         let (count, connections) = named.map_or((0, 0), |one| (one.uses, one.connections));
         let _its_end_is_pushed = backend.uses(stream.proxy, count, connections).await;
     }
@@ -90,7 +89,12 @@ async fn compare_uses(agent: &Arc<Agent>, stream: &Stream, uses: Vec<Uses>) {
     }
 }
 
-async fn talk(agent: &Arc<Agent>, socket: &mut WebSocket, stream: &Arc<Stream>, mut pushes: mpsc::Receiver<ToProxy>) {
+async fn talk(
+    agent: &Arc<Agent>,
+    socket: &mut WebSocket,
+    stream: &Arc<Stream>,
+    mut pushes: mpsc::Receiver<ToProxy>,
+) {
     let unknown_asks = Arc::new(tokio::sync::Semaphore::new(UNKNOWN_ASKS_MAX));
     let mut ping = tokio::time::interval(jittered(Duration::from_secs(PING_SECONDS).mul_f64(0.9)));
     let mut heard = Instant::now();
@@ -153,13 +157,15 @@ async fn handle(
                 backend.forget(stream.proxy, ask).await;
             }
         }
-        ToDrone::Uses(uses) => match agent.backend(&uses.backend).filter(|one| one.fencing_token == uses.fencing_token) {
-            Some(backend) => {
-                let _its_end_is_pushed = backend.uses(stream.proxy, uses.uses, uses.connections).await;
+        ToDrone::Uses(uses) => {
+            match agent.backend(&uses.backend).filter(|one| one.fencing_token == uses.fencing_token) {
+                Some(backend) => {
+                    let _its_end_is_pushed = backend.uses(stream.proxy, uses.uses, uses.connections).await;
+                }
+                None if uses.uses > 0 => tell_ended(agent, stream, uses.backend, uses.fencing_token),
+                None => {}
             }
-            None if uses.uses > 0 => tell_ended(agent, stream, uses.backend, uses.fencing_token),
-            None => {}
-        },
+        }
         ToDrone::EndedSeen { backend, fencing_token } => {
             agent.addresses().end_seen(stream.proxy, &backend, fencing_token);
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use jetway_protocol::drone_api::{
-    AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, Inventory, InventoryEntry, PutBackend,
-    RefusalCode, Revoke, RevokeReply, Stop,
+    AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, Inventory, InventoryEntry,
+    PutBackend, RefusalCode, Revoke, RevokeReply, Stop,
 };
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::spec::Executable;
@@ -80,7 +80,10 @@ fn check_offered(agent: &Agent, executable: &Executable) -> Result<(), No> {
     if let Some(network) = &executable.network_name
         && !agent.capacity.networks.contains(network)
     {
-        return Err(no(RefusalCode::NotOffered, format!("this drone does not allow the network {network:?}")));
+        return Err(no(
+            RefusalCode::NotOffered,
+            format!("this drone does not allow the network {network:?}"),
+        ));
     }
     Ok(())
 }
@@ -116,7 +119,9 @@ pub async fn delete(
             let tombstone =
                 Tombstone { id: id.clone(), fencing_token: None, end: never_ran(), at: UnixMicros::now() };
             let set = agent.tombstones().set(tombstone);
-            set.map_err(|error| no(RefusalCode::Unavailable, format!("a tombstone cannot be written: {error}")))?;
+            set.map_err(|error| {
+                no(RefusalCode::Unavailable, format!("a tombstone cannot be written: {error}"))
+            })?;
         }
         backend
     };
@@ -158,12 +163,20 @@ pub async fn add_grant(
     Ok(Json(GrantReply { status }))
 }
 
-pub async fn revoke(Serving(agent): Serving, Id(id): Id, Body(revoke): Body<Revoke>) -> Result<Json<RevokeReply>, No> {
+pub async fn revoke(
+    Serving(agent): Serving,
+    Id(id): Id,
+    Body(revoke): Body<Revoke>,
+) -> Result<Json<RevokeReply>, No> {
     let revoked = live(&agent, &id)?.revoke(revoke.user).await.map_err(ended(&agent, &id))?;
     Ok(Json(RevokeReply { revoked }))
 }
 
-pub async fn stop(Serving(agent): Serving, Id(id): Id, Body(stop): Body<Stop>) -> Result<Json<BackendView>, No> {
+pub async fn stop(
+    Serving(agent): Serving,
+    Id(id): Id,
+    Body(stop): Body<Stop>,
+) -> Result<Json<BackendView>, No> {
     let backend = live(&agent, &id)?;
     backend.stop(stop.kind, stop.reason).await.map_err(ended(&agent, &id))?;
     backend.view().await.map(Json).map_err(ended(&agent, &id))

@@ -33,8 +33,10 @@ pub async fn dial(Serving(agent): Serving, Id(id): Id, mut request: Request) -> 
         return Err(no(RefusalCode::Unavailable, format!("{id} is {}", backend.status())));
     };
     let stream = timeout(Duration::from_secs(CONNECT_SECONDS_MAX), TcpStream::connect(address)).await;
-    let stream = stream.map_err(|_| no(RefusalCode::Unavailable, format!("{id} accepts no connection in time")))?;
-    let stream = stream.map_err(|error| no(RefusalCode::Unavailable, format!("{id} takes no connection: {error}")))?;
+    let stream =
+        stream.map_err(|_| no(RefusalCode::Unavailable, format!("{id} accepts no connection in time")))?;
+    let stream =
+        stream.map_err(|error| no(RefusalCode::Unavailable, format!("{id} takes no connection: {error}")))?;
     super::server::set_socket_options(&stream);
     agent.lifecycle.spawn_until_stopped(async move {
         if let Ok(Ok(client)) = timeout(Duration::from_secs(UPGRADE_SECONDS_MAX), upgrade).await {
@@ -48,20 +50,24 @@ pub async fn dial(Serving(agent): Serving, Id(id): Id, mut request: Request) -> 
 fn fencing_token(headers: &HeaderMap) -> Result<FencingToken, No> {
     let text = headers.get(FENCING_HEADER).and_then(|value| value.to_str().ok());
     let number = text.and_then(|text| text.parse().ok());
-    number.map(FencingToken).ok_or_else(|| no(RefusalCode::Invalid, format!("the header {FENCING_HEADER} must be a number")))
+    number
+        .map(FencingToken)
+        .ok_or_else(|| no(RefusalCode::Invalid, format!("the header {FENCING_HEADER} must be a number")))
 }
 
 fn upgrade(request: &mut Request) -> Result<OnUpgrade, No> {
-    let asked = request.headers().get(header::UPGRADE).is_some_and(|name| name.as_bytes() == DIAL_PROTOCOL.as_bytes());
+    let asked = request
+        .headers()
+        .get(header::UPGRADE)
+        .is_some_and(|name| name.as_bytes() == DIAL_PROTOCOL.as_bytes());
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().filter(|_| asked);
-    upgrade.ok_or_else(|| no(RefusalCode::Invalid, format!("this route needs Connection: upgrade and Upgrade: {DIAL_PROTOCOL}")))
+    upgrade.ok_or_else(|| {
+        no(RefusalCode::Invalid, format!("this route needs Connection: upgrade and Upgrade: {DIAL_PROTOCOL}"))
+    })
 }
 
 /// Both directions until both have ended; one that ends is passed on while the other goes on. An error ends both.
-async fn join(
-    client: impl AsyncRead + AsyncWrite + Unpin,
-    backend: impl AsyncRead + AsyncWrite + Unpin,
-) {
+async fn join(client: impl AsyncRead + AsyncWrite + Unpin, backend: impl AsyncRead + AsyncWrite + Unpin) {
     let (mut client_read, mut client_write) = tokio::io::split(client);
     let (mut backend_read, mut backend_write) = tokio::io::split(backend);
     let to_backend = copy(&mut client_read, &mut backend_write);

@@ -88,9 +88,5 @@ async fn only_proxies(State(gate): State<Gate>, request: Request, next: Next) ->
 
 async fn only(purpose: Purpose, gate: &Gate, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
-    if gate.secret.authorizes(purpose, given) {
-        next.run(request).await
-    } else {
-        refusal::no_credential()
-    }
+    if gate.secret.authorizes(purpose, given) { next.run(request).await } else { refusal::no_credential() }
 }

@@ -50,11 +50,16 @@ pub async fn no_route() -> Response {
 }
 
 pub async fn no_method() -> Response {
-    with_status(StatusCode::METHOD_NOT_ALLOWED, RefusalCode::Invalid, "the route has no such method".to_owned())
+    with_status(
+        StatusCode::METHOD_NOT_ALLOWED,
+        RefusalCode::Invalid,
+        "the route has no such method".to_owned(),
+    )
 }
 
 pub fn no_credential() -> Response {
-    let message = "the credential of this route's callers is missing or wrong: check JETWAY_SECRET on both sides";
+    let message =
+        "the credential of this route's callers is missing or wrong: check JETWAY_SECRET on both sides";
     with_status(StatusCode::UNAUTHORIZED, RefusalCode::Invalid, message.to_owned())
 }
 

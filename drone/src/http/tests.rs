@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use futures_util::{SinkExt, StreamExt};
 use jetway_protocol::attach::{Outcome, ToDrone, ToProxy, Uses};
 use jetway_protocol::drone_api::{
-    AddGrant, BackendView, DIAL_PROTOCOL, DeleteBackend, DeleteReply, FENCING_HEADER, GrantReply, PutBackend, Refusal,
-    RefusalCode, Stop,
+    AddGrant, BackendView, DIAL_PROTOCOL, DeleteBackend, DeleteReply, FENCING_HEADER, GrantReply, PutBackend,
+    Refusal, RefusalCode, Stop,
 };
 use jetway_protocol::ids::{FencingToken, GrantId, ProxyId, Term};
 use jetway_protocol::secret::{Purpose, Secret};
@@ -146,7 +146,9 @@ fn bearer(purpose: Purpose) -> String {
 async fn every_route_demands_its_own_credential() {
     let server = Server::start(Script::default()).await;
     let other = bearer(Purpose::ProxyToDrone);
-    for (path, expect) in [("/health", 200), ("/b", 401), ("/b/b", 401), ("/b/b/logs", 401), ("/nothing", 404)] {
+    for (path, expect) in
+        [("/health", 200), ("/b", 401), ("/b/b", 401), ("/b/b/logs", 401), ("/nothing", 404)]
+    {
         let request = server.http.get(format!("http://{}{path}", server.address)).bearer_auth(&other);
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status().as_u16(), expect, "{path}");
@@ -188,7 +190,11 @@ async fn a_put_is_idempotent_and_refused_for_good_reasons() {
         ("c", with(|put| put.term = Term(2)), (409, RefusalCode::WrongTerm)),
         ("c", with(|put| put.spec.executable.cpu_reserve = 5.0), (409, RefusalCode::NoCapacity)),
         ("c", with(|put| put.spec.executable.mount = Some("a".into())), (422, RefusalCode::NotOffered)),
-        ("c", with(|put| put.spec.executable.network_name = Some("host".into())), (422, RefusalCode::NotOffered)),
+        (
+            "c",
+            with(|put| put.spec.executable.network_name = Some("host".into())),
+            (422, RefusalCode::NotOffered),
+        ),
         ("B", put.clone(), (400, RefusalCode::Invalid)),
     ] {
         assert_eq!(server.refused("PUT", &format!("/b/{id}"), &put).await, expect);
@@ -246,7 +252,9 @@ async fn an_attach_stream_from_ask_to_end() {
     assert_eq!(proxy.ask("nobody", 9, 1).await, Outcome::Unknown);
 
     server.put("b", &put_of(|spec| spec.max_idle_seconds = Some(0))).await;
-    assert!(matches!(proxy.ask("b", 9, 1).await, Outcome::Ready(entry) if entry.user.as_deref() == Some("ann")));
+    assert!(
+        matches!(proxy.ask("b", 9, 1).await, Outcome::Ready(entry) if entry.user.as_deref() == Some("ann"))
+    );
     assert_eq!(proxy.ask("b", 8, 1).await, Outcome::Unknown, "another fencing token is another session");
     let backend = server.test.backend("b");
     let (id, fencing_token) = (backend.id.clone(), backend.fencing_token);

@@ -18,20 +18,45 @@ use crate::runtime::Image;
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
     /// Always the first.
-    Put { id: BackendId, at: UnixMicros, put: Box<PutBackend> },
+    Put {
+        id: BackendId,
+        at: UnixMicros,
+        put: Box<PutBackend>,
+    },
     /// Written before the container is made.
-    Slot { slot: SlotId, address: Ipv4Addr },
-    Image { image: Image },
+    Slot {
+        slot: SlotId,
+        address: Ipv4Addr,
+    },
+    Image {
+        image: Image,
+    },
     /// Written before the session is handed over: without it, the application never ran in this slot.
-    Claiming { nonce: String },
-    Grant { grant: Grant, at: UnixMicros },
-    Revoked { grants: Vec<GrantId> },
+    Claiming {
+        nonce: String,
+    },
+    Grant {
+        grant: Grant,
+        at: UnixMicros,
+    },
+    Revoked {
+        grants: Vec<GrantId>,
+    },
     /// Somebody came with this grant for the first time.
-    Used { grant: GrantId },
-    Stage { stage: Stage },
-    Status { entry: StatusEntry, state: BackendState },
+    Used {
+        grant: GrantId,
+    },
+    Stage {
+        stage: Stage,
+    },
+    Status {
+        entry: StatusEntry,
+        state: BackendState,
+    },
     /// A controller has stored everything up to this status.
-    Acknowledged { status: Status },
+    Acknowledged {
+        status: Status,
+    },
 }
 
 /// A backend as its journal tells it.

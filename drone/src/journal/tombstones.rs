@@ -94,7 +94,8 @@ impl Tombstones {
             serde_json::to_writer(&mut text, tombstone)?;
             text.push(b'\n');
         }
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
         file.write_all(&text)?;
         std::fs::rename(&unfinished, &self.path)?;
         self.file = OpenOptions::new().append(true).open(&self.path)?;

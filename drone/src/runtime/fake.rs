@@ -15,7 +15,8 @@ use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{
-    ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, LineEvent, Runtime, RuntimeError, Subnet,
+    ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, LineEvent, Runtime, RuntimeError,
+    Subnet,
 };
 
 /// How the fake engine and its inits behave from now on.
@@ -186,7 +187,8 @@ impl Fake {
             backend: session.backend.clone(),
             fencing_token: session.fencing_token,
             pid: Some(7),
-            ready: (inner.script.application == Application::BecomesReady).then(|| "0.0.0.0:8080".parse().unwrap()),
+            ready: (inner.script.application == Application::BecomesReady)
+                .then(|| "0.0.0.0:8080".parse().unwrap()),
             stopping: !container.stops.is_empty(),
         };
         let session = container.session.as_ref().map(state);
@@ -212,7 +214,10 @@ impl Fake {
                     }
                     Application::ListensElsewhere => {
                         let addresses = elsewhere;
-                        self.say(slot, LineEvent::Message(FromInit::ListeningElsewhere { backend, addresses }));
+                        self.say(
+                            slot,
+                            LineEvent::Message(FromInit::ListeningElsewhere { backend, addresses }),
+                        );
                     }
                     Application::ExitsAtOnce(code) => self.exits(slot, code, false),
                     Application::NeverListens => {}

@@ -68,6 +68,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Names of the images that are present, for placement. From a cache that pulls and engine events keep fresh.
     fn images(&self) -> Vec<String>;
 
+    /// What an operator should know, one sentence each: none where all is well.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Opens the slot's socket (again, after an agent's restart) and returns the line to its init.
     /// Opened before [`Runtime::create`]; closed when the returned line is dropped.
     async fn open_line(&self, slot: SlotId) -> Result<InitLine, RuntimeError>;

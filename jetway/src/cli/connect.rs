@@ -98,7 +98,8 @@ fn environment(pairs: &[String]) -> anyhow::Result<Map<String, Value>> {
     pairs
         .iter()
         .map(|pair| {
-            let (name, value) = pair.split_once('=').with_context(|| format!("--env {pair:?} must be NAME=VALUE"))?;
+            let (name, value) =
+                pair.split_once('=').with_context(|| format!("--env {pair:?} must be NAME=VALUE"))?;
             Ok((name.to_owned(), json!(value)))
         })
         .collect()

@@ -77,7 +77,9 @@ async fn engine() -> Finding {
         Err(error) => finding(
             check,
             Grade::Bad,
-            format!("the Docker engine does not answer: {error}. Start it (systemctl start docker), and be root or in the group docker"),
+            format!(
+                "the Docker engine does not answer: {error}. Start it (systemctl start docker), and be root or in the group docker"
+            ),
         ),
     }
 }
@@ -92,9 +94,11 @@ fn init_executable() -> Finding {
 fn run_directory() -> Finding {
     match places::run_base() {
         Ok((path, true)) => finding("run directory", Grade::Good, format!("{} (tmpfs)", path.display())),
-        Ok((path, false)) => {
-            finding("run directory", Grade::Warning, format!("{} is not a tmpfs; starts may be slower", path.display()))
-        }
+        Ok((path, false)) => finding(
+            "run directory",
+            Grade::Warning,
+            format!("{} is not a tmpfs; starts may be slower", path.display()),
+        ),
         Err(error) => finding("run directory", Grade::Bad, format!("{error:#}")),
     }
 }
@@ -105,7 +109,8 @@ async fn installation(api: &ApiArguments) -> Vec<Finding> {
         Err(error) => return vec![finding("controller", Grade::Bad, format!("{error:#}"))],
     };
     let version = status["version"].as_str().unwrap_or("?");
-    let mut findings = vec![finding("controller", Grade::Good, format!("{} (version {version})", api.api_url))];
+    let mut findings =
+        vec![finding("controller", Grade::Good, format!("{} (version {version})", api.api_url))];
     let drones = match api.get("/ctrl/drones").await {
         Ok(list) => list["drones"].as_array().cloned().unwrap_or_default(),
         Err(error) => {
@@ -128,16 +133,32 @@ fn drone_finding(drone: &Value) -> Finding {
     match drone["state"].as_str().unwrap_or("?") {
         "ready" => {}
         "draining" => {
-            return finding("drone", Grade::Warning, format!("{name} is draining (jetway drain {name} --undo)"));
+            return finding(
+                "drone",
+                Grade::Warning,
+                format!("{name} is draining (jetway drain {name} --undo)"),
+            );
         }
-        "silent" => return finding("drone", Grade::Bad, format!("{name} is away: its last heartbeat was {age} s ago")),
+        "silent" => {
+            return finding(
+                "drone",
+                Grade::Bad,
+                format!("{name} is away: its last heartbeat was {age} s ago"),
+            );
+        }
         "not-ready" => {
-            return finding("drone", Grade::Bad, format!("{name} does not serve: its Docker engine does not answer"));
+            return finding(
+                "drone",
+                Grade::Bad,
+                format!("{name} does not serve: its Docker engine does not answer"),
+            );
         }
         other => return finding("drone", Grade::Bad, format!("{name} is {other}")),
     }
-    if let Some(warning) = drone["load"]["warning"].as_str().filter(|warning| !warning.is_empty()) {
-        return finding("drone", Grade::Warning, format!("{name}: {warning}"));
+    let warnings = drone["load"]["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let warnings: Vec<_> = warnings.collect();
+    if !warnings.is_empty() {
+        return finding("drone", Grade::Warning, format!("{name}: {}", warnings.join("; ")));
     }
     finding("drone", Grade::Good, format!("{name} is ready"))
 }

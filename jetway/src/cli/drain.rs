@@ -21,7 +21,11 @@ pub struct DrainArguments {
 pub async fn run(arguments: DrainArguments) -> anyhow::Result<ExitCode> {
     let api = &arguments.api;
     let drones = api.get("/ctrl/drones").await?;
-    let named = drones["drones"].as_array().into_iter().flatten().find(|drone| drone["name"] == arguments.drone.as_str());
+    let named = drones["drones"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|drone| drone["name"] == arguments.drone.as_str());
     let Some(drone) = named else {
         anyhow::bail!("no drone is called {:?} (jetway status lists them)", arguments.drone);
     };
@@ -32,7 +36,8 @@ pub async fn run(arguments: DrainArguments) -> anyhow::Result<ExitCode> {
     if api.json {
         println!("{answer}");
     } else {
-        let now = if arguments.undo { "takes new sessions" } else { "takes no new sessions; those that run go on" };
+        let now =
+            if arguments.undo { "takes new sessions" } else { "takes no new sessions; those that run go on" };
         let changed = if answer["updated"] == true { "" } else { " (as before)" };
         println!("{} {now}{changed}", arguments.drone);
     }

@@ -17,7 +17,11 @@ const DEADLINE: Duration = Duration::from_secs(3);
 pub async fn run(arguments: HealthArguments) -> anyhow::Result<ExitCode> {
     jetway_service::client::install_crypto();
     let client = reqwest::Client::builder().timeout(DEADLINE).no_proxy().build()?;
-    let response = client.get(&arguments.url).send().await.with_context(|| format!("no answer from {}", arguments.url))?;
+    let response = client
+        .get(&arguments.url)
+        .send()
+        .await
+        .with_context(|| format!("no answer from {}", arguments.url))?;
     if !response.status().is_success() {
         bail!("{} answered {}", arguments.url, response.status());
     }

@@ -63,9 +63,9 @@ fn row(backend: &Value) -> Vec<String> {
         },
         _ => "-".to_owned(),
     };
-    let age = backend["created_at"].as_i64().map_or("-".to_owned(), |created| {
-        table::age((UnixMicros::now().millis() - created) / 1000)
-    });
+    let age = backend["created_at"]
+        .as_i64()
+        .map_or("-".to_owned(), |created| table::age((UnixMicros::now().millis() - created) / 1000));
     let status = match backend["end_reason"].as_str() {
         Some(reason) => format!("{} ({reason})", text(&backend["status"])),
         None => text(&backend["status"]),

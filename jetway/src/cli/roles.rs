@@ -171,7 +171,9 @@ pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
     };
     let drone = jetway_drone::start(config, lifecycle.clone()).await?;
     tracing::info!(address = %drone.address, drone = %drone.id, "drone is ready");
-    until_stopped(lifecycle).await
+    let stopped = until_stopped(lifecycle).await;
+    drone.leave_engine().await;
+    stopped
 }
 
 #[derive(Debug, Args)]
@@ -218,7 +220,11 @@ pub async fn proxy(arguments: ProxyArguments) -> anyhow::Result<ExitCode> {
 async fn until_stopped(lifecycle: Lifecycle) -> anyhow::Result<ExitCode> {
     let signal = lifecycle::stop_signal().await.context("cannot wait for signals")?;
     tracing::info!(signal, "stopping");
-    if lifecycle.stop().await { Ok(ExitCode::SUCCESS) } else { Err(anyhow!("some tasks did not end in time")) }
+    if lifecycle.stop().await {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Err(anyhow!("some tasks did not end in time"))
+    }
 }
 
 /// An IPv4 network as `address/prefix`.

@@ -34,7 +34,12 @@ pub async fn run(arguments: StatusArguments) -> anyhow::Result<ExitCode> {
         None => {
             let (status, drones) = (api.get("/ctrl/status").await?, api.get("/ctrl/drones").await?);
             if api.json {
-                println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "controller": status, "drones": drones["drones"] }))?);
+                println!(
+                    "{}",
+                    serde_json::to_string_pretty(
+                        &serde_json::json!({ "controller": status, "drones": drones["drones"] })
+                    )?
+                );
             } else {
                 installation_text(api, &status, &drones);
             }
@@ -44,7 +49,12 @@ pub async fn run(arguments: StatusArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn installation_text(api: &ApiArguments, status: &Value, drones: &Value) {
-    println!("controller {} is {} (version {})", api.api_url, word(&status["status"]), word(&status["version"]));
+    println!(
+        "controller {} is {} (version {})",
+        api.api_url,
+        word(&status["status"]),
+        word(&status["version"])
+    );
     let drones = drones["drones"].as_array().map(Vec::as_slice).unwrap_or_default();
     if drones.is_empty() {
         println!("no drones: start one with jetway drone, or everything with jetway dev");
@@ -55,8 +65,9 @@ fn installation_text(api: &ApiArguments, status: &Value, drones: &Value) {
 }
 
 fn drone_row(drone: &Value) -> Vec<String> {
-    let heartbeat =
-        drone["last_heartbeat_age_ms"].as_i64().map_or("-".to_owned(), |age| format!("{} ago", table::age(age / 1000)));
+    let heartbeat = drone["last_heartbeat_age_ms"]
+        .as_i64()
+        .map_or("-".to_owned(), |age| format!("{} ago", table::age(age / 1000)));
     let sessions = drone["load"]["backends"].as_i64().map_or("-".to_owned(), |count| count.to_string());
     vec![word(&drone["name"]), word(&drone["state"]), sessions, heartbeat, word(&drone["advertise"])]
 }
@@ -71,8 +82,12 @@ fn session_text(backend: &Value) {
     println!("{:<12} {}", "image", word(&backend["spec"]["executable"]["image"]));
     println!("{:<12} {}", "drone", word(&backend["drone"]));
     println!("{:<12} {}", "connections", backend["connections"]);
-    let users: Vec<_> =
-        backend["grants"].as_array().into_iter().flatten().filter_map(|grant| grant["user"].as_str()).collect();
+    let users: Vec<_> = backend["grants"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|grant| grant["user"].as_str())
+        .collect();
     if !users.is_empty() {
         println!("{:<12} {}", "users", users.join(", "));
     }

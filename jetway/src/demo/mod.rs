@@ -31,8 +31,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// Bytes of one message from a visitor, at most: a few hundred points.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// The page is one file that loads nothing but its own session's data and, from the API, how it was started.
-const CONTENT_POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; connect-src * ws: wss:";
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; connect-src * ws: wss:";
 
 /// What the page shows of where it is.
 #[derive(Debug, Clone, Serialize)]
@@ -77,7 +76,11 @@ async fn listen(port: u16) -> std::io::Result<TcpListener> {
 
 fn about() -> About {
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-    About { key: variable("SESSION_BACKEND_KEY"), backend_id: variable("SESSION_BACKEND_ID"), api: variable("DEMO_API") }
+    About {
+        key: variable("SESSION_BACKEND_KEY"),
+        backend_id: variable("SESSION_BACKEND_ID"),
+        api: variable("DEMO_API"),
+    }
 }
 
 async fn run(listener: TcpListener, about: About, lifecycle: Lifecycle) -> std::io::Result<()> {
@@ -108,7 +111,8 @@ async fn about_json(State(app): State<App>) -> Response {
 }
 
 async fn enter(State(app): State<App>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
-    let verified = headers.get("x-verified-username").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let verified =
+        headers.get("x-verified-username").and_then(|value| value.to_str().ok()).map(str::to_owned);
     upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX)

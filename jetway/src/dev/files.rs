@@ -35,7 +35,8 @@ pub fn secret(data_dir: &Path) -> anyhow::Result<Secret> {
 pub fn remembered_address(drone_dir: &Path) -> anyhow::Result<SocketAddr> {
     prepare_data_dir(drone_dir)?;
     let path = drone_dir.join("listen");
-    let remembered = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<SocketAddr>().ok());
+    let remembered =
+        std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<SocketAddr>().ok());
     if let Some(address) = remembered
         && TcpListener::bind(address).is_ok()
     {
@@ -49,7 +50,8 @@ pub fn remembered_address(drone_dir: &Path) -> anyhow::Result<SocketAddr> {
 /// Written whole or not at all: a reader, or a crash, never meets half a file.
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let fresh = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&fresh, path).with_context(|| format!("cannot write {}", path.display()))

@@ -82,7 +82,10 @@ pub async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-async fn database(arguments: &DevArguments, data_dir: &Path) -> anyhow::Result<(String, Option<LocalPostgres>)> {
+async fn database(
+    arguments: &DevArguments,
+    data_dir: &Path,
+) -> anyhow::Result<(String, Option<LocalPostgres>)> {
     if let Some(db) = &arguments.db {
         return Ok((db.clone(), None));
     }
@@ -102,7 +105,8 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let secret = files::secret(data_dir)?;
     let (api, proxy) = (free_port(arguments.api, "--api")?, free_port(arguments.proxy, "--proxy")?);
-    let cluster: ClusterName = format!("localhost:{}", proxy.port()).parse().context("the proxy's address")?;
+    let cluster: ClusterName =
+        format!("localhost:{}", proxy.port()).parse().context("the proxy's address")?;
 
     // One lifecycle a part, so that they end in order: the proxy first, the controller last.
     let (controller_life, drone_life, proxy_life) = (Lifecycle::new(), Lifecycle::new(), Lifecycle::new());
@@ -125,7 +129,8 @@ async fn serve(
 
     let controllers = vec![format!("http://{}", controller.address)];
     let config = drone_config(arguments, data_dir, run_dir, init, secret.clone(), controllers.clone())?;
-    let drone = match jetway_drone::start(config, drone_life.clone()).await.context("the drone did not start") {
+    let drone = match jetway_drone::start(config, drone_life.clone()).await.context("the drone did not start")
+    {
         Ok(drone) => drone,
         Err(error) => {
             controller_life.stop().await;
@@ -168,7 +173,9 @@ async fn serve_browsers(
     };
     let proxy = jetway_proxy::start(config, lifecycle.clone()).await.context("the proxy did not start")?;
     if !arguments.no_demo {
-        demo.prepare_image().await.context("the demo's image could not be made (jetway dev --no-demo goes without)")?;
+        demo.prepare_image()
+            .await
+            .context("the demo's image could not be made (jetway dev --no-demo goes without)")?;
     }
     until_placeable(demo.api()).await?;
     announce(arguments, demo, proxy.address);
@@ -187,7 +194,10 @@ async fn until_placeable(api: SocketAddr) -> anyhow::Result<()> {
     };
     let start = tokio::time::Instant::now();
     while placeable().await.is_none() {
-        anyhow::ensure!(start.elapsed() < UNTIL_PLACEABLE, "the drone did not register (JETWAY_LOG=info tells more)");
+        anyhow::ensure!(
+            start.elapsed() < UNTIL_PLACEABLE,
+            "the drone did not register (JETWAY_LOG=info tells more)"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
@@ -241,7 +251,8 @@ fn drone_config(
 
 /// Resolves port 0, and says early and clearly when a port is taken.
 fn free_port(address: SocketAddr, flag: &str) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind(address)
-        .with_context(|| format!("{address} is in use; choose another with {flag} (0 as the port takes a free one)"))?;
+    let listener = TcpListener::bind(address).with_context(|| {
+        format!("{address} is in use; choose another with {flag} (0 as the port takes a free one)")
+    })?;
     Ok(listener.local_addr()?)
 }

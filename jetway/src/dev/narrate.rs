@@ -89,6 +89,8 @@ fn ending(end: &End) -> String {
         | EndReason::StartTimeout
         | EndReason::ListeningElsewhere
         | EndReason::Refused => format!("did not start: {}", end.message),
-        EndReason::Lost | EndReason::LeaseExpired | EndReason::Internal => format!("was lost: {}", end.message),
+        EndReason::Lost | EndReason::LeaseExpired | EndReason::Internal => {
+            format!("was lost: {}", end.message)
+        }
     }
 }

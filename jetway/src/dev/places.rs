@@ -16,7 +16,11 @@ pub fn init_executable(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     }
     let own = std::env::current_exe().context("cannot tell where this executable is")?;
     let path = own.with_file_name("jetway-init");
-    if path.is_file() { Ok(path) } else { Err(anyhow!("jetway-init is not beside {} (make build puts both into bin/)", own.display())) }
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(anyhow!("jetway-init is not beside {} (make build puts both into bin/)", own.display()))
+    }
 }
 
 /// A short directory for sockets, one for each data directory, on tmpfs where there is one that we may write.
@@ -45,11 +49,15 @@ pub fn default_run_dir(data_dir: &Path) -> anyhow::Result<PathBuf> {
 pub fn run_base() -> anyhow::Result<(PathBuf, bool)> {
     let candidates = ["/run", "/dev/shm", "/tmp"].map(PathBuf::from);
     let writable = |path: &&PathBuf| rustix::fs::access(path.as_path(), rustix::fs::Access::WRITE_OK).is_ok();
-    let on_tmpfs = |path: &&PathBuf| rustix::fs::statfs(path.as_path()).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC);
+    let on_tmpfs =
+        |path: &&PathBuf| rustix::fs::statfs(path.as_path()).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC);
     if let Some(path) = candidates.iter().filter(writable).find(on_tmpfs) {
         return Ok((path.clone(), true));
     }
-    let path = candidates.iter().find(writable).context("no place for sockets: none of /run, /dev/shm and /tmp may be written")?;
+    let path = candidates
+        .iter()
+        .find(writable)
+        .context("no place for sockets: none of /run, /dev/shm and /tmp may be written")?;
     Ok((path.clone(), false))
 }
 

@@ -39,7 +39,7 @@ pub struct Identity {
     /// For asking a controller where a drone is now.
     pub client: Client,
     pub lifecycle: Lifecycle,
-    /// Ends the streams: later than the rest, so that the last closes are still told.
+    /// Ends the streams: after the last closes of clients, before our own.
     pub stop: CancellationToken,
 }
 

@@ -48,7 +48,11 @@ impl Browser {
             .context("no Chromium: scripts/setup --test installs it")?;
         let profile = directory.join("chromium");
         let mut command = Command::new(program);
-        command.args(FLAGS).arg(format!("--user-data-dir={}", profile.display())).arg("about:blank").stdin(Stdio::null());
+        command
+            .args(FLAGS)
+            .arg(format!("--user-data-dir={}", profile.display()))
+            .arg("about:blank")
+            .stdin(Stdio::null());
         let process = Process::start(&directory.join("chromium.log"), &mut command)?;
         let port_file = profile.join("DevToolsActivePort");
         let address = eventually("Chromium opens its port", STEP, async || {
@@ -65,7 +69,8 @@ impl Browser {
     }
 
     pub async fn open(&mut self, url: &str) -> anyhow::Result<Window> {
-        let created = self.call(None, "Target.createTarget", json!({ "url": url, "newWindow": true })).await?;
+        let created =
+            self.call(None, "Target.createTarget", json!({ "url": url, "newWindow": true })).await?;
         let target = created["targetId"].as_str().context("targetId")?.to_owned();
         let attached =
             self.call(None, "Target.attachToTarget", json!({ "targetId": target, "flatten": true })).await?;
@@ -93,7 +98,9 @@ impl Browser {
             let value = self.evaluate(window, expression).await;
             match &value {
                 Ok(Value::Bool(true)) => return Ok(()),
-                Ok(_) | Err(_) if start.elapsed() < STEP => tokio::time::sleep(Duration::from_millis(50)).await,
+                Ok(_) | Err(_) if start.elapsed() < STEP => {
+                    tokio::time::sleep(Duration::from_millis(50)).await
+                }
                 other => {
                     let text = self.evaluate(window, "document.body && document.body.innerText").await;
                     bail!("{expression} is not true: {other:?}; the page says {text:?}")
@@ -103,7 +110,14 @@ impl Browser {
     }
 
     /// A mouse event, at a place in the window's own pixels.
-    pub async fn mouse(&mut self, window: &Window, kind: &str, x: f64, y: f64, pressed: bool) -> anyhow::Result<()> {
+    pub async fn mouse(
+        &mut self,
+        window: &Window,
+        kind: &str,
+        x: f64,
+        y: f64,
+        pressed: bool,
+    ) -> anyhow::Result<()> {
         let button = if pressed { "left" } else { "none" };
         let parameters = json!({ "type": kind, "x": x, "y": y, "button": button, "buttons": i32::from(pressed), "clickCount": 1 });
         self.call(Some(&window.session), "Input.dispatchMouseEvent", parameters).await.map(|_| ())
@@ -112,10 +126,16 @@ impl Browser {
     pub async fn end(mut self) -> anyhow::Result<()> {
         let _closing = self.call(None, "Browser.close", json!({})).await;
         let process = &mut self.process;
-        eventually("Chromium ends", STEP, async || if process.is_running() { Err("it runs") } else { Ok(()) }).await
+        eventually("Chromium ends", STEP, async || if process.is_running() { Err("it runs") } else { Ok(()) })
+            .await
     }
 
-    async fn call(&mut self, session: Option<&str>, method: &str, parameters: Value) -> anyhow::Result<Value> {
+    async fn call(
+        &mut self,
+        session: Option<&str>,
+        method: &str,
+        parameters: Value,
+    ) -> anyhow::Result<Value> {
         self.next_id += 1;
         let id = self.next_id;
         let mut message = json!({ "id": id, "method": method, "params": parameters });

@@ -34,6 +34,10 @@ impl Session {
         }
     }
 
+    pub async fn say(&mut self, text: &str) -> anyhow::Result<()> {
+        Ok(self.socket.send(Message::text(text)).await?)
+    }
+
     pub async fn close(mut self) -> anyhow::Result<()> {
         self.socket.close(None).await?;
         // Until the server has closed too: only then is it over.
@@ -62,12 +66,18 @@ pub struct SseStream {
 }
 
 impl SseStream {
-    pub async fn open(http: &reqwest::Client, url: &str, last_event_id: Option<&str>) -> anyhow::Result<Self> {
+    pub async fn open(
+        http: &reqwest::Client,
+        url: &str,
+        last_event_id: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let mut request = http.get(url).header("accept", "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
-        let response = tokio::time::timeout(Duration::from_secs(2), request.send()).await.context("headers at once")??;
+        let response = tokio::time::timeout(Duration::from_secs(2), request.send())
+            .await
+            .context("headers at once")??;
         if response.status() != 200 {
             bail!("the stream answered {}", response.status());
         }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use anyhow::Context;
 use bollard::Docker;
-use bollard::query_parameters::{CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder};
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+};
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 

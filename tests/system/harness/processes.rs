@@ -61,10 +61,11 @@ impl Process {
     pub async fn stop(&mut self, signal: Signal) -> anyhow::Result<bool> {
         self.signal(signal)?;
         let child = &mut self.child;
-        let status = eventually(&format!("process ends after {signal}"), Duration::from_secs(25), async || {
-            child.try_wait().map_err(|error| error.to_string())?.ok_or("it runs".to_owned())
-        })
-        .await?;
+        let status =
+            eventually(&format!("process ends after {signal}"), Duration::from_secs(25), async || {
+                child.try_wait().map_err(|error| error.to_string())?.ok_or("it runs".to_owned())
+            })
+            .await?;
         Ok(status.success())
     }
 }

@@ -59,7 +59,8 @@ fn free_port() -> anyhow::Result<u16> {
 
 impl Stack {
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let admin = std::env::var("JETWAY_TEST_DB").context("JETWAY_TEST_DB is not set: run the tests with tests/run")?;
+        let admin = std::env::var("JETWAY_TEST_DB")
+            .context("JETWAY_TEST_DB is not set: run the tests with tests/run")?;
         let name = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let database = database_url(&admin, &name)?;
         let mut connection = PgConnection::connect(&admin).await.context("the test Postgres")?;
@@ -67,7 +68,9 @@ impl Stack {
 
         let directory = std::env::temp_dir().join(format!("jetway-{name}"));
         std::fs::create_dir_all(&directory)?;
-        let run_dir = PathBuf::from(if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" }).join(&name);
+        let run_dir =
+            PathBuf::from(if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" })
+                .join(&name);
         let docker = engine::docker().await?;
         let image = engine::test_image(&docker).await?;
         let ports = HashMap::from([
@@ -90,7 +93,10 @@ impl Stack {
             ports,
             options,
             processes: HashMap::new(),
-            http: reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?,
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .build()?,
         };
         for role in [Role::Controller, Role::Drone, Role::Proxy] {
             stack.start_role(role)?;
@@ -105,7 +111,9 @@ impl Stack {
         let controller = format!("http://127.0.0.1:{}", self.ports[&Role::Controller]);
         let listen = format!("127.0.0.1:{}", self.ports[&role]);
         let cluster = format!("localhost:{}", self.ports[&Role::Proxy]);
-        command.env("JETWAY_SECRET", &self.secret).env("JETWAY_LOG", "debug,hyper=info,sqlx=warn,bollard=info");
+        command
+            .env("JETWAY_SECRET", &self.secret)
+            .env("JETWAY_LOG", "debug,hyper=info,sqlx=warn,bollard=info");
         match role {
             Role::Controller => command.args(["controller", "--db", &self.database, "--cluster", &cluster]),
             Role::Drone => command
@@ -192,7 +200,8 @@ impl Stack {
     /// Waits for the end and returns the session's whole view.
     pub async fn ended(&self, backend: &str, deadline: Duration) -> anyhow::Result<Value> {
         eventually(&format!("{backend} ends"), deadline, async || {
-            let view = self.get(&format!("/ctrl/backends/{backend}")).await.map_err(|error| error.to_string())?;
+            let view =
+                self.get(&format!("/ctrl/backends/{backend}")).await.map_err(|error| error.to_string())?;
             if view["status"] == "terminated" { Ok(view) } else { Err(format!("it is {}", view["status"])) }
         })
         .await
@@ -220,7 +229,8 @@ impl Stack {
 
     pub async fn installation(&self) -> anyhow::Result<String> {
         let mut connection = PgConnection::connect(&self.database).await?;
-        let id: uuid::Uuid = sqlx::query_scalar("select id from installation").fetch_one(&mut connection).await?;
+        let id: uuid::Uuid =
+            sqlx::query_scalar("select id from installation").fetch_one(&mut connection).await?;
         Ok(id.to_string())
     }
 
@@ -228,9 +238,13 @@ impl Stack {
     pub fn logs(&self) -> String {
         let mut text = String::new();
         for role in [Role::Controller, Role::Drone, Role::Proxy] {
-            let log = std::fs::read_to_string(self.directory.join(format!("{role:?}.log"))).unwrap_or_default();
+            let log =
+                std::fs::read_to_string(self.directory.join(format!("{role:?}.log"))).unwrap_or_default();
             let lines: Vec<_> = log.lines().collect();
-            text.push_str(&format!("--- {role:?} ---\n{}\n", lines[lines.len().saturating_sub(40)..].join("\n")));
+            text.push_str(&format!(
+                "--- {role:?} ---\n{}\n",
+                lines[lines.len().saturating_sub(40)..].join("\n")
+            ));
         }
         text
     }
@@ -246,7 +260,8 @@ impl Stack {
         }
         self.no_containers(Duration::from_secs(10)).await?;
         let panicked = [Role::Controller, Role::Drone, Role::Proxy].into_iter().find(|role| {
-            std::fs::read_to_string(self.directory.join(format!("{role:?}.log"))).is_ok_and(|log| log.contains("panicked at"))
+            std::fs::read_to_string(self.directory.join(format!("{role:?}.log")))
+                .is_ok_and(|log| log.contains("panicked at"))
         });
         if let Some(role) = panicked {
             bail!("{role:?} panicked\n{}", self.logs());
@@ -293,7 +308,9 @@ impl Stack {
 
 fn entries(directory: &std::path::Path) -> Vec<String> {
     std::fs::read_dir(directory)
-        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        .map(|entries| {
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        })
         .unwrap_or_default()
 }
 

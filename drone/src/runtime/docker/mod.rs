@@ -300,6 +300,10 @@ impl Runtime for DockerRuntime {
         self.network.subnet
     }
 
+    fn warnings(&self) -> Vec<String> {
+        DockerRuntime::warnings(self)
+    }
+
     fn images(&self) -> Vec<String> {
         self.shared.images.names()
     }
