@@ -65,14 +65,3 @@ impl Lifecycle {
         tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), self.tasks.wait()).await.is_ok()
     }
 }
-
-/// Returns at the first SIGTERM or SIGINT.
-pub async fn stop_signal() -> std::io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
-}

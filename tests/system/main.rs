@@ -12,6 +12,7 @@ mod ends;
 mod engine_calls;
 mod input;
 mod plane_client;
+mod remote_proxy;
 mod restarts;
 mod starts;
 mod tidy;

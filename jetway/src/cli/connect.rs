@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::api::ApiArguments;
+use super::output;
 
 #[derive(Debug, Args)]
 pub struct ConnectArguments {
@@ -52,13 +53,13 @@ pub struct ConnectArguments {
 pub async fn run(arguments: ConnectArguments) -> anyhow::Result<ExitCode> {
     let answer = arguments.api.post("/ctrl/connect", &request(&arguments)?).await?;
     if arguments.api.json {
-        println!("{}", serde_json::to_string_pretty(&answer)?);
+        output::json(&answer);
         return Ok(ExitCode::SUCCESS);
     }
     let spawned = if answer["spawned"] == true { "started" } else { "found" };
     let text = |name: &str| answer[name].as_str().unwrap_or("?").to_owned();
     eprintln!("{spawned} session {} ({})", text("backend_id"), text("status"));
-    println!("{}", text("url"));
+    output::line(&text("url"));
     Ok(ExitCode::SUCCESS)
 }
 

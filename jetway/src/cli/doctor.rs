@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::api::ApiArguments;
+use super::output;
 use crate::dev::places;
 
 #[derive(Debug, Args)]
@@ -34,8 +35,8 @@ pub async fn run(arguments: DoctorArguments) -> anyhow::Result<ExitCode> {
     let mut findings = vec![engine().await, init_executable(), run_directory()];
     findings.extend(installation(&arguments.api).await);
     if arguments.api.json {
-        let list: Vec<Value> = findings.iter().map(as_json).collect();
-        println!("{}", serde_json::to_string_pretty(&list)?);
+        let list = Value::Array(findings.iter().map(as_json).collect());
+        output::json(&list);
     } else {
         for finding in &findings {
             let mark = match finding.grade {
@@ -43,7 +44,7 @@ pub async fn run(arguments: DoctorArguments) -> anyhow::Result<ExitCode> {
                 Grade::Warning => "note",
                 Grade::Bad => "BAD ",
             };
-            println!("{mark}  {:<14} {}", finding.check, finding.text);
+            output::line(&format!("{mark}  {:<14} {}", finding.check, finding.text));
         }
     }
     let failed = findings.iter().any(|finding| finding.grade == Grade::Bad);

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::api::{ApiArguments, encode};
+use super::output;
 
 #[derive(Debug, Args)]
 pub struct DrainArguments {
@@ -34,12 +35,12 @@ pub async fn run(arguments: DrainArguments) -> anyhow::Result<ExitCode> {
     let path = format!("/ctrl/c/{}/d/{}/{verb}", encode(cluster), encode(&arguments.drone));
     let answer = api.post(&path, &Value::Null).await?;
     if api.json {
-        println!("{answer}");
+        output::json(&answer);
     } else {
         let now =
             if arguments.undo { "takes new sessions" } else { "takes no new sessions; those that run go on" };
         let changed = if answer["updated"] == true { "" } else { " (as before)" };
-        println!("{} {now}{changed}", arguments.drone);
+        output::line(&format!("{} {now}{changed}", arguments.drone));
     }
     Ok(ExitCode::SUCCESS)
 }

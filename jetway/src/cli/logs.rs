@@ -1,12 +1,12 @@
 //! `jetway logs KEY`: what the application printed, as plain bytes.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
 use futures_util::StreamExt;
 
 use super::api::{ApiArguments, encode};
+use super::output;
 
 #[derive(Debug, Args)]
 pub struct LogsArguments {
@@ -32,17 +32,26 @@ pub async fn run(arguments: LogsArguments) -> anyhow::Result<ExitCode> {
         path.push_str(&format!("&tail={tail}"));
     }
     let mut chunks = arguments.api.stream(&path).await?.bytes_stream();
-    let mut out = std::io::stdout();
+    let mut rest = Vec::new();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk?;
-        if arguments.api.json {
-            for line in String::from_utf8_lossy(&chunk).lines() {
-                writeln!(out, "{}", serde_json::json!({ "line": line }))?;
-            }
-        } else {
-            out.write_all(&chunk)?;
+        if !arguments.api.json {
+            output::bytes(&chunk);
+            continue;
         }
-        out.flush()?;
+        rest.extend_from_slice(&chunk);
+        // Whole lines only: a chunk may end within one, or within a character.
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            json_line(&line[..end]);
+        }
+    }
+    if !rest.is_empty() {
+        json_line(&rest);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn json_line(line: &[u8]) {
+    output::line(&serde_json::json!({ "line": String::from_utf8_lossy(line) }).to_string());
 }

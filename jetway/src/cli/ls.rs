@@ -7,7 +7,7 @@ use jetway_protocol::time::UnixMicros;
 use serde_json::Value;
 
 use super::api::{ApiArguments, encode};
-use super::table;
+use super::output::{self, word};
 
 #[derive(Debug, Args)]
 pub struct LsArguments {
@@ -20,8 +20,8 @@ pub struct LsArguments {
     /// Ended sessions too
     #[arg(long, short)]
     all: bool,
-    /// Rows, at most
-    #[arg(long, default_value_t = 100)]
+    /// Rows, at most 200
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=200))]
     limit: u32,
     #[command(flatten)]
     api: ApiArguments,
@@ -39,36 +39,35 @@ pub async fn run(arguments: LsArguments) -> anyhow::Result<ExitCode> {
     }
     let list = arguments.api.get(&path).await?;
     if arguments.api.json {
-        println!("{}", serde_json::to_string_pretty(&list)?);
+        output::json(&list);
         return Ok(ExitCode::SUCCESS);
     }
     let backends = list["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
     if backends.is_empty() {
-        println!("no sessions (start one: jetway connect KEY --image IMAGE)");
+        output::line("no sessions (start one: jetway connect KEY --image IMAGE)");
         return Ok(ExitCode::SUCCESS);
     }
-    table::print(&["KEY", "STATUS", "DRONE", "AGE", "ID"], &backends.iter().map(row).collect::<Vec<_>>());
+    output::table(&["KEY", "STATUS", "DRONE", "AGE", "ID"], &backends.iter().map(row).collect::<Vec<_>>());
     if list["next_cursor"].is_string() {
-        println!("… and more: raise --limit");
+        output::line("… and more (narrow it with --key or --drone, or raise --limit up to 200)");
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn row(backend: &Value) -> Vec<String> {
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let key = match &backend["key"]["name"] {
         Value::String(name) => match backend["key"]["namespace"].as_str() {
-            None | Some("") => name.clone(),
-            Some(namespace) => format!("{namespace}/{name}"),
+            None | Some("") => output::shown(name),
+            Some(namespace) => output::shown(&format!("{namespace}/{name}")),
         },
         _ => "-".to_owned(),
     };
     let age = backend["created_at"]
         .as_i64()
-        .map_or("-".to_owned(), |created| table::age((UnixMicros::now().millis() - created) / 1000));
+        .map_or("-".to_owned(), |created| output::age((UnixMicros::now().millis() - created) / 1000));
     let status = match backend["end_reason"].as_str() {
-        Some(reason) => format!("{} ({reason})", text(&backend["status"])),
-        None => text(&backend["status"]),
+        Some(reason) => format!("{} ({reason})", word(&backend["status"])),
+        None => word(&backend["status"]),
     };
-    vec![key, status, text(&backend["drone"]), age, text(&backend["backend_id"])]
+    vec![key, status, word(&backend["drone"]), age, word(&backend["backend_id"])]
 }

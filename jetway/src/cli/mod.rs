@@ -1,8 +1,8 @@
-//! The command line: one variant a command, each flag with an environment variable `JETWAY_…`.
+//! The command line: one variant a command. Every flag `--some-thing` has an environment variable `JETWAY_SOME_THING`.
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod api;
 mod connect;
@@ -11,10 +11,11 @@ mod drain;
 mod health;
 mod logs;
 mod ls;
+pub mod output;
 mod roles;
+pub mod signals;
 mod status;
 mod stop;
-mod table;
 
 pub use roles::parse_cidr;
 
@@ -67,6 +68,25 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+}
+
+impl Arguments {
+    /// From the command line and the environment; ends the process with a usage message where they make no sense.
+    pub fn read() -> Self {
+        let matches = Self::command().mut_subcommands(with_environment).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Gives each flag that names no variable of its own the one that follows from its name.
+fn with_environment(command: clap::Command) -> clap::Command {
+    command.mut_args(|argument| match argument.get_long() {
+        Some(long) if argument.get_env().is_none() && long != "help" => {
+            let name = format!("JETWAY_{}", long.to_uppercase().replace('-', "_"));
+            argument.env(clap::builder::OsStr::from(std::ffi::OsString::from(name))).hide_env(true)
+        }
+        _ => argument,
+    })
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {

@@ -9,9 +9,10 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
 use jetway_protocol::secret::Secret;
-use jetway_service::lifecycle::{self, Lifecycle};
+use jetway_service::lifecycle::Lifecycle;
 use jetway_service::{secrets, telemetry};
 
+use super::signals::StopSignals;
 use crate::dev::places;
 
 #[derive(Debug, Args)]
@@ -80,9 +81,14 @@ pub async fn controller(arguments: ControllerArguments) -> anyhow::Result<ExitCo
         public_url: arguments.public_url,
         extra_routes: None,
     };
-    let controller = jetway_controller::start(config, lifecycle.clone()).await?;
+    let signals = StopSignals::watch()?;
+    let controller =
+        match signals.or_stopped(&lifecycle, jetway_controller::start(config, lifecycle.clone())).await {
+            Some(controller) => controller?,
+            None => return Ok(ExitCode::SUCCESS),
+        };
     tracing::info!(address = %controller.address, installation = %controller.installation, "controller is ready");
-    until_stopped(lifecycle).await
+    until_stopped(signals, lifecycle).await
 }
 
 #[derive(Debug, Args)]
@@ -144,6 +150,12 @@ pub struct DroneArguments {
 
 pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
     telemetry::start("info");
+    if arguments.advertise.is_none() && arguments.listen.ip().is_unspecified() {
+        return Err(anyhow!(
+            "--listen {} is no address to reach this drone at: name one with --advertise",
+            arguments.listen
+        ));
+    }
     let lifecycle = Lifecycle::new();
     let run_dir = match arguments.run_dir {
         Some(run_dir) => run_dir,
@@ -169,9 +181,13 @@ pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
         container_runtime: arguments.container_runtime,
         secret: arguments.secret.read()?,
     };
-    let drone = jetway_drone::start(config, lifecycle.clone()).await?;
+    let signals = StopSignals::watch()?;
+    let drone = match signals.or_stopped(&lifecycle, jetway_drone::start(config, lifecycle.clone())).await {
+        Some(drone) => drone?,
+        None => return Ok(ExitCode::SUCCESS),
+    };
     tracing::info!(address = %drone.address, drone = %drone.id, "drone is ready");
-    let stopped = until_stopped(lifecycle).await;
+    let stopped = until_stopped(signals, lifecycle).await;
     drone.leave_engine().await;
     stopped
 }
@@ -212,13 +228,14 @@ pub async fn proxy(arguments: ProxyArguments) -> anyhow::Result<ExitCode> {
         hold: Duration::from_secs(arguments.hold_seconds),
         root_redirect: arguments.root_redirect_url,
     };
+    let signals = StopSignals::watch()?;
     let proxy = jetway_proxy::start(config, lifecycle.clone()).await?;
     tracing::info!(address = %proxy.address, proxy = %proxy.id, "proxy is ready");
-    until_stopped(lifecycle).await
+    until_stopped(signals, lifecycle).await
 }
 
-async fn until_stopped(lifecycle: Lifecycle) -> anyhow::Result<ExitCode> {
-    let signal = lifecycle::stop_signal().await.context("cannot wait for signals")?;
+async fn until_stopped(signals: StopSignals, lifecycle: Lifecycle) -> anyhow::Result<ExitCode> {
+    let signal = signals.first().await;
     tracing::info!(signal, "stopping");
     if lifecycle.stop().await {
         Ok(ExitCode::SUCCESS)

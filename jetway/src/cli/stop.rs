@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::api::{ApiArguments, encode};
+use super::output;
 
 #[derive(Debug, Args)]
 pub struct StopArguments {
@@ -26,9 +27,9 @@ pub async fn run(arguments: StopArguments) -> anyhow::Result<ExitCode> {
     let verb = if arguments.hard { "hard-terminate" } else { "soft-terminate" };
     arguments.api.post(&format!("/ctrl/b/{}/{verb}", encode(&id)), &Value::Null).await?;
     if arguments.api.json {
-        println!("{}", serde_json::json!({ "backend_id": id, "stopping": true }));
+        output::json(&serde_json::json!({ "backend_id": id, "stopping": true }));
     } else {
-        println!("stopping {id}");
+        output::line(&format!("stopping {id}"));
     }
     Ok(ExitCode::SUCCESS)
 }

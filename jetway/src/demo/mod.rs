@@ -19,10 +19,11 @@ use axum::http::{HeaderMap, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use jetway_service::lifecycle::{Lifecycle, stop_signal};
+use jetway_service::lifecycle::Lifecycle;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::cli::signals::StopSignals;
 use socket::Rooms;
 
 const PAGE: &str = include_str!("page.html");
@@ -54,7 +55,7 @@ pub async fn serve(port: u16) -> anyhow::Result<()> {
     println!("the demo listens on port {port}");
     let lifecycle = Lifecycle::new();
     let server = lifecycle.spawn(run(listener, about(), lifecycle.clone()));
-    let signal = stop_signal().await?;
+    let signal = StopSignals::watch()?.first().await;
     println!("received {signal}, ending");
     let asked = Instant::now();
     let _server_ended = tokio::time::timeout(GOODBYE, async {

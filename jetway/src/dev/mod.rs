@@ -12,11 +12,12 @@ use anyhow::Context;
 use clap::Args;
 use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
 use jetway_protocol::secret::Secret;
-use jetway_service::lifecycle::{self, Lifecycle};
+use jetway_service::lifecycle::Lifecycle;
 use jetway_service::telemetry;
 
 use crate::cli::parse_cidr;
-use crate::postgres::LocalPostgres;
+use crate::cli::signals::StopSignals;
+use crate::postgres::{self, LocalPostgres};
 
 mod demo;
 mod files;
@@ -68,32 +69,35 @@ pub struct DevArguments {
 
 pub async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     telemetry::start("warn");
+    anyhow::ensure!(
+        arguments.api.ip().is_loopback(),
+        "jetway dev serves its API on loopback only; for others to reach it, run the roles apart (README, Roles)"
+    );
+    let signals = StopSignals::watch()?;
     let data_dir = files::prepare_data_dir(&arguments.data_dir)?;
     let init = places::init_executable(arguments.init.clone())?;
     let run_dir = match &arguments.run_dir {
         Some(run_dir) => run_dir.clone(),
         None => places::default_run_dir(&data_dir)?,
     };
-    let (db, postgres) = database(&arguments, &data_dir).await?;
-    let outcome = serve(&arguments, &data_dir, run_dir, init, db).await;
+    // One `jetway dev` a data directory, whichever database it uses.
+    let lock = postgres::lock(&data_dir)?;
+    let (db, postgres, _lock) = match &arguments.db {
+        Some(db) => (db.clone(), None, Some(lock)),
+        None => {
+            let postgres =
+                LocalPostgres::start_locked(&data_dir, lock).await.context("cannot start Postgres")?;
+            if let Some(note) = &postgres.note {
+                println!("note: {note}");
+            }
+            (postgres.url.clone(), Some(postgres), None)
+        }
+    };
+    let outcome = serve(&arguments, &data_dir, run_dir, init, db, &signals).await;
     if let Some(postgres) = postgres {
         postgres.stop().await;
     }
     outcome.map(|()| ExitCode::SUCCESS)
-}
-
-async fn database(
-    arguments: &DevArguments,
-    data_dir: &Path,
-) -> anyhow::Result<(String, Option<LocalPostgres>)> {
-    if let Some(db) = &arguments.db {
-        return Ok((db.clone(), None));
-    }
-    let postgres = LocalPostgres::start(data_dir).await.context("cannot start Postgres")?;
-    if let Some(note) = &postgres.note {
-        println!("note: {note}");
-    }
-    Ok((postgres.url.clone(), Some(postgres)))
 }
 
 async fn serve(
@@ -102,6 +106,7 @@ async fn serve(
     run_dir: PathBuf,
     init: PathBuf,
     db: String,
+    signals: &StopSignals,
 ) -> anyhow::Result<()> {
     let secret = files::secret(data_dir)?;
     let (api, proxy) = (free_port(arguments.api, "--api")?, free_port(arguments.proxy, "--proxy")?);
@@ -140,7 +145,12 @@ async fn serve(
     let narrator = narrate::Narrator::new(controller.address);
     drone_life.spawn_until_stopped(narrator.run(drone.events()));
 
-    let outcome = serve_browsers(arguments, &demo, proxy, secret, controllers, &proxy_life).await;
+    let serving = serve_browsers(arguments, &demo, proxy, secret, controllers, &proxy_life);
+    let outcome = tokio::select! {
+        outcome = serving => outcome,
+        _ = signals.first() => Ok(()),
+    };
+    println!("\nstopping{}", if arguments.keep { "; sessions stay" } else { "" });
     proxy_life.stop().await;
     if !arguments.keep {
         let left = drone.stop_sessions(STOP_SESSIONS).await;
@@ -153,7 +163,7 @@ async fn serve(
     outcome
 }
 
-/// From the proxy's start to Ctrl-C.
+/// Starts the proxy, prepares the demo and says so; then goes on until it is dropped. Returns only failures.
 async fn serve_browsers(
     arguments: &DevArguments,
     demo: &demo::Demo,
@@ -179,9 +189,7 @@ async fn serve_browsers(
     }
     until_placeable(demo.api()).await?;
     announce(arguments, demo, proxy.address);
-    lifecycle::stop_signal().await.context("cannot wait for signals")?;
-    println!("\nstopping{}", if arguments.keep { "; sessions stay" } else { "" });
-    Ok(())
+    std::future::pending().await
 }
 
 /// Until the drone has registered and a connect would find it.

@@ -9,6 +9,8 @@ use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::{End, EndReason, Status};
 use tokio::sync::broadcast;
 
+use crate::cli::output::shown;
+
 pub struct Narrator {
     api: SocketAddr,
     names: HashMap<BackendId, String>,
@@ -60,7 +62,7 @@ impl Narrator {
             return name.clone();
         }
         let url = format!("http://{}/ctrl/backends/{backend}", self.api);
-        let name = key_of(&url).await.unwrap_or_else(|| backend.to_string());
+        let name = key_of(&url).await.map_or_else(|| backend.to_string(), |key| shown(&key));
         if self.names.len() < NAMES_MAX {
             self.names.insert(backend.clone(), name.clone());
         }

@@ -9,7 +9,7 @@ pub mod stack;
 
 pub use client::{Session, SseStream};
 pub use eventually::eventually;
-pub use stack::{Options, Role, Stack};
+pub use stack::{Elsewhere, Options, Role, Stack};
 
 /// Runs a test body against a stack of its own, then ends the stack and asserts that nothing is left.
 pub fn with_stack<F>(options: Options, body: F)

@@ -29,7 +29,6 @@ pub fn executable(name: &str) -> anyhow::Result<PathBuf> {
 
 pub struct Process {
     child: Child,
-    pub log: PathBuf,
 }
 
 impl Process {
@@ -41,7 +40,7 @@ impl Process {
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
-        Ok(Self { child, log: log.to_owned() })
+        Ok(Self { child })
     }
 
     pub fn pid(&self) -> u32 {

@@ -26,9 +26,30 @@ pub enum Role {
 pub struct Options {
     /// More flags for a role.
     pub flags: HashMap<Role, Vec<String>>,
+    /// The proxy runs elsewhere: in this network namespace.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// Another host, played by a network namespace.
+#[derive(Debug, Clone)]
+pub struct Elsewhere {
+    pub namespace: String,
+    /// This host's address, as seen from there.
+    pub here: String,
+    /// The namespace's own address.
+    pub there: String,
 }
 
 impl Options {
+    /// Where the controller and the drone listen.
+    fn here(&self) -> &str {
+        self.elsewhere.as_ref().map_or("127.0.0.1", |elsewhere| &elsewhere.here)
+    }
+
+    fn proxy_host(&self) -> &str {
+        self.elsewhere.as_ref().map_or("127.0.0.1", |elsewhere| &elsewhere.there)
+    }
+
     pub fn with(mut self, role: Role, flags: &[&str]) -> Self {
         self.flags.entry(role).or_default().extend(flags.iter().map(|flag| (*flag).to_owned()));
         self
@@ -40,7 +61,6 @@ pub struct Stack {
     pub image: String,
     pub api: String,
     pub proxy_port: u16,
-    pub drone_port: u16,
     pub directory: PathBuf,
     pub run_dir: PathBuf,
     pub database: String,
@@ -81,9 +101,8 @@ impl Stack {
         let mut stack = Self {
             docker,
             image,
-            api: format!("http://127.0.0.1:{}", ports[&Role::Controller]),
+            api: format!("http://{}:{}", options.here(), ports[&Role::Controller]),
             proxy_port: ports[&Role::Proxy],
-            drone_port: ports[&Role::Drone],
             directory,
             run_dir,
             database,
@@ -107,10 +126,21 @@ impl Stack {
 
     /// Starts a role's process, again after it was stopped or killed.
     pub fn start_role(&mut self, role: Role) -> anyhow::Result<()> {
-        let mut command = Command::new(executable("jetway")?);
-        let controller = format!("http://127.0.0.1:{}", self.ports[&Role::Controller]);
-        let listen = format!("127.0.0.1:{}", self.ports[&role]);
-        let cluster = format!("localhost:{}", self.ports[&Role::Proxy]);
+        let mut command = match &self.options.elsewhere {
+            Some(elsewhere) if role == Role::Proxy => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", &elsewhere.namespace]).arg(executable("jetway")?);
+                command
+            }
+            _ => Command::new(executable("jetway")?),
+        };
+        let controller = format!("http://{}:{}", self.options.here(), self.ports[&Role::Controller]);
+        let host = if role == Role::Proxy { self.options.proxy_host() } else { self.options.here() };
+        let listen = format!("{host}:{}", self.ports[&role]);
+        let cluster = match &self.options.elsewhere {
+            Some(elsewhere) => format!("{}:{}", elsewhere.there, self.ports[&Role::Proxy]),
+            None => format!("localhost:{}", self.ports[&Role::Proxy]),
+        };
         command
             .env("JETWAY_SECRET", &self.secret)
             .env("JETWAY_LOG", "debug,hyper=info,sqlx=warn,bollard=info");
@@ -138,7 +168,11 @@ impl Stack {
             if drones["drones"][0]["state"] != "ready" {
                 return Err(format!("drones: {drones}"));
             }
-            let ready = self.http.get(format!("http://127.0.0.1:{}/ready", self.proxy_port)).send().await;
+            let ready = self
+                .http
+                .get(format!("http://{}:{}/ready", self.options.proxy_host(), self.proxy_port))
+                .send()
+                .await;
             match ready {
                 Ok(answer) if answer.status().is_success() => Ok(()),
                 Ok(answer) => Err(format!("proxy: {}", answer.status())),
