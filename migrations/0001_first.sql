@@ -26,6 +26,7 @@ create table drones (
     capacity jsonb not null,
     load jsonb not null,
     draining boolean not null default false,
+    -- Since when it has its present term.
     registered_at timestamptz not null default now(),
     last_heartbeat timestamptz not null default now()
 ) with (fillfactor = 40); -- heartbeats rewrite the row; room on the page keeps that off the indexes

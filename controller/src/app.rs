@@ -1,8 +1,9 @@
 //! What every request and task of a controller shares. No state here is needed by another replica: the table of drones
 //! is a copy of Postgres', reservations only spread placements, and the counters are of this process.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, GrantId, InstallationId};
 use jetway_protocol::secret::Secret;
@@ -10,20 +11,26 @@ use jetway_protocol::token::{STATIC_PREFIX, TokenContent, TokenSealer};
 use jetway_service::lifecycle::Lifecycle;
 use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
-use uuid::Uuid;
 
+use crate::connect::deliver::Deliveries;
+use crate::db::Pools;
 use crate::drone::DroneCalls;
 use crate::fleet::Fleet;
 
 /// Connects under way at once, the waiting ones included.
-const CONNECTS_MAX: usize = 4096;
-/// Long answers (status streams, logs) under way at once.
-const STREAMS_MAX: usize = 4096;
+pub const CONNECTS_MAX: u32 = 4096;
+/// Browsers that follow a status at once.
+const STATUS_STREAMS_MAX: usize = 4096;
+/// Operators that read logs at once: apart, so that browsers cannot keep them out.
+const LOG_STREAMS_MAX: usize = 256;
 
 pub type App = Arc<Shared>;
 
 pub struct Shared {
+    /// For requests of applications, operators and browsers.
     pub db: PgPool,
+    /// For what drones and proxies report.
+    pub internal: PgPool,
     pub housekeeping: PgPool,
     pub installation: InstallationId,
     pub cluster: ClusterName,
@@ -35,12 +42,14 @@ pub struct Shared {
     pub fleet: Fleet,
     pub drones: DroneCalls,
     pub lifecycle: Lifecycle,
-    /// This process, as a sender of dispatches.
-    pub process: Uuid,
     /// "Look now" for the task that compares inventories.
     pub inventory_nudge: Notify,
-    pub connects: Semaphore,
-    pub streams: Arc<Semaphore>,
+    pub connects: Arc<Semaphore>,
+    pub deliveries: Deliveries,
+    pub status_streams: Arc<Semaphore>,
+    pub log_streams: Arc<Semaphore>,
+    /// Of each drone: the backends with a live row that it said had ended, when it was last asked.
+    pub ended_unreported: Mutex<HashMap<DroneId, HashSet<BackendId>>>,
     pub counters: Counters,
 }
 
@@ -49,7 +58,8 @@ pub struct Shared {
 pub enum Access {
     /// Everybody who presents this key.
     Key(String),
-    /// Programs of this machine: a known Host and no foreign Origin. The public URL's host is known, too.
+    /// Programs of this machine: a known Host and no foreign Origin. `public_host` is known, too: the host and port of a
+    /// public URL that means this machine, or that an operator who said `--insecure` has named.
     Loopback { public_host: Option<String> },
     /// Everybody; the operator has said so.
     Open,
@@ -72,10 +82,12 @@ impl Counters {
 }
 
 impl Shared {
-    pub fn new(db: PgPool, housekeeping: PgPool, installation: InstallationId, settings: Settings) -> App {
+    pub fn new(pools: Pools, installation: InstallationId, settings: Settings) -> App {
+        let Pools { requests: db, internal, housekeeping } = pools;
         let Settings { cluster, secret, access, public_url, lifecycle } = settings;
         Arc::new(Self {
             db,
+            internal,
             housekeeping,
             installation,
             cluster,
@@ -86,10 +98,12 @@ impl Shared {
             public_url,
             fleet: Fleet::default(),
             lifecycle,
-            process: Uuid::new_v4(),
             inventory_nudge: Notify::new(),
-            connects: Semaphore::new(CONNECTS_MAX),
-            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            connects: Arc::new(Semaphore::new(CONNECTS_MAX as usize)),
+            deliveries: Deliveries::default(),
+            status_streams: Arc::new(Semaphore::new(STATUS_STREAMS_MAX)),
+            log_streams: Arc::new(Semaphore::new(LOG_STREAMS_MAX)),
+            ended_unreported: Mutex::default(),
             counters: Counters::default(),
         })
     }

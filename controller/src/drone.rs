@@ -143,8 +143,11 @@ pub enum Failure {
 
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
-        if let Some((_, refusal)) = error.refusal::<Refusal>() {
-            return Failure::Refused(refusal.code, refusal.message);
+        match error.refusal::<Refusal>() {
+            // It failed, or cannot say: what it has written down by then is not known.
+            Some((500.., refusal)) => return Failure::Unclear(refusal.message),
+            Some((_, refusal)) => return Failure::Refused(refusal.code, refusal.message),
+            None => {}
         }
         match &error {
             CallError::NotSent { .. } => Failure::NotSent(error.to_string()),

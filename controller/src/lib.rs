@@ -6,12 +6,13 @@
 //! | task | wakes | reads | writes |
 //! |---|---|---|---|
 //! | `refresh` | every second, and when a connect finds no room | `drones` | this process's copy of them |
-//! | `dispatch` | every second | rows that no drone acknowledged, taken for a few seconds each | `PUT`, later `DELETE`, at the drone; acknowledges or ends the row |
+//! | `dispatch` | every second | rows that no drone acknowledged, taken for a few seconds each | `PUT`, later a look and a `DELETE`, at the drone; acknowledges or ends the row |
 //! | `stops` | every second | wishes to stop that the status does not show | `POST …/stop` at the drone |
-//! | `inventory` | every 10 s by one controller, and when a connect met a drone without its backend | `GET /b` of each drone, then its rows | ends rows whose drone says gone; puts back or deletes backends without a row |
+//! | `inventory` | every 10 s by one controller, and when a connect met a drone without its backend | `GET /b` of each drone, then its rows | ends rows whose drone says gone, or twice ended; puts back or deletes backends without a row |
 //! | `prune` | every minute by one controller | – | deletes old ended backends and silent proxies |
 //! | a connect | a request | – | one row; a `PUT` or a grant at the drone |
 //! | a grant's delivery | a connect whose drone did not answer | – | the grant, at the drone, for 30 s |
+//! | the server | a connection | – | answers; at the end it closes the pools |
 //! | a status stream | a request | the drone's statuses | the response |
 
 mod app;
@@ -21,6 +22,7 @@ mod drone;
 mod error;
 mod fleet;
 mod http;
+mod object;
 mod start;
 mod tasks;
 #[cfg(test)]

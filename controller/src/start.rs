@@ -5,18 +5,19 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt;
 use jetway_protocol::ids::{ClusterName, InstallationId};
 use jetway_protocol::secret::Secret;
 use jetway_service::backoff::Backoff;
 use jetway_service::lifecycle::Lifecycle;
+use jetway_service::server::{self, Limits};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::app::{Access, App, Settings, Shared};
-use crate::db::{self, installation};
+use crate::app::{Access, App, CONNECTS_MAX, Settings, Shared};
+use crate::db::{self, Pools, installation};
+use crate::http::access::host_of_this_machine;
 use crate::{http, tasks};
 
 /// A database that is starting, or failing over, is waited for this long.
@@ -25,6 +26,9 @@ const DATABASE_WAIT_MAX: Duration = Duration::from_secs(60);
 const DATABASE_ATTEMPT: Duration = Duration::from_secs(5);
 /// As `server_version_num` has it.
 const POSTGRES_MIN: i32 = 130_000;
+
+/// Streams, connects and reports, and as many again; idle ones are kept longer than the usual balancer keeps its own.
+const LIMITS: Limits = Limits { connections: 16 * 1024, head: Duration::from_secs(75) };
 
 pub struct Config {
     /// A libpq URL; a Unix socket is `postgres://user@localhost/name?host=/directory`.
@@ -114,17 +118,8 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
     let installation = prepare(&mut connection).await?;
     let _closed_or_dropped = connection.close().await;
 
-    let access = match config.api_key {
-        Some(key) => Access::Key(key),
-        None if config.listen.ip().is_loopback() => Access::Loopback {
-            public_host: public_url
-                .as_deref()
-                .and_then(|url| url.split_once("://"))
-                .map(|(_, host)| host.to_owned()),
-        },
-        None => Access::Open,
-    };
-    let (requests, housekeeping) = db::pools(&options);
+    let access = access(config.api_key, config.listen, config.insecure, public_url.as_deref());
+    let pools = db::pools(&options);
     let settings = Settings {
         cluster: config.cluster,
         secret: config.secret,
@@ -132,12 +127,12 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
         public_url: public_url.unwrap_or_else(|| format!("http://{address}")),
         lifecycle,
     };
-    let app = Shared::new(requests, housekeeping, installation, settings);
+    let app = Shared::new(pools.clone(), installation, settings);
     if let Err(error) = app.fleet.refresh(&app.housekeeping).await {
         tracing::warn!(%error, "the table of drones could not be read yet");
     }
     tasks::start(&app);
-    serve(&app, listener, http::router(&app, config.extra_routes));
+    serve(&app, pools, listener, http::router(&app, config.extra_routes));
     Ok(Controller { address, installation })
 }
 
@@ -151,23 +146,30 @@ fn check_public_url(url: &str) -> Result<String, StartError> {
     if fine { Ok(url) } else { Err(wrong()) }
 }
 
+/// Who may use `/ctrl`. A public URL of another host says that strangers come through it: on loopback without a key that
+/// host opens nothing, unless the operator has said so.
+fn access(api_key: Option<String>, listen: SocketAddr, insecure: bool, public_url: Option<&str>) -> Access {
+    if let Some(key) = api_key {
+        return Access::Key(key);
+    }
+    if !listen.ip().is_loopback() {
+        return Access::Open;
+    }
+    let public_host = public_url.and_then(|url| {
+        if insecure { url.split_once("://").map(|(_, host)| host) } else { host_of_this_machine(url) }
+    });
+    Access::Loopback { public_host: public_host.map(str::to_owned) }
+}
+
 /// Answers until the lifecycle stops; then requests in flight are finished, and the pools closed.
-fn serve(app: &App, listener: TcpListener, router: Router) {
+fn serve(app: &App, pools: Pools, listener: TcpListener, router: Router) {
+    let server = server::serve(listener, router, LIMITS, &app.lifecycle);
     let app_ = app.clone();
     app.lifecycle.spawn(async move {
-        let app = app_;
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY");
-            }
-        });
-        let stopping = app.lifecycle.clone();
-        let served = axum::serve(listener, router)
-            .with_graceful_shutdown(async move { stopping.stopping().await })
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the controller's server ended");
-        }
+        let _ended = server.await;
+        // Connects whose client has gone meanwhile, and who finish what they have begun.
+        let _none_is_left = app_.connects.acquire_many(CONNECTS_MAX).await;
+        pools.close().await;
     });
 }
 
@@ -221,4 +223,24 @@ async fn prepare(connection: &mut PgConnection) -> Result<InstallationId, StartE
         .await
         .map_err(|error| migration(error.to_string()))?;
     installation::read_or_make(connection).await.map_err(|error| migration(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_public_host_opens_ctrl_only_to_a_key_or_where_that_was_said() {
+        let listen: SocketAddr = "127.0.0.1:8080".parse().unwrap();
+        let host = |insecure, url: Option<&str>| match access(None, listen, insecure, url) {
+            Access::Loopback { public_host } => public_host,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(host(false, Some("https://jetway.example")), None);
+        assert_eq!(host(true, Some("https://jetway.example")), Some("jetway.example".into()));
+        assert_eq!(host(false, Some("http://localhost:8888")), Some("localhost:8888".into()));
+        assert_eq!(host(false, None), None);
+        let key = access(Some("k".into()), listen, false, Some("https://jetway.example"));
+        assert!(matches!(key, Access::Key(_)));
+    }
 }

@@ -26,8 +26,12 @@ pub struct AddressBook {
     /// How many offsets the cursor has not visited since the start.
     fresh: u32,
     returned: VecDeque<Ipv4Addr>,
+    /// The same as a set: an adopted container's address comes back before the cursor has visited it.
+    resting: HashSet<Ipv4Addr>,
     taken: HashSet<Ipv4Addr>,
     cooling: Vec<Cooling>,
+    /// Proxies with a stream: only they, and the silent ones, can still dial anything.
+    attached: HashSet<ProxyId>,
     /// Proxies without a stream, and when they surely dial nothing any more.
     silent: HashMap<ProxyId, Instant>,
 }
@@ -62,8 +66,10 @@ impl AddressBook {
             cursor: cursor % size.max(1),
             fresh: size,
             returned: VecDeque::new(),
+            resting: HashSet::new(),
             taken: HashSet::new(),
             cooling: Vec::new(),
+            attached: HashSet::new(),
             silent: HashMap::new(),
         }
     }
@@ -83,17 +89,28 @@ impl AddressBook {
             let address = Ipv4Addr::from(u32::from(self.subnet.network).wrapping_add(self.cursor));
             self.cursor = (self.cursor + 1) % size(self.subnet).max(1);
             self.fresh -= 1;
-            if self.usable(address) && self.taken.insert(address) {
+            if self.usable(address) && !self.resting.contains(&address) && self.taken.insert(address) {
                 return Ok(address);
             }
         }
         let address = self.returned.pop_front().ok_or(NoAddress)?;
+        self.resting.remove(&address);
         self.taken.insert(address);
         Ok(address)
     }
 
-    /// The backend has ended; `told` are the proxies that may know its address.
-    pub fn release(&mut self, address: Ipv4Addr, ended: Ended, told: HashSet<ProxyId>, now: Instant) {
+    /// Nobody was ever told of it, and what had it is gone.
+    pub fn give_back(&mut self, address: Ipv4Addr) {
+        if self.taken.remove(&address) {
+            self.resting.insert(address);
+            self.returned.push_back(address);
+        }
+    }
+
+    /// The backend has ended; `told` are the proxies that may know its address. Those that went away for good long ago
+    /// will never say that they saw the end, and need not.
+    pub fn release(&mut self, address: Ipv4Addr, ended: Ended, mut told: HashSet<ProxyId>, now: Instant) {
+        told.retain(|proxy| self.attached.contains(proxy) || self.silent.contains_key(proxy));
         let not_before = now + silence();
         self.cooling.push(Cooling { address, ended, waiting_for: told, not_before });
     }
@@ -107,11 +124,14 @@ impl AddressBook {
     }
 
     pub fn stream_lost(&mut self, proxy: ProxyId, now: Instant) {
+        self.attached.remove(&proxy);
         self.silent.insert(proxy, now + silence());
     }
 
-    /// The proxy is back before it was silent for long enough: what it has not acknowledged must be said again.
+    /// The proxy is there. Where it is back before it was silent for long enough, what it has not acknowledged must be
+    /// said again.
     pub fn stream_back(&mut self, proxy: ProxyId) -> Vec<Ended> {
+        self.attached.insert(proxy);
         self.silent.remove(&proxy);
         let unseen = self.cooling.iter().filter(|cooling| cooling.waiting_for.contains(&proxy));
         unseen.map(|cooling| cooling.ended.clone()).collect()
@@ -132,10 +152,8 @@ impl AddressBook {
             }
         }
         let is_cold = |cooling: &Cooling| cooling.waiting_for.is_empty() && cooling.not_before <= now;
-        for cooling in self.cooling.extract_if(.., |cooling| is_cold(cooling)) {
-            self.taken.remove(&cooling.address);
-            self.returned.push_back(cooling.address);
-        }
+        let cold: Vec<_> = self.cooling.extract_if(.., |cooling| is_cold(cooling)).collect();
+        cold.into_iter().for_each(|cooling| self.give_back(cooling.address));
     }
 }
 
@@ -199,6 +217,7 @@ mod tests {
         let (mut book, now) = (book(), Instant::now());
         let given: Vec<_> = (0..5).map(|_| book.take(now).unwrap()).collect();
         let (one, two) = (ProxyId(Uuid::from_u128(1)), ProxyId(Uuid::from_u128(2)));
+        assert!(book.stream_back(one).is_empty() && book.stream_back(two).is_empty());
         book.release(given[0], ended("a"), HashSet::from([one, two]), now);
         book.end_seen(one, &"a".parse().unwrap(), FencingToken(1));
         assert_eq!(book.take(now + seconds(1000)), Err(NoAddress), "the second has not said so");
@@ -208,6 +227,44 @@ mod tests {
         assert_eq!(book.take(now + seconds(2000)), Err(NoAddress));
         book.stream_lost(two, now + seconds(2000));
         assert_eq!(book.take(now + seconds(2007)), Ok(given[0]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_restarted_while_the_session_lived_is_not_waited_for() {
+        let (mut book, now) = (book(), Instant::now());
+        let given: Vec<_> = (0..5).map(|_| book.take(now).unwrap()).collect();
+        let (before, after) = (ProxyId(Uuid::from_u128(1)), ProxyId(Uuid::from_u128(2)));
+        book.stream_back(before);
+        book.stream_lost(before, now);
+        book.stream_back(after);
+        assert_eq!(book.take(now + seconds(60)), Err(NoAddress));
+        book.release(given[0], ended("a"), HashSet::from([before, after]), now + seconds(60));
+        book.end_seen(after, &"a".parse().unwrap(), FencingToken(1));
+        assert_eq!(book.take(now + seconds(66)), Err(NoAddress));
+        assert_eq!(book.take(now + seconds(67)), Ok(given[0]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_adopted_address_that_came_back_is_not_given_twice() {
+        let (mut book, now) = (book(), Instant::now());
+        let adopted = Ipv4Addr::new(10, 64, 0, 4);
+        book.mark_taken(adopted);
+        book.release(adopted, ended("a"), HashSet::new(), now);
+        let later = now + seconds(8);
+        let given: Vec<u8> =
+            std::iter::from_fn(|| book.take(later).ok()).map(|address| address.octets()[3]).collect();
+        assert_eq!(given, [2, 3, 5, 6, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_was_told_of_comes_back_at_once() {
+        let (mut book, now) = (book(), Instant::now());
+        let given: Vec<_> = (0..5).map(|_| book.take(now).unwrap()).collect();
+        for _ in 0..2 {
+            book.give_back(given[1]);
+        }
+        assert_eq!(book.take(now), Ok(given[1]));
+        assert_eq!(book.take(now), Err(NoAddress));
     }
 
     #[tokio::test(start_paused = true)]

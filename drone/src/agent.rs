@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use dashmap::DashMap;
+use jetway_protocol::attach::ToProxy;
 use jetway_protocol::controller_api::{BackendEvent, Capacity, Load};
-use jetway_protocol::ids::{BackendId, BootId, DroneId, SlotId};
+use jetway_protocol::ids::{BackendId, BootId, DroneId, ProxyId, SlotId};
 use jetway_service::lifecycle::Lifecycle;
-use tokio::sync::{Notify, Semaphore, broadcast, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::addresses::AddressBook;
@@ -19,7 +19,7 @@ use crate::journal::{Journals, Tombstones};
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::runtime::Runtime;
-use crate::streams::Streams;
+use crate::streams::{Stream, Streams};
 
 /// Events that a slow local listener may fall behind by.
 const LOCAL_EVENTS_MAX: usize = 1024;
@@ -52,6 +52,8 @@ pub struct Agent {
     pub started: Instant,
     /// Sessions that run and that no journal knows, as their inits say.
     pub strays: DashMap<BackendId, SlotId>,
+    /// Whether every container has been looked at since this agent's start: before that, any id may be a stray's.
+    pub looked: AtomicBool,
     /// Wakes the look at everything.
     pub look_now: Notify,
     tombstones: Mutex<Tombstones>,
@@ -97,6 +99,7 @@ impl Agent {
             engine_ok: AtomicBool::new(true),
             started: Instant::now(),
             strays: DashMap::new(),
+            looked: AtomicBool::new(false),
             look_now: Notify::new(),
             tombstones: Mutex::new(tombstones),
             admitting: Mutex::new(()),
@@ -127,20 +130,26 @@ impl Agent {
         self.backends.iter().map(|entry| entry.value().clone()).collect()
     }
 
-    /// The backend, as soon as it has been put, if that is within `patience`.
-    pub async fn awaited_backend(&self, id: &BackendId, patience: Duration) -> Option<Arc<Backend>> {
-        let mut arrivals = self.arrivals.subscribe();
-        let arrived = async {
-            loop {
-                if let Some(backend) = self.backend(id) {
-                    return backend;
-                }
-                if arrivals.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        tokio::time::timeout(patience, arrived).await.ok()
+    /// A proxy's new stream, with what it must be told again. Under one lock with the address book, so that the end of
+    /// an older stream cannot come in between and make the proxy count as silent.
+    pub fn attach(&self, proxy: ProxyId, first: ToProxy) -> (Arc<Stream>, mpsc::Receiver<ToProxy>) {
+        let mut addresses = self.addresses();
+        let (stream, pushes) = self.streams.open(proxy, first);
+        for ended in addresses.stream_back(proxy) {
+            let (backend, fencing_token, end) = (ended.backend, ended.fencing_token, ended.end);
+            stream.push(ToProxy::Ended { backend, fencing_token, end });
+        }
+        (stream, pushes)
+    }
+
+    /// True: the proxy has no stream any more. False: a newer one has taken this one's place.
+    pub fn detach(&self, stream: &Stream) -> bool {
+        let mut addresses = self.addresses();
+        let is_lost = self.streams.remove(stream);
+        if is_lost {
+            addresses.stream_lost(stream.proxy, Instant::now());
+        }
+        is_lost
     }
 
     pub fn load(&self) -> Load {

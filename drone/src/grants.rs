@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 
 use jetway_protocol::drone_api::GrantView;
 use jetway_protocol::grant::Grant;
-use jetway_protocol::ids::GrantId;
+use jetway_protocol::ids::{GrantId, ProxyId};
 use jetway_protocol::time::UnixMicros;
 
 /// Grants of one backend, at most: each connect adds one, so a session that lives for months needs a bound. The oldest
-/// goes when it is reached.
+/// that nobody needs goes when it is reached.
 pub const GRANTS_MAX: usize = 16 * 1024;
+
+/// Every grant of the backend is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it has {GRANTS_MAX} grants and somebody may be using each of them")]
+pub struct Full;
 
 #[derive(Debug, Default)]
 pub struct Grants {
@@ -23,27 +28,53 @@ struct Held {
     grant: Grant,
     added: UnixMicros,
     used: bool,
+    /// Where this agent let somebody in with it: each proxy once, with its spell of use by then.
+    entered: Vec<Entered>,
+}
+
+/// A proxy's use of a backend, from its first open connection to the close of the last: whatever grant was used in
+/// an earlier one is not in use any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entered {
+    pub proxy: ProxyId,
+    pub spell: u64,
 }
 
 impl Grants {
-    /// Repeating it changes nothing. Returns the grant that had to go, if one had.
-    pub fn add(&mut self, grant: Grant, added: UnixMicros) -> Option<GrantId> {
+    /// Repeating it changes nothing.
+    pub fn add(&mut self, grant: Grant, added: UnixMicros) {
         if self.ages.contains_key(&grant.id) {
-            return None;
+            return;
         }
         self.ages.insert(grant.id, self.next);
-        self.by_age.insert(self.next, Held { grant, added, used: false });
+        self.by_age.insert(self.next, Held { grant, added, used: false, entered: Vec::new() });
         self.next += 1;
-        if self.ages.len() <= GRANTS_MAX {
-            return None;
+    }
+
+    /// The grant that has to go before another one is added; `None` where there is room.
+    pub fn to_evict(
+        &self,
+        may_be_in_use: impl Fn(&Grant, bool, &[Entered]) -> bool,
+    ) -> Result<Option<GrantId>, Full> {
+        if self.ages.len() < GRANTS_MAX {
+            return Ok(None);
         }
-        let oldest = self.by_age.values().map(|held| held.grant.id).find(|id| *id != GrantId::STATIC)?;
-        self.remove(&[oldest]);
-        Some(oldest)
+        let unneeded = |held: &&Held| {
+            held.grant.id != GrantId::STATIC && !may_be_in_use(&held.grant, held.used, &held.entered)
+        };
+        self.by_age.values().find(unneeded).map(|held| Some(held.grant.id)).ok_or(Full)
     }
 
     pub fn get(&self, id: GrantId) -> Option<&Grant> {
         self.ages.get(&id).and_then(|age| self.by_age.get(age)).map(|held| &held.grant)
+    }
+
+    pub fn enter(&mut self, id: GrantId, entered: Entered) {
+        let Some(held) = self.ages.get(&id).and_then(|age| self.by_age.get_mut(age)) else { return };
+        match held.entered.iter_mut().find(|known| known.proxy == entered.proxy) {
+            Some(known) => *known = entered,
+            None => held.entered.push(entered),
+        }
     }
 
     /// True the first time.
@@ -92,7 +123,7 @@ mod tests {
     fn revoking_a_user_takes_all_of_theirs_and_nobody_elses() {
         let mut grants = Grants::default();
         for (id, user) in [(1, "ann"), (2, "bob"), (3, "ann")] {
-            assert_eq!(grants.add(grant(id, user), UnixMicros(0)), None);
+            grants.add(grant(id, user), UnixMicros(0));
         }
         let theirs = grants.of_user("ann");
         assert_eq!(theirs, [GrantId(1), GrantId(3)]);
@@ -102,14 +133,16 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_but_never_the_static_one() {
+    fn the_oldest_that_nobody_needs_goes_but_never_the_static_one() {
         let mut grants = Grants::default();
         let fixed = Grant { id: GrantId::STATIC, user: None, auth: "{}".into(), secret: String::new() };
         grants.add(fixed, UnixMicros(0));
         for id in 1..GRANTS_MAX as u64 {
-            assert_eq!(grants.add(grant(id, "u"), UnixMicros(0)), None);
+            assert_eq!(grants.to_evict(|_, _, _| true), Ok(None));
+            grants.add(grant(id, "u"), UnixMicros(0));
         }
-        assert_eq!(grants.add(grant(1_000_000, "u"), UnixMicros(0)), Some(GrantId(1)));
-        assert!(grants.get(GrantId::STATIC).is_some());
+        grants.enter(GrantId(1), Entered { proxy: ProxyId::random(), spell: 0 });
+        assert_eq!(grants.to_evict(|_, _, entered| !entered.is_empty()), Ok(Some(GrantId(2))));
+        assert_eq!(grants.to_evict(|_, _, _| true), Err(Full));
     }
 }

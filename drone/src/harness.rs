@@ -77,9 +77,16 @@ impl Harness {
 
     /// A proxy's stream, and an ask on it with the first grant.
     pub async fn ask(&self, backend: &Backend, proxy: ProxyId) -> (Arc<Stream>, mpsc::Receiver<ToProxy>) {
-        let (stream, pushes) = self.agent.streams.open(proxy);
+        let (stream, pushes) = self.attach(proxy).await;
         let asking = Asking { stream: stream.clone(), ask: 1, grant: GrantId(1) };
         let _ended = backend.ask(asking).await;
+        (stream, pushes)
+    }
+
+    /// A proxy's stream, after its first message.
+    pub async fn attach(&self, proxy: ProxyId) -> (Arc<Stream>, mpsc::Receiver<ToProxy>) {
+        let (stream, mut pushes) = self.agent.attach(proxy, ToProxy::Ping);
+        assert_eq!(pushes.recv().await, Some(ToProxy::Ping));
         (stream, pushes)
     }
 

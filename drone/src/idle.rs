@@ -19,6 +19,8 @@ use jetway_protocol::ids::{GrantId, ProxyId};
 use jetway_protocol::spec::BackendSpec;
 use tokio::time::Instant;
 
+use crate::grants::Entered;
+
 /// How long a connect to a live key holds its backend for a client that has not come yet.
 pub const HOLD_SECONDS: u64 = 30;
 
@@ -33,6 +35,8 @@ pub struct Idle {
     waiting_asks: usize,
     holds: HashMap<GrantId, Instant>,
     proxies: HashMap<ProxyId, InUse>,
+    /// Counts the spells of use so far.
+    spells: u64,
     /// After an agent's start: until then, proxies that have not come back may have it in use.
     unknown_until: Option<Instant>,
 }
@@ -41,6 +45,8 @@ pub struct Idle {
 struct InUse {
     uses: u32,
     connections: u32,
+    /// From the first use of this proxy until it has none.
+    spell: u64,
     /// The stream broke; this is when the uses count as closed.
     closed_at: Option<Instant>,
 }
@@ -65,6 +71,7 @@ impl Idle {
             waiting_asks: 0,
             holds: HashMap::new(),
             proxies: HashMap::new(),
+            spells: 0,
             unknown_until: None,
         }
     }
@@ -93,20 +100,29 @@ impl Idle {
         self.waiting_asks = count;
     }
 
-    /// An ask was answered with "ready": a use, until the proxy's next word.
-    pub fn answered(&mut self, proxy: ProxyId, grant: GrantId) {
+    /// An ask was answered with "ready": a use, until the proxy's next word. Returns its spell.
+    pub fn answered(&mut self, proxy: ProxyId, grant: GrantId) -> u64 {
         self.holds.remove(&grant);
-        self.somebody_came = true;
-        let entry = self.proxies.entry(proxy).or_default();
+        let entry = self.in_use(proxy);
         entry.uses = entry.uses.max(1);
         entry.closed_at = None;
+        entry.spell
+    }
+
+    /// Whether a client with this grant may be in, or on its way, by all that is known. `entered`: when it came in.
+    pub fn may_be_in_use(&self, grant: GrantId, used: bool, entered: &[Entered]) -> bool {
+        // An agent before this one let it in, and did not write down where.
+        let unknown =
+            used && entered.is_empty() && !(self.proxies.is_empty() && self.unknown_until.is_none());
+        let is_in = |one: &Entered| self.proxies.get(&one.proxy).is_some_and(|now| now.spell == one.spell);
+        unknown || self.holds.contains_key(&grant) || entered.iter().any(is_in)
     }
 
     /// A proxy's absolute counts, as of now.
     pub fn uses(&mut self, proxy: ProxyId, uses: u32, connections: u32, now: Instant) {
         if uses > 0 {
-            self.somebody_came = true;
-            self.proxies.insert(proxy, InUse { uses, connections, closed_at: None });
+            let entry = self.in_use(proxy);
+            (entry.uses, entry.connections, entry.closed_at) = (uses, connections, None);
         } else {
             self.close(proxy, now);
         }
@@ -159,6 +175,14 @@ impl Idle {
                 self.last_close = Some(self.last_close.map_or(until, |close| close.max(until)));
             }
         }
+    }
+
+    fn in_use(&mut self, proxy: ProxyId) -> &mut InUse {
+        self.somebody_came = true;
+        self.proxies.entry(proxy).or_insert_with(|| {
+            self.spells += 1;
+            InUse { spell: self.spells, ..InUse::default() }
+        })
     }
 
     /// Only the close of something that was open starts the clock.
@@ -262,6 +286,22 @@ mod tests {
         idle.ready(now);
         assert_eq!(idle.verdict(now + seconds(29)), Verdict::Wait(Some(now + seconds(30))));
         assert_eq!(idle.verdict(now + seconds(30)), Verdict::Due);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grant_may_be_in_use_for_as_long_as_its_proxy_is_not_without_uses() {
+        let (mut idle, now) = idle(Some(0));
+        idle.ready(now);
+        idle.connected(GRANT, now);
+        assert!(idle.may_be_in_use(GRANT, false, &[]), "its client is on the way");
+        let entered = [Entered { proxy: proxy(1), spell: idle.answered(proxy(1), GRANT) }];
+        idle.uses(proxy(1), 2, 2, now);
+        assert!(idle.may_be_in_use(GRANT, true, &entered));
+        assert!(!idle.may_be_in_use(GrantId(8), false, &[]));
+        assert!(idle.may_be_in_use(GrantId(8), true, &[]), "an agent before this one let it in");
+        idle.uses(proxy(1), 0, 0, now);
+        idle.uses(proxy(1), 1, 1, now);
+        assert!(!idle.may_be_in_use(GRANT, true, &entered), "what is open now came later");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! What the controllers last said of this drone: its term, its installation, whether it drains. The registration
 //! task writes it, everything else reads it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use jetway_protocol::controller_api::Registered;
@@ -14,6 +14,8 @@ pub struct Membership {
     /// `draining`, and a count of direct orders: an order that came while a heartbeat was under way outranks its reply.
     draining: Mutex<bool>,
     orders: AtomicU64,
+    /// The agent ends for good: nobody's word makes it take backends again.
+    closing: AtomicBool,
     /// The term that somebody was told is over.
     stale: watch::Sender<Option<Term>>,
 }
@@ -24,6 +26,7 @@ impl Default for Membership {
             registered: watch::Sender::new(None),
             draining: Mutex::new(false),
             orders: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
             stale: watch::Sender::new(None),
         }
     }
@@ -59,7 +62,12 @@ impl Membership {
     }
 
     pub fn is_draining(&self) -> bool {
-        *self.draining.lock().unwrap_or_else(PoisonError::into_inner)
+        self.closing.load(Ordering::SeqCst) || *self.draining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on it drains, whatever controllers say.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
     }
 
     /// A controller's direct order.
@@ -107,5 +115,9 @@ mod tests {
         assert!(membership.is_draining());
         membership.heard_draining(false, membership.orders());
         assert!(!membership.is_draining());
+        membership.close();
+        membership.heard_draining(false, membership.orders());
+        membership.order_draining(false);
+        assert!(membership.is_draining(), "the end is final");
     }
 }

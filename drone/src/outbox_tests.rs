@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::data_dir::tests::TestDir;
 use crate::harness::{put_of, reaches, registered};
-use crate::runtime::fake::{Fake, FakeRuntime, Script};
+use crate::runtime::fake::{Application, Fake, FakeRuntime, Script};
 use crate::start::start_with_runtime;
 
 #[derive(Clone)]
@@ -26,16 +26,20 @@ struct Controller {
     term: Arc<Mutex<i64>>,
     /// Answers 503 to events while set.
     broken: Arc<Mutex<bool>>,
+    /// Answers 400 to batches with events of this backend.
+    refused: Arc<Mutex<Option<&'static str>>>,
+    beats: watch::Sender<usize>,
     heard: watch::Sender<Vec<Status>>,
 }
 
 async fn register(State(controller): State<Controller>) -> Json<Registered> {
     let mut term = controller.term.lock().unwrap();
     *term += 1;
-    Json(Registered { term: Term(*term), heartbeat_ms: 100, ..registered() })
+    Json(Registered { term: Term(*term), heartbeat_ms: 60_000, ..registered() })
 }
 
-async fn heartbeat() -> Json<HeartbeatReply> {
+async fn heartbeat(State(controller): State<Controller>) -> Json<HeartbeatReply> {
+    controller.beats.send_modify(|beats| *beats += 1);
     Json(HeartbeatReply { draining: false })
 }
 
@@ -47,6 +51,10 @@ async fn events(State(controller): State<Controller>, Json(events): Json<Events>
         let stale = Stale { code: StaleCode::Term, message: "register again".into() };
         return (StatusCode::CONFLICT, Json(stale)).into_response();
     }
+    let refused = *controller.refused.lock().unwrap();
+    if events.events.iter().any(|event| Some(event.backend.as_str()) == refused) {
+        return (StatusCode::BAD_REQUEST, "what is this?").into_response();
+    }
     controller.heard.send_modify(|heard| heard.extend(events.events.iter().map(|event| event.entry.status)));
     Json(()).into_response()
 }
@@ -54,7 +62,8 @@ async fn events(State(controller): State<Controller>, Json(events): Json<Events>
 impl Controller {
     async fn start(lifecycle: &Lifecycle) -> (Self, String) {
         let (term, broken) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(false)));
-        let controller = Self { term, broken, heard: watch::Sender::new(Vec::new()) };
+        let (heard, beats) = (watch::Sender::new(Vec::new()), watch::Sender::new(0));
+        let controller = Self { term, broken, refused: Arc::default(), beats, heard };
         let router = Router::new()
             .route("/internal/drones/register", post(register))
             .route("/internal/drones/{id}/heartbeat", post(heartbeat))
@@ -139,6 +148,50 @@ async fn what_was_not_acknowledged_is_sent_again_by_the_next_agent() {
     assert_eq!(heard, expect, "only what was not acknowledged, in order");
     assert_eq!(drone.stop_sessions(Duration::from_secs(20)).await, 0);
     controller.hears(Status::Terminated).await;
+    lifecycle.stop().await;
+    outer.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_controller_refuses_does_not_hold_up_the_rest() {
+    let outer = Lifecycle::new();
+    let (controller, url) = Controller::start(&outer).await;
+    *controller.refused.lock().unwrap() = Some("poison");
+    let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
+    let fake = Fake::new(Script::default(), lifecycle.clone());
+    let runtime = Arc::new(FakeRuntime(fake.clone()));
+    let drone = start_with_runtime(config(url, &dir), lifecycle.clone(), runtime).await.unwrap();
+    for id in ["poison", "good"] {
+        let put = put_of(|_| {});
+        let reservation = drone.agent.admission.admit(&put.spec.executable).unwrap();
+        crate::backend::put(&drone.agent, id.parse().unwrap(), put, reservation).unwrap();
+    }
+    controller.hears(Status::Ready).await;
+    lifecycle.stop().await;
+    outer.stop().await;
+}
+
+#[tokio::test]
+async fn a_drone_that_serves_is_heard_of_at_once_and_stops_what_does_not_stop() {
+    let outer = Lifecycle::new();
+    let (controller, url) = Controller::start(&outer).await;
+    let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
+    let script = Script { application: Application::IgnoresStop, ..Script::default() };
+    let runtime = Arc::new(FakeRuntime(Fake::new(script, lifecycle.clone())));
+    let mut config = config(url, &dir);
+    config.controllers.remove(0);
+    let drone = start_with_runtime(config, lifecycle.clone(), runtime).await.unwrap();
+    let started = tokio::time::Instant::now();
+    controller.beats.subscribe().wait_for(|beats| *beats > 0).await.unwrap();
+    // The period between two of them is a minute here.
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+
+    let put = put_of(|spec| spec.stop_grace_seconds = 600);
+    let reservation = drone.agent.admission.admit(&put.spec.executable).unwrap();
+    let backend = crate::backend::put(&drone.agent, "b".parse().unwrap(), put, reservation).unwrap();
+    reaches(&backend, Status::Ready).await;
+    assert_eq!(drone.stop_sessions(Duration::from_millis(100)).await, 0);
+    assert!(drone.agent.membership.is_draining());
     lifecycle.stop().await;
     outer.stop().await;
 }

@@ -9,11 +9,12 @@
 //! A container without backend is ended only when nothing can prove that somebody owns it: its init holds no session,
 //! or is silent for ten seconds while the container runs and is not paused.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use jetway_protocol::ids::SlotId;
 use jetway_protocol::init::SessionState;
 use jetway_service::backoff::jittered;
@@ -27,6 +28,8 @@ use crate::runtime::{ContainerStatus, Found, LineEvent};
 const FULL_LOOK: Duration = Duration::from_secs(60);
 const PING: Duration = Duration::from_secs(5);
 const PING_SECONDS_MAX: u64 = 3;
+/// Containers without backend whose inits are asked at once.
+const JUDGED_AT_ONCE: usize = 8;
 /// Init redials within 250 ms; after this, it is not there.
 const INIT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -77,6 +80,8 @@ pub async fn ping(agent: Arc<Agent>) {
 async fn compare(agent: &Arc<Agent>, found: Vec<Found>) {
     let mut owned: HashMap<SlotId, ContainerStatus> = HashMap::new();
     let mut strays = Vec::new();
+    let present: HashSet<SlotId> = found.iter().map(|found| found.slot).collect();
+    agent.strays.retain(|_, slot| present.contains(slot));
     for found in found {
         if agent.slots.contains_key(&found.slot) {
             owned.insert(found.slot, found.status);
@@ -91,28 +96,34 @@ async fn compare(agent: &Arc<Agent>, found: Vec<Found>) {
             backend.look();
         }
     }
-    for stray in strays {
-        judge(agent, stray).await;
-    }
+    stream::iter(strays).for_each_concurrent(JUDGED_AT_ONCE, |stray| judge(agent, stray)).await;
+    agent.looked.store(true, Ordering::Release);
 }
 
-/// One at a time: there are few, and none is in a hurry.
 async fn judge(agent: &Arc<Agent>, stray: Found) {
     let slot = stray.slot;
     match stray.status {
         ContainerStatus::Absent => return,
+        // Its init cannot say whose it is; its label can, and a deleted one may go.
         ContainerStatus::Running { paused: true, .. } => {
-            tracing::warn!(%slot, "a paused container of this drone belongs to no backend that it knows; it is left alone");
-            return;
-        }
-        ContainerStatus::Running { .. } => match session_of(agent, slot).await {
-            Some(session) if agent.tombstones().get(&session.backend).is_none() => {
-                tracing::warn!(%slot, backend = %session.backend, "a session runs that no journal knows; it is left alone");
-                agent.strays.insert(session.backend, slot);
+            let is_deleted = stray.backend.as_ref().is_some_and(|id| agent.tombstones().get(id).is_some());
+            stray.backend.map(|backend| agent.strays.insert(backend, slot));
+            if !is_deleted {
+                tracing::warn!(%slot, "a paused container of this drone belongs to no backend that it knows; it is left alone");
                 return;
             }
-            _ => {}
-        },
+        }
+        ContainerStatus::Running { .. } => {
+            let session = session_of(agent, slot).await;
+            let is_owned = session.as_ref().is_some_and(|one| agent.tombstones().get(&one.backend).is_none());
+            // Until it is removed for certain, nobody is told that it has gone.
+            let backend = session.map(|session| session.backend).or(stray.backend);
+            backend.clone().map(|backend| agent.strays.insert(backend, slot));
+            if is_owned {
+                tracing::warn!(%slot, ?backend, "a session runs that no journal knows; it is left alone");
+                return;
+            }
+        }
         ContainerStatus::Created | ContainerStatus::Exited { .. } => {}
     }
     // A backend may have been given this slot since the list was made.

@@ -23,9 +23,12 @@ use crate::data_dir::{DataDir, DataDirError, Identity};
 use crate::http::{self, Gate};
 use crate::membership::Membership;
 use crate::registration::{self, Facts, Registration};
-use crate::runtime::Runtime;
-use crate::runtime::docker::{ConnectError, DockerConfig, DockerRuntime};
+use crate::runtime::docker::{ConnectError, DockerConfig, DockerRuntime, NetworkError};
+use crate::runtime::{Runtime, RuntimeError};
 use crate::{adoption, outbox, reconcile};
+
+/// A session that was killed has ended after this, unless its engine is stuck.
+const HARD_STOP_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -59,13 +62,23 @@ impl Drone {
         self.agent.events.subscribe()
     }
 
-    /// Stops every session softly and waits; then removes what the engine holds for this drone. Returns how many had
-    /// not ended by the deadline.
+    /// Stops every session softly and waits; stops what is left by the deadline hard; then removes what the engine
+    /// holds for this drone. Returns how many have not ended even so.
     pub async fn stop_sessions(&self, deadline: Duration) -> usize {
-        self.agent.membership.order_draining(true);
-        let until = Instant::now() + deadline;
+        self.agent.membership.close();
+        let deadline = Instant::now() + deadline;
+        self.stop_all(TerminationKind::Soft, deadline).await;
+        self.stop_all(TerminationKind::Hard, deadline + HARD_STOP_MAX).await;
+        let left = self.agent.backends.len();
+        if left == 0 {
+            self.leave_engine().await;
+        }
+        left
+    }
+
+    async fn stop_all(&self, kind: TerminationKind, until: Instant) {
         for backend in self.agent.all_backends() {
-            let stopping = backend.stop(TerminationKind::Soft, EndReason::External);
+            let stopping = backend.stop(kind, EndReason::External);
             let _has_ended_or_hangs = tokio::time::timeout_at(until, stopping).await;
         }
         for backend in self.agent.all_backends() {
@@ -73,11 +86,6 @@ impl Drone {
             let ended = async { while follow.changed().await.is_ok() {} };
             let _counted_below = tokio::time::timeout_at(until, ended).await;
         }
-        let left = self.agent.backends.len();
-        if left == 0 {
-            self.leave_engine().await;
-        }
-        left
     }
 
     /// At the end of an agent without sessions: takes its network and firewall table away, so that nothing of it is
@@ -87,8 +95,13 @@ impl Drone {
         if !self.agent.backends.is_empty() || !self.agent.strays.is_empty() {
             return;
         }
-        if let Err(error) = docker.remove_network().await {
-            tracing::warn!(%error, "the drone's network cannot be removed");
+        match docker.remove_network().await {
+            Ok(()) => {}
+            // It went down with the host, most likely; the next start finds the network again.
+            Err(NetworkError::Engine(RuntimeError::Engine(reason))) => {
+                tracing::info!(reason, "the engine does not answer: the drone's network is left");
+            }
+            Err(error) => tracing::warn!(%error, "the drone's network cannot be removed"),
         }
     }
 }

@@ -46,6 +46,10 @@ pub enum ToDrone {
         netns: String,
         /// Everything this proxy has open on this drone, so that nothing is counted as closed.
         uses: Vec<Uses>,
+        /// `uses` is not everything: the rest follows as [`ToDrone::Uses`], and what is not named counts as closed only
+        /// after the grace of a broken stream.
+        #[serde(default)]
+        more: bool,
     },
     Ask {
         /// Chosen by the proxy; the answer carries it.
@@ -57,6 +61,9 @@ pub enum ToDrone {
     /// The client of a waiting ask went away.
     Forget {
         ask: u64,
+        /// The one that was asked for, so that nobody else has to be told.
+        #[serde(default)]
+        backend: Option<BackendId>,
     },
     Uses(Uses),
     EndedSeen {

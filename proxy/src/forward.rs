@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
+use jetway_protocol::ids::GrantId;
 use jetway_protocol::time::UnixMicros;
 use tokio::time::{Instant, timeout};
 
@@ -28,8 +29,11 @@ pub struct Exchange<'a> {
     pub connection: &'a Connection,
     pub drone: &'a Arc<Drone>,
     pub key: BackendKey,
+    pub grant: GrantId,
     pub target: BackendTarget,
     pub admission: Admission,
+    /// From the arrival, how long it may wait for its drone.
+    pub hold: Duration,
     pub scheme: &'static str,
     pub arrived: (UnixMicros, Instant),
 }
@@ -108,13 +112,25 @@ impl Exchange<'_> {
                 }
             }
         }
-        let Admission { entry, gate, door, .. } = &self.admission;
+        let gate = &self.admission.gate;
+        let again = self.admitted_again().await?;
+        let Admission { entry, door, .. } = again.as_ref().unwrap_or(&self.admission);
         let Connection { dialer, cut, .. } = self.connection;
         let mut upstream = dialer.dial(&self.key, entry.address, door, gate, cut).await?;
         match exchange(&mut upstream, request).await {
             Ok(response) => Ok((upstream, response)),
             Err(failed) => Err(failed.problem),
         }
+    }
+
+    /// Another admission, where the stream of the first is gone: it may be long ago, if an idle upstream kept the
+    /// request and then broke, and only a drone that is there knows whose the address is now.
+    async fn admitted_again(&self) -> Result<Option<Admission>, Problem> {
+        if self.drone.vouches_for(&self.key, self.grant) {
+            return Ok(None);
+        }
+        let hold = self.hold.saturating_sub(self.arrived.1.elapsed());
+        Ok(Some(self.drone.enter(&self.key, self.grant, hold).await?))
     }
 
     fn bring_back(

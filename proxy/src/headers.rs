@@ -56,6 +56,15 @@ pub struct Told<'a> {
 #[error("{0} cannot be written as a header")]
 pub struct Unwritable(&'static str);
 
+/// Whether a body is framed in a way that is passed on as it came. Chunks are made anew for the backend; of whatever else
+/// was laid around or inside of them, it would be told nothing.
+pub fn framing_is_plain(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked =
+        encodings.next().is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    chunked && encodings.next().is_none()
+}
+
 /// The protocol that a request asks to switch to, where that may be passed on.
 ///
 /// Not from HTTP/1.0, and not with a body. Nor to another HTTP or to TLS: inside of that tunnel, requests with

@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attach::{Drones, Identity};
 use crate::installation::Registration;
-use crate::listener::Listener;
+use crate::listener::{Limits, Listener};
 use crate::serve::{HELD_MAX, Server};
 use crate::upstream::Dialer;
 
@@ -72,13 +72,15 @@ pub struct Config {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("no controller is named")]
+    #[error("no controller is named; give at least one with --controller URL")]
     NoController,
-    #[error("the root redirect is no valid header value")]
+    #[error("the root redirect is no URL; give one like https://example.org/ with --root-redirect-url")]
     RootRedirect,
-    #[error("cannot listen on {address}")]
+    #[error(
+        "cannot listen on {address}; choose another address with --listen (jetway dev: --proxy), port 0 for any"
+    )]
     Listen { address: SocketAddr, source: std::io::Error },
-    #[error("cannot tell which host this is")]
+    #[error("cannot tell which host this is; /proc must be mounted, and readable for this user")]
     Host(#[source] std::io::Error),
 }
 
@@ -140,6 +142,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         lifecycle: lifecycle.clone(),
         tunnels_stop,
         streams_stop,
+        limits: Limits::default(),
     };
     lifecycle.spawn(listener.run());
     Ok(proxy)

@@ -18,6 +18,7 @@ use crate::attach::{Admission, BackendKey, Drone, Drones, NotAdmitted};
 use crate::body::OutBody;
 use crate::connection::Connection;
 use crate::forward::Exchange;
+use crate::headers;
 use crate::installation::{Installation, Known};
 use crate::route::{self, BackendTarget, Target};
 
@@ -58,6 +59,9 @@ impl Server {
             Target::Root => return self.root_redirect.as_ref().map(answer::redirect).ok_or(Problem::Root),
             Target::Backend(target) => target,
         };
+        if !headers::framing_is_plain(request.headers()) {
+            return Err(Problem::BadRequest("a request's Transfer-Encoding may be nothing but chunked"));
+        }
         let installation = self.installation().await?;
         let content = opened(connection, &installation, &target)?;
         let key = BackendKey { backend: content.backend.clone(), fencing_token: content.fencing_token };
@@ -68,7 +72,10 @@ impl Server {
             return Err(Problem::WrongHost);
         }
         let scheme = installation.cluster.scheme();
-        Exchange { connection, drone: &drone, key, target, admission, scheme, arrived }.run(request).await
+        let (grant, hold) = (content.grant, self.hold);
+        let exchange =
+            Exchange { connection, drone: &drone, key, grant, target, admission, hold, scheme, arrived };
+        exchange.run(request).await
     }
 
     /// The installation, waited for if no controller has answered yet.

@@ -1,19 +1,25 @@
 //! The bytes of an upgraded connection: two sockets, no frames, no look inside.
 //!
 //! A connection that is quiet holds no buffer: a task waits until there is something to read, borrows a buffer of its
-//! thread, and gives it back when the socket has no more.
+//! thread, and gives it back when the socket has no more. A message that fits into the buffer costs one read and one
+//! write: a read that did not fill the buffer is not followed by another that would find nothing.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::net::Shutdown;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
 use tokio::time::timeout;
 
 /// After one side has ended its direction, the other has this long to end its own.
-const HALF_CLOSED_MAX: Duration = Duration::from_secs(60);
+pub const HALF_CLOSED_MAX: Duration = Duration::from_secs(60);
 const BUFFER_BYTES: usize = 16 * 1024;
 /// Buffers that a thread keeps for the next reads.
 const BUFFERS_KEPT_MAX: usize = 16;
@@ -27,19 +33,21 @@ pub struct Side {
     pub early: Bytes,
 }
 
-/// Carries bytes both ways until both directions have ended, one has failed, or the half-closed time is over.
+/// Carries bytes both ways until both directions have ended, one has failed, or `half_closed_max` is over.
 /// Dropping the future closes both sockets.
-pub async fn run(client: Side, backend: Side) {
-    let up = pump(&client.stream, &backend.stream, client.early);
-    let down = pump(&backend.stream, &client.stream, backend.early);
+pub async fn run(mut client: Side, mut backend: Side, half_closed_max: Duration) {
+    let ((client_reads, client_writes), (backend_reads, backend_writes)) =
+        (client.stream.split(), backend.stream.split());
+    let up = pump(client_reads, backend_writes.as_ref(), client.early);
+    let down = pump(backend_reads, client_writes.as_ref(), backend.early);
     tokio::pin!(up, down);
     let ended = tokio::select! {
         ended = &mut up => match ended {
-            Ok(()) => timeout(HALF_CLOSED_MAX, down).await,
+            Ok(()) => timeout(half_closed_max, down).await,
             failed => Ok(failed),
         },
         ended = &mut down => match ended {
-            Ok(()) => timeout(HALF_CLOSED_MAX, up).await,
+            Ok(()) => timeout(half_closed_max, up).await,
             failed => Ok(failed),
         },
     };
@@ -51,24 +59,33 @@ pub async fn run(client: Side, backend: Side) {
 }
 
 /// One direction, up to and including its end.
-async fn pump(from: &TcpStream, to: &TcpStream, early: Bytes) -> io::Result<()> {
+async fn pump(mut from: ReadHalf<'_>, to: &TcpStream, early: Bytes) -> io::Result<()> {
     write_all(to, &early).await?;
     drop(early);
     loop {
         from.readable().await?;
         let mut buffer = Buffer::borrow();
         for _ in 0..READS_PER_TURN {
-            match from.try_read(&mut buffer.0) {
-                Ok(0) => {
+            match poll_fn(|cx| Poll::Ready(read_now(&mut from, cx, &mut buffer.0))).await? {
+                None => break,
+                Some(0) => {
                     // The other side may be gone already; its own direction says so.
                     let _already_closed = rustix::net::shutdown(to, Shutdown::Write);
                     return Ok(());
                 }
-                Ok(read) => write_all(to, &buffer.0[..read]).await?,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+                Some(read) => write_all(to, &buffer.0[..read]).await?,
             }
         }
+    }
+}
+
+/// What can be read without waiting. Unlike `try_read`, this read remembers that it did not fill the buffer, and the
+/// next one is `None` without a call to the kernel.
+fn read_now(from: &mut ReadHalf<'_>, cx: &mut Context<'_>, bytes: &mut [u8]) -> io::Result<Option<usize>> {
+    let mut bytes = ReadBuf::new(bytes);
+    match Pin::new(from).poll_read(cx, &mut bytes) {
+        Poll::Ready(read) => read.map(|()| Some(bytes.filled().len())),
+        Poll::Pending => Ok(None),
     }
 }
 
@@ -108,5 +125,69 @@ impl Drop for Buffer {
                 buffers.push(buffer);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A socket's two ends.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    async fn tunnel(half_closed_max: Duration) -> (TcpStream, TcpStream, impl Future<Output = ()>) {
+        let ((client, client_side), (backend, backend_side)) = (pair().await, pair().await);
+        let side = |stream| Side { stream, early: Bytes::new() };
+        (client, backend, run(side(client_side), side(backend_side), half_closed_max))
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_does_not_stay_half_closed_for_ever() {
+        let half_closed_max = Duration::from_millis(50);
+        for client_closes in [true, false] {
+            let (mut client, mut backend, running) = tunnel(half_closed_max).await;
+            let (closes, stays) =
+                if client_closes { (&mut client, &mut backend) } else { (&mut backend, &mut client) };
+            closes.shutdown().await.unwrap();
+            let begun = Instant::now();
+            running.await;
+            assert!(begun.elapsed() >= half_closed_max, "{:?}", begun.elapsed());
+            let mut rest = Vec::new();
+            stays.read_to_end(&mut rest).await.unwrap();
+            assert!(rest.is_empty());
+            assert_eq!(closes.read(&mut [0]).await.unwrap(), 0, "it is closed");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_quiet_tunnel_holds_no_buffer() {
+        let (mut client, mut backend, running) = tunnel(HALF_CLOSED_MAX).await;
+        let talk = async {
+            for size in [1, BUFFER_BYTES, 3 * BUFFER_BYTES + 1] {
+                let (sent, mut got) = (vec![7; size], vec![0; size]);
+                let (written, read) = tokio::join!(client.write_all(&sent), backend.read_exact(&mut got));
+                written.unwrap();
+                read.unwrap();
+                assert_eq!(sent, got);
+            }
+            // The last bytes have come; the tunnel's own task has its next turns before this one goes on.
+            while BUFFERS.with_borrow(Vec::is_empty) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = running => panic!("nobody has closed it"),
+            () = talk => {}
+        }
+        assert_eq!(BUFFERS.with_borrow(Vec::len), 1, "and one was enough");
     }
 }

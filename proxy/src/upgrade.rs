@@ -50,7 +50,7 @@ pub fn switch(
                 timeout(SWITCH_MAX, both(client, backend)).await.unwrap_or(Err(NotSwitched::TimedOut));
             drop(upstream);
             match sides {
-                Ok((client, backend)) => tunnel::run(client, backend).await,
+                Ok((client, backend)) => tunnel::run(client, backend, tunnel::HALF_CLOSED_MAX).await,
                 Err(reason) => tracing::debug!(%reason, "no tunnel after a 101"),
             }
         };

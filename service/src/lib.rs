@@ -1,4 +1,4 @@
-//! What any of our processes needs to be one: an orderly life, logs, backoff, secrets, clocks, an HTTP client.
+//! What any of our processes needs to be one: an orderly life, logs, backoff, secrets, clocks, an HTTP client and server.
 //!
 //! Nothing here knows what a backend is.
 
@@ -7,4 +7,5 @@ pub mod client;
 pub mod clock;
 pub mod lifecycle;
 pub mod secrets;
+pub mod server;
 pub mod telemetry;

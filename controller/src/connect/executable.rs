@@ -300,7 +300,10 @@ fn check_tmpfs(tmpfs: &BTreeMap<String, String>) -> ApiResult<()> {
     }
     for (path, options) in tmpfs {
         check_absolute("tmpfs", path)?;
-        if path == "/" || path.contains([':', ',']) || path.starts_with("/.jetway") {
+        if path.split('/').skip(1).any(|part| part.is_empty() || part == ".") {
+            return Err(invalid("tmpfs", &format!("{} must have no empty and no . parts", shown(path))));
+        }
+        if path.contains([':', ',']) || path.starts_with("/.jetway") {
             return Err(invalid("tmpfs", &format!("{} cannot be mounted over", shown(path))));
         }
         let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'=' | b',' | b'_' | b'-' | b'%');
@@ -317,6 +320,9 @@ fn check_tmpfs(tmpfs: &BTreeMap<String, String>) -> ApiResult<()> {
 fn check_credentials(username: String, password: String) -> ApiResult<Credentials> {
     if username.len() > PATH_BYTES_MAX || password.len() > 16 * 1024 {
         return Err(invalid("credentials", "is too long"));
+    }
+    if username.contains('\0') || password.contains('\0') {
+        return Err(invalid("credentials", "must not contain U+0000"));
     }
     Ok(Credentials { username, password })
 }

@@ -8,20 +8,20 @@ use jetway_protocol::error::Code;
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, FencingToken};
 use jetway_protocol::status::Status;
-use jetway_service::backoff::Backoff;
 use tokio::time::Instant;
 
+use super::deliver::deliver_later;
 use super::respond::Connected;
 use super::validate::{Wanted, check_static};
 use super::{Round, grant, static_grant, wait};
 use crate::app::App;
 use crate::db::backends::{LiveBackend, has_ended};
 use crate::db::drones::DroneRef;
-use crate::drone::{CALL_DEADLINE, Failure, GRANT_DEADLINE};
+use crate::drone::{Failure, GRANT_DEADLINE};
 use crate::error::{ApiError, ApiResult};
 
-/// How long a grant is offered to a drone that did not take it at once.
-const DELIVERY_MAX: Duration = Duration::from_secs(30);
+/// What a caller is told to wait where too many grants wait for their drones.
+const BUSY_RETRY_MS: u64 = 2000;
 /// Between two attempts at a backend whose `PUT` is still on its way.
 const NOT_YET_WAIT: Duration = Duration::from_millis(8);
 
@@ -54,7 +54,11 @@ pub async fn join(app: &App, wanted: &Wanted, live: LiveBackend, deadline: Insta
             return Err(unhealthy(&live));
         }
         Offered::Unknown | Offered::NotYet => {
-            deliver_later(app, &live, &grant);
+            if !deliver_later(app, &live, &grant) {
+                return Err(ApiError::new(Code::Busy, "too many grants wait for drones that do not answer")
+                    .retry_after_ms(BUSY_RETRY_MS)
+                    .about(&live.id));
+            }
             (live.status, false)
         }
     };
@@ -80,7 +84,7 @@ fn unhealthy(live: &LiveBackend) -> ApiError {
     .about(&live.id)
 }
 
-enum Offered {
+pub(super) enum Offered {
     Taken(Status),
     /// A tombstone: the event of its end is on its way to Postgres.
     Gone,
@@ -105,7 +109,7 @@ async fn offer(app: &App, live: &LiveBackend, grant: &Grant) -> Offered {
     }
 }
 
-async fn offer_once(
+pub(super) async fn offer_once(
     app: &App,
     drone: &DroneRef,
     id: &BackendId,
@@ -125,35 +129,6 @@ async fn offer_once(
             Failure::NotSent(_) | Failure::Unclear(_) => Offered::NotYet,
         },
     }
-}
-
-/// The caller has its URL; the drone gets the grant as soon as it takes one.
-fn deliver_later(app: &App, live: &LiveBackend, grant: &Grant) {
-    let (app_, live, grant) = (app.clone(), live.clone(), grant.clone());
-    app.lifecycle.spawn(async move {
-        let app = app_;
-        let deadline = Instant::now() + DELIVERY_MAX;
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        while Instant::now() < deadline {
-            tokio::select! {
-                // A last attempt where the controller stops: nobody else knows of the grant.
-                () = app.lifecycle.stopping() => {}
-                () = backoff.wait() => {}
-            }
-            // The term and address of now, not of then.
-            let drone = app.fleet.by_id(live.drone.id).map_or(live.drone.clone(), |drone| drone.reach());
-            match offer_once(&app, &drone, &live.id, live.fencing_token, &grant, CALL_DEADLINE).await {
-                Offered::Taken(_) | Offered::Gone => return,
-                Offered::Refused(message) => {
-                    tracing::warn!(backend = %live.id, drone = %drone.name, message, "a grant was refused");
-                    return;
-                }
-                Offered::Unknown | Offered::NotYet if app.lifecycle.is_stopping() => break,
-                Offered::Unknown | Offered::NotYet => {}
-            }
-        }
-        tracing::warn!(backend = %live.id, drone = %live.drone.name, "a grant could not be delivered");
-    });
 }
 
 /// Waits until the row has ended; then the connect looks again.

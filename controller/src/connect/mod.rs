@@ -8,6 +8,7 @@ pub mod executable;
 pub mod request;
 pub mod validate;
 
+pub mod deliver;
 mod join;
 pub mod place;
 pub mod respond;
@@ -74,12 +75,8 @@ pub async fn connect(app: &App, wanted: &Wanted, stopwatch: &mut Stopwatch) -> A
 }
 
 fn stopping() -> ApiError {
-    let seconds = STOPPING_WAIT.as_secs();
-    ApiError::new(
-        Code::KeyStopping,
-        format!("the key's backend is stopping and did not end within {seconds} s"),
-    )
-    .retry_after_ms(STOPPING_RETRY_MS)
+    ApiError::new(Code::KeyStopping, "the key's backend is stopping and has not ended yet")
+        .retry_after_ms(STOPPING_RETRY_MS)
 }
 
 /// The caller's permission to enter.
@@ -99,3 +96,5 @@ fn static_grant() -> Grant {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trouble_tests;

@@ -17,6 +17,8 @@ use crate::fleet::Reservation;
 
 /// A drone that has been silent for longer gets nothing new: five heartbeats.
 pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(10);
+/// A drone that has registered longer ago and does not serve is not starting: its engine is in trouble.
+const STARTING_MAX: Duration = Duration::from_secs(30);
 /// Entries of the list of why each drone was passed over.
 const PASSED_OVER_MAX: usize = 50;
 
@@ -85,6 +87,20 @@ pub fn choose(
             Ok(Arc::clone(better.0))
         }
     }
+}
+
+/// Whether a drone that registered a moment ago would do, once it says that it serves.
+pub fn is_about_to_fit(drones: &[Arc<Drone>], age: Duration, need: &Need<'_>) -> bool {
+    drones.iter().any(|drone| {
+        let starting = !drone.load.engine_ok && drone.registered_age + age <= STARTING_MAX;
+        starting && {
+            let mut serving = Drone::clone(drone);
+            serving.load.engine_ok = true;
+            // Which images it has, it says with its first heartbeat.
+            serving.load.images = vec![need.executable.image.clone()];
+            fits(&serving, age, need, &[]).is_ok()
+        }
+    })
 }
 
 /// How full the drone would be, 0 to 1, or why it cannot.
@@ -201,6 +217,7 @@ mod tests {
             load: Load { engine_ok: true, ..Load::default() },
             draining: false,
             heartbeat_age: Duration::ZERO,
+            registered_age: Duration::from_secs(3600),
         };
         change(&mut drone);
         Arc::new(drone)
@@ -246,6 +263,24 @@ mod tests {
             assert_eq!(passed, [PassedOver { drone: "d".into(), reason: reason.into() }]);
         }
         assert_eq!(pick(&[drone("d", |_| {})], &app, &[], 0), Ok("d".into()));
+    }
+
+    #[test]
+    fn only_a_drone_that_has_just_registered_is_about_to_fit() {
+        let (cluster, pool) = (CLUSTER.parse().unwrap(), String::new().parse().unwrap());
+        let app = Executable::of_image("app");
+        let need = Need { cluster: &cluster, pool: &pool, executable: &app, exclude: &[] };
+        let about = |seconds: u64, change: fn(&mut Drone)| {
+            let drone = drone("d", |d| {
+                (d.registered_age, d.load.engine_ok) = (Duration::from_secs(seconds), false);
+                change(d);
+            });
+            is_about_to_fit(&[drone], Duration::from_secs(1), &need)
+        };
+        assert!(about(1, |_| {}));
+        assert!(!about(30, |_| {}), "its engine is in trouble");
+        assert!(!about(1, |d| d.draining = true));
+        assert!(!about(1, |d| d.load.engine_ok = true), "it fits, or it does not");
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! The body of `POST /ctrl/connect`, as it is on the wire. Unknown fields are refused by name; what Plane's client
-//! sends as `null` is accepted as absent. What the values may be is [`super::validate`]'s business.
+//! sends as `null` is accepted as absent; an array is never an object. What the values may be is [`super::validate`]'s business.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::object;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectRequest {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::optional")]
     pub key: Option<KeyRequest>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::optional")]
     pub spawn_config: Option<SpawnConfig>,
     #[serde(default)]
     pub user: Option<String>,
@@ -50,6 +52,7 @@ pub struct SpawnConfig {
     pub cluster: Option<String>,
     #[serde(default, deserialize_with = "null_as_default")]
     pub pool: String,
+    #[serde(deserialize_with = "object::required")]
     pub executable: ExecutableRequest,
     #[serde(default)]
     pub lifetime_limit_seconds: Option<i64>,
@@ -77,11 +80,11 @@ pub struct ExecutableRequest {
     pub image: String,
     #[serde(default)]
     pub pull_policy: Option<jetway_protocol::spec::PullPolicy>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::optional")]
     pub credentials: Option<CredentialsRequest>,
     #[serde(default, deserialize_with = "null_as_default")]
     pub env: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default, deserialize_with = "object::or_default")]
     pub resource_limits: LimitsRequest,
     #[serde(default)]
     pub mount: Option<MountRequest>,
@@ -103,7 +106,7 @@ pub struct ExecutableRequest {
     pub tmpfs: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "null_as_default")]
     pub read_only: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::optional")]
     pub ready: Option<ReadyRequest>,
     #[serde(default)]
     pub init: Option<jetway_protocol::spec::InitMode>,

@@ -4,14 +4,21 @@
 //! so the row is ended and another drone may be tried, under a new id. No answer: it may run there, so the backend
 //! stays with that drone, the caller gets its URL, and the reconciler goes on.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use jetway_protocol::drone_api::{PutBackend, RefusalCode};
-use jetway_protocol::error::Code;
+use jetway_protocol::error::{Code, PassedOver};
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, GrantId};
 use jetway_protocol::status::Status;
 use jetway_protocol::timeline::StageName;
+use jetway_service::backoff::{Backoff, jittered};
+use jetway_service::client::CallError;
+use tokio::time::Instant;
+use uuid::Uuid;
 
-use super::place::{Need, Nothing, choose};
+use super::place::{Need, Nothing, choose, is_about_to_fit};
 use super::respond::{Connected, Stopwatch};
 use super::validate::{Spawn, Wanted};
 use super::{Round, grant, static_grant};
@@ -19,46 +26,50 @@ use crate::app::App;
 use crate::db::backends::{self, Inserted, NewBackend};
 use crate::db::drones as drone_rows;
 use crate::db::drones::{Drone, DroneRef};
-use crate::drone::Failure;
+use crate::drone::{Failure, PUT_DEADLINE};
 use crate::error::{ApiError, ApiResult};
+use crate::fleet::Reservation;
 
 /// Drones that one connect tries.
 const DRONES_MAX: usize = 3;
-/// For so long the sender of a row's first `PUT` is the only one: longer than all its attempts.
-pub const DISPATCH_SECONDS: f64 = 8.0;
+/// For so long the sender of a row's first `PUT` is the only one, by Postgres' clock.
+const DISPATCH: Duration = Duration::from_secs(8);
+/// Times that one drone is sent the same `PUT`, where it said that it cannot answer now, or has another term.
+const PUTS_MAX: u32 = 5;
 /// What a caller is told to wait when no drone has room.
 const NO_DRONE_RETRY_MS: u64 = 2000;
+/// How long a connect waits for a drone that has just started and would fit, and how often it looks.
+const STARTING_WAIT: Duration = Duration::from_secs(3);
+const STARTING_LOOK: Duration = Duration::from_millis(200);
 
 pub async fn spawn(app: &App, wanted: &Wanted, spawn: &Spawn, stopwatch: &mut Stopwatch) -> ApiResult<Round> {
     let cluster = spawn.cluster.as_ref().unwrap_or(&app.cluster);
     let grant = if spawn.spec.use_static_token { static_grant() } else { grant(wanted) };
-    let mut refused = Vec::new();
-    let mut last_refusal = String::new();
+    let mut refusals = Vec::new();
     stopwatch.restart_at(0);
-    for attempt in 0..DRONES_MAX {
-        let drone = match place(app, spawn, cluster, &refused).await {
-            Ok(drone) => drone,
-            // Somebody refused, and nobody else is left: the refusal says more than "nobody fits".
-            Err(error) if attempt > 0 && error.code() == Code::NoDrone => return Err(error),
-            Err(error) => return Err(error),
-        };
+    for _ in 0..DRONES_MAX {
+        let drone = place(app, spawn, cluster, &refusals).await?;
         stopwatch.restart_at(0);
         stopwatch.lap(StageName::Asked);
         let id = spawn.id.clone().unwrap_or_else(BackendId::random);
-        let (drone, fencing_token) = match insert(app, wanted, spawn, cluster, &id, &drone, &grant).await? {
-            Insert::Placed(drone, fencing_token) => (drone, fencing_token),
-            Insert::Again => return Ok(Round::Again),
-            Insert::DroneGone => {
-                refused.push(drone.id);
-                app.fleet.refresh_on_demand(&app.db).await?;
-                continue;
-            }
-        };
+        // Of this attempt alone: whoever takes the row later has another, and then this one ends nothing.
+        let sender = Sender { id: Uuid::new_v4(), until: Instant::now() + DISPATCH };
+        let (drone, fencing_token) =
+            match insert(app, wanted, spawn, cluster, &id, &drone, &grant, &sender).await? {
+                Insert::Placed(drone, fencing_token) => (drone, fencing_token),
+                Insert::Again => return Ok(Round::Again),
+                Insert::DroneGone => {
+                    let message = "has gone, or began draining".to_owned();
+                    refusals.push(Refused { drone: drone.id, name: drone.name.to_string(), message });
+                    app.fleet.refresh_on_demand(&app.db).await?;
+                    continue;
+                }
+            };
         stopwatch.lap(StageName::Placed);
         let executable = &spawn.spec.executable;
         app.fleet.reserve(drone.id, executable.cpu_reserve, executable.memory_reserve_bytes);
         let body = put_body(app, wanted, spawn, &id, &drone, fencing_token, &grant, stopwatch);
-        match put(app, &drone, &id, body).await {
+        match put(app, &drone, &id, body, sender.until).await {
             Put::Done { status, answered, drone } => {
                 stopwatch.lap(StageName::Dispatched);
                 return Ok(Round::Done(Box::new(Connected {
@@ -75,25 +86,47 @@ pub async fn spawn(app: &App, wanted: &Wanted, spawn: &Spawn, stopwatch: &mut St
             }
             Put::Nothing(message) => {
                 tracing::info!(backend = %id, drone = %drone.name, message, "a drone refused a backend");
-                end_refused(app, &id, &drone, &message).await?;
+                end_refused(app, &id, &drone, sender.id, &message).await?;
                 if spawn.id.is_some() {
                     return Err(chosen_id_refused(&id, &drone, &message));
                 }
-                refused.push(drone.id);
-                last_refusal = format!("{}: {message}", drone.name);
+                let message = format!("refused: {message}");
+                refusals.push(Refused { drone: drone.id, name: drone.name.to_string(), message });
             }
         }
     }
-    Err(ApiError::new(Code::NoDrone, format!("{DRONES_MAX} drones refused; the last was {last_refusal}"))
+    let message = format!("{DRONES_MAX} drones refused the backend; each says why");
+    Err(ApiError::new(Code::NoDrone, message)
+        .passed_over(refusals.into_iter().map(PassedOver::from).collect())
         .retry_after_ms(NO_DRONE_RETRY_MS))
 }
 
+/// Who may send a row's `PUT`, and until when.
+struct Sender {
+    id: Uuid,
+    /// Counted from before the insert, so that it is never later than what Postgres counts.
+    until: Instant,
+}
+
+/// A drone that was tried, and its own words.
+struct Refused {
+    drone: DroneId,
+    name: String,
+    message: String,
+}
+
+impl From<Refused> for PassedOver {
+    fn from(refused: Refused) -> Self {
+        Self { drone: refused.name, reason: refused.message }
+    }
+}
+
+/// The same request would meet its own ended row: only another id, or none, helps. So there is no time to wait.
 fn chosen_id_refused(id: &BackendId, drone: &DroneRef, message: &str) -> ApiError {
     ApiError::new(
         Code::NoDrone,
         format!("the drone {} refused, and a chosen id cannot be used twice: {message}", drone.name),
     )
-    .retry_after_ms(NO_DRONE_RETRY_MS)
     .about(id)
 }
 
@@ -101,22 +134,35 @@ async fn place(
     app: &App,
     spawn: &Spawn,
     cluster: &ClusterName,
-    exclude: &[DroneId],
-) -> ApiResult<std::sync::Arc<Drone>> {
-    let need = Need { cluster, pool: &spawn.pool, executable: &spawn.spec.executable, exclude };
-    let pick = |reservations: &[crate::fleet::Reservation]| {
+    refusals: &[Refused],
+) -> ApiResult<Arc<Drone>> {
+    let exclude: Vec<DroneId> = refusals.iter().map(|refused| refused.drone).collect();
+    let need = Need { cluster, pool: &spawn.pool, executable: &spawn.spec.executable, exclude: &exclude };
+    let pick = |reservations: &[Reservation]| {
         let table = app.fleet.table();
         choose(&table.drones, table.read_at.elapsed(), &need, reservations, &mut rand::rng())
     };
     if let Ok(drone) = pick(&app.fleet.reservations()) {
         return Ok(drone);
     }
-    // Nothing fits what is known here. With what is known now, and without our own guesses, something may.
-    app.fleet.refresh_on_demand(&app.db).await?;
-    pick(&[]).map_err(|nothing| no_drone(cluster, spawn, nothing))
+    let deadline = Instant::now() + STARTING_WAIT;
+    loop {
+        // Nothing fits what is known here. With what is known now, and without our own guesses, something may.
+        app.fleet.refresh_on_demand(&app.db).await?;
+        let nothing = match pick(&[]) {
+            Ok(drone) => return Ok(drone),
+            Err(nothing) => nothing,
+        };
+        let table = app.fleet.table();
+        let soon = is_about_to_fit(&table.drones, table.read_at.elapsed(), &need);
+        if !soon || Instant::now() >= deadline || app.lifecycle.is_stopping() {
+            return Err(no_drone(cluster, spawn, nothing, refusals));
+        }
+        tokio::time::sleep(jittered(STARTING_LOOK)).await;
+    }
 }
 
-fn no_drone(cluster: &ClusterName, spawn: &Spawn, nothing: Nothing) -> ApiError {
+fn no_drone(cluster: &ClusterName, spawn: &Spawn, nothing: Nothing, refusals: &[Refused]) -> ApiError {
     let place = if spawn.pool.as_str().is_empty() {
         format!("the cluster {cluster}")
     } else {
@@ -127,7 +173,13 @@ fn no_drone(cluster: &ClusterName, spawn: &Spawn, nothing: Nothing) -> ApiError 
             ApiError::new(Code::NotOffered, format!("no drone of {place} offers what the spec asks for"))
                 .passed_over(drones)
         }
-        Nothing::Fits(drones) => {
+        Nothing::Fits(mut drones) => {
+            // What a drone has said itself tells more than that it was not asked again.
+            for drone in &mut drones {
+                if let Some(refused) = refusals.iter().find(|refused| refused.name == drone.drone) {
+                    drone.reason.clone_from(&refused.message);
+                }
+            }
             ApiError::new(Code::NoDrone, format!("no drone of {place} can take the backend now"))
                 .passed_over(drones)
                 .retry_after_ms(NO_DRONE_RETRY_MS)
@@ -141,6 +193,7 @@ enum Insert {
     DroneGone,
 }
 
+#[expect(clippy::too_many_arguments, reason = "one row made from all that a placement has found out")]
 async fn insert(
     app: &App,
     wanted: &Wanted,
@@ -149,6 +202,7 @@ async fn insert(
     id: &BackendId,
     drone: &Drone,
     grant: &Grant,
+    sender: &Sender,
 ) -> ApiResult<Insert> {
     let new = NewBackend {
         id,
@@ -157,8 +211,8 @@ async fn insert(
         spec: &spawn.spec,
         drone: drone.id,
         grant: (grant.id != GrantId::STATIC).then_some(grant),
-        dispatcher: app.process,
-        dispatch_seconds: DISPATCH_SECONDS,
+        dispatcher: sender.id,
+        dispatch_seconds: DISPATCH.as_secs_f64(),
     };
     let mut connection = app.db.acquire().await?;
     match backends::insert(&mut connection, &new).await? {
@@ -222,30 +276,56 @@ enum Put {
     Nothing(String),
 }
 
-async fn put(app: &App, drone: &DroneRef, id: &BackendId, mut body: PutBackend) -> Put {
+/// Sends nothing that could still be under way when `until` has come and somebody else may send.
+async fn put(app: &App, drone: &DroneRef, id: &BackendId, mut body: PutBackend, until: Instant) -> Put {
     let mut drone = drone.clone();
-    for _ in 0..2 {
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(400));
+    // Once an answer was unclear, no later "no" proves that nothing came of it.
+    let mut proof = None;
+    let mut may_have_it = false;
+    for left in (0..PUTS_MAX).rev() {
+        if Instant::now() + PUT_DEADLINE > until {
+            // Where nothing was sent at all, the task that repeats what is lost does it.
+            break;
+        }
+        proof = None;
         let error = match app.drones.put(&drone, id, &body).await {
             Ok(view) => return Put::Done { status: view.status, answered: true, drone },
+            // It is starting, or its disk is in trouble, and may be well in a moment.
+            Err(CallError::Refused { status: 500.., .. }) if left > 0 => {
+                may_have_it = true;
+                backoff.wait().await;
+                continue;
+            }
             Err(error) => Failure::from(error),
         };
         match error {
             // It registered between our commit and our call: the same message under its present term.
-            Failure::Refused(RefusalCode::WrongTerm, message) => match present(app, drone.id).await {
-                Some(now) if now.term != drone.term => {
-                    body.term = now.term;
-                    drone = now;
+            Failure::Refused(RefusalCode::WrongTerm, message) => {
+                proof = Some(message);
+                match present(app, drone.id).await {
+                    Some(now) if now.term != drone.term => {
+                        body.term = now.term;
+                        drone = now;
+                    }
+                    Some(_) | None => break,
                 }
-                Some(_) | None => return Put::Nothing(message),
-            },
-            Failure::Refused(_, message) | Failure::NotSent(message) => return Put::Nothing(message),
-            Failure::Unclear(message) => {
+            }
+            // "Not here" is no answer to a `PUT`: something between us made it, and the drone may have the backend.
+            Failure::Unclear(message) | Failure::Refused(RefusalCode::Unknown, message) => {
                 tracing::warn!(backend = %id, drone = %drone.name, message, "a drone did not answer a PUT");
-                return Put::Done { status: Status::Scheduled, answered: false, drone };
+                break;
+            }
+            Failure::Refused(_, message) | Failure::NotSent(message) => {
+                proof = Some(message);
+                break;
             }
         }
     }
-    Put::Nothing("the drone keeps registering anew".into())
+    match proof {
+        Some(message) if !may_have_it => Put::Nothing(message),
+        Some(_) | None => Put::Done { status: Status::Scheduled, answered: false, drone },
+    }
 }
 
 async fn present(app: &App, id: DroneId) -> Option<DroneRef> {
@@ -254,9 +334,15 @@ async fn present(app: &App, id: DroneId) -> Option<DroneRef> {
 }
 
 /// Frees what the row held. Where that fails the row waits for the reconciler, which asks the drone.
-async fn end_refused(app: &App, id: &BackendId, drone: &DroneRef, message: &str) -> ApiResult<()> {
+async fn end_refused(
+    app: &App,
+    id: &BackendId,
+    drone: &DroneRef,
+    sender: Uuid,
+    message: &str,
+) -> ApiResult<()> {
     let mut connection = app.db.acquire().await?;
-    if backends::end_refused(&mut connection, id, app.process, message).await? {
+    if backends::end_refused(&mut connection, id, sender, message).await? {
         return Ok(());
     }
     tracing::warn!(backend = %id, drone = %drone.name, "a refused backend's row is somebody else's by now");

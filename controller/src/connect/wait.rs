@@ -5,17 +5,20 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use jetway_protocol::drone_api::RefusalCode;
 use jetway_protocol::error::Code;
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::{End, EndReason, Status, StatusEntry};
 use jetway_service::backoff::Backoff;
 use tokio::time::{Instant, timeout_at};
 
+use super::STOPPING_RETRY_MS;
 use super::join::row_has_ended;
 use super::respond::{Connected, Stopwatch};
 use crate::app::App;
 use crate::db::drones::DroneRef;
-use crate::db::{events, list};
+use crate::db::{DbError, list};
+use crate::drone::Failure;
 use crate::error::{ApiError, ApiResult};
 
 /// For the timeline of an answer that has waited.
@@ -23,7 +26,7 @@ const VIEW_DEADLINE: Duration = Duration::from_millis(250);
 const POLL_FIRST: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(500);
 
-/// True: the row has ended. False: the deadline came first.
+/// True: the row has ended. False: the deadline, or the controller's own end, came first.
 pub async fn until_row_ended(
     app: &App,
     drone: &DroneRef,
@@ -41,11 +44,11 @@ pub async fn until_row_ended(
             if row_has_ended(app, id).await? {
                 return Ok(true);
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || app.lifecycle.is_stopping() {
                 return Ok(false);
             }
             let wait = backoff.next_wait();
-            tokio::time::sleep(wait).await;
+            pause(app, deadline, wait).await;
             // Back to the drone once Postgres has been asked in vain for a while.
             if wait > POLL_MAX / 3 {
                 break;
@@ -74,26 +77,54 @@ pub async fn until_ready(
             Some(entry) if entry.status == Status::Terminated => return Err(start_failed(id, entry.end)),
             Some(_) => break,
             None => {
-                if Instant::now() >= deadline {
-                    break;
-                }
-                if let Some(end) = ended_in_postgres(app, id).await? {
+                // The line broke, or never was: what came after it may be known by now.
+                if let Some(end) = ended_in_postgres(app, id).await {
                     return Err(start_failed(id, Some(end)));
                 }
-                let _deadline_passed = timeout_at(deadline, backoff.wait()).await;
+                if Instant::now() >= deadline || app.lifecycle.is_stopping() {
+                    break;
+                }
+                pause(app, deadline, backoff.next_wait()).await;
             }
         }
     }
     // A status beyond ready means that it was ready and has been told to stop since.
     connected.status = connected.status.max(reached);
-    if let Ok(view) = app.drones.view(&connected.drone, &connected.id, VIEW_DEADLINE).await {
-        stopwatch.add(&view.timeline);
-        connected.drone_answered = true;
+    let (drone, id) = (&connected.drone, &connected.id);
+    match app.drones.view(drone, id, VIEW_DEADLINE).await.map_err(Failure::from) {
+        Ok(view) if view.status == Status::Terminated => {
+            let end = view.history.into_iter().rev().find_map(|entry| entry.end);
+            return Err(start_failed(id, end));
+        }
+        Ok(view) if view.status.is_ending() => {
+            let message = "the backend became ready and is stopping already; connect again";
+            return Err(ApiError::new(Code::KeyStopping, message)
+                .retry_after_ms(STOPPING_RETRY_MS)
+                .about(id));
+        }
+        Ok(view) => {
+            stopwatch.add(&view.timeline);
+            connected.drone_answered = true;
+        }
+        Err(Failure::Refused(RefusalCode::Ended, _)) => {
+            return Err(start_failed(id, ended_in_postgres(app, id).await));
+        }
+        // The URL is as good as it was.
+        Err(Failure::Refused(_, _) | Failure::NotSent(_) | Failure::Unclear(_)) => {}
     }
     Ok(())
 }
 
-/// The first entry that `wanted` takes. `None`: the deadline, a broken line, or a drone that does not answer.
+/// Waits, but not beyond the deadline, nor for a controller that stops.
+async fn pause(app: &App, deadline: Instant, wait: Duration) {
+    tokio::select! {
+        () = app.lifecycle.stopping() => {}
+        _deadline_passed = timeout_at(deadline, tokio::time::sleep(wait)) => {}
+    }
+}
+
+/// The first entry that `wanted` takes. `None`: the deadline, a broken line, a drone that does not answer, or the
+/// controller stops.
 async fn follow_until(
     app: &App,
     drone: &DroneRef,
@@ -111,18 +142,27 @@ async fn follow_until(
         }
         None
     };
-    timeout_at(deadline, following).await.ok().flatten()
+    tokio::select! {
+        found = timeout_at(deadline, following) => found.ok().flatten(),
+        () = app.lifecycle.stopping() => None,
+    }
 }
 
-async fn ended_in_postgres(app: &App, id: &BackendId) -> ApiResult<Option<End>> {
-    let mut connection = app.db.acquire().await?;
-    let Some(details) = list::details(&mut connection, id).await? else { return Ok(None) };
-    if details.summary.ended_at.is_none() {
-        return Ok(None);
+/// How the backend has ended, if Postgres knows it. A database that does not answer says nothing about the URL, which
+/// was handed out by then: it is asked again later.
+async fn ended_in_postgres(app: &App, id: &BackendId) -> Option<End> {
+    let details = async {
+        let mut connection = app.db.acquire().await.map_err(DbError::from)?;
+        list::details(&mut connection, id).await
+    };
+    match details.await {
+        Ok(Some(details)) => details.summary.end.filter(|_| details.summary.ended_at.is_some()),
+        Ok(None) => None,
+        Err(error) => {
+            tracing::warn!(backend = %id, %error, "Postgres was asked for the end of a backend in vain");
+            None
+        }
     }
-    let entries = events::of_backend(&mut connection, id).await?;
-    let was_ready = entries.iter().any(|entry| entry.status == Status::Ready);
-    Ok(details.summary.end.filter(|_| !was_ready))
 }
 
 fn start_failed(id: &BackendId, end: Option<End>) -> ApiError {
@@ -134,6 +174,6 @@ fn start_failed(id: &BackendId, end: Option<End>) -> ApiError {
         message: String::new(),
         output: String::new(),
     });
-    let why = if end.message.is_empty() { "it ended before it was ready" } else { &end.message };
-    ApiError::new(Code::StartFailed, format!("the backend did not start: {why}")).ended(&end).about(id)
+    let why = if end.message.is_empty() { "it ended at once" } else { &end.message };
+    ApiError::new(Code::StartFailed, format!("the backend has ended: {why}")).ended(&end).about(id)
 }

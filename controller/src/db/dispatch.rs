@@ -1,6 +1,8 @@
 //! The table `backends`, seen by the tasks that repeat what a drone may have missed: rows that no drone has
 //! acknowledged, wishes to stop, and the rows of one drone.
 
+use std::time::Duration;
+
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, DroneId, FencingToken, Term};
 use jetway_protocol::key::Key;
@@ -10,7 +12,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::drones::DroneRef;
-use super::{DbError, from_json, parse, status};
+use super::{DbError, from_json, parse, readable};
 
 /// A row that nobody has heard of from its drone.
 pub struct Undispatched {
@@ -25,18 +27,21 @@ pub struct Undispatched {
     pub drone: DroneRef,
 }
 
-/// Takes rows whose last sender has had its time; until `seconds` from now this sender is the only one.
+/// Takes rows whose last sender has had its time; until `seconds` from now this sender is the only one. Rows of drones
+/// that are silent are left alone: nobody can be told anything, and they would fill the batch.
 pub async fn claim_undispatched(
     connection: &mut PgConnection,
     dispatcher: Uuid,
     seconds: f64,
+    heartbeat_age_max: Duration,
     limit: i64,
 ) -> Result<Vec<Undispatched>, DbError> {
     let rows = sqlx::query!(
         "with due as (
-             select id from backends
-             where ended_at is null and acknowledged_at is null and dispatch_until < now()
-             order by dispatch_until limit $3 for update skip locked
+             select b.id from backends b join drones d on d.id = b.drone_id
+             where b.ended_at is null and b.acknowledged_at is null and b.dispatch_until < now()
+               and d.last_heartbeat > now() - make_interval(secs => $4)
+             order by b.dispatch_until limit $3 for update of b skip locked
          )
          update backends b set dispatcher = $1, dispatch_until = now() + make_interval(secs => $2)
          from due, drones d where b.id = due.id and d.id = b.drone_id
@@ -46,33 +51,32 @@ pub async fn claim_undispatched(
                    b.drone_id, d.name, d.term, d.advertise",
         dispatcher,
         seconds,
-        limit
+        limit,
+        heartbeat_age_max.as_secs_f64()
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Undispatched {
-                fencing_token: FencingToken(row.fencing_token),
-                key: key(row.key_namespace, row.key_name, row.key_tag),
-                spec: row.spec.map(|spec| from_json(spec, "backends", "spec", &row.id)).transpose()?,
-                grant: row
-                    .first_grant
-                    .map(|grant| from_json(grant, "backends", "first_grant", &row.id))
-                    .transpose()?,
-                use_static_token: row.use_static_token,
-                stop_requested: row.stop_requested,
-                age_seconds: row.age,
-                drone: DroneRef {
-                    id: DroneId(row.drone_id),
-                    name: parse(&row.name, "drones", "name", row.drone_id)?,
-                    term: Term(row.term),
-                    advertise: row.advertise,
-                },
-                id: parse(&row.id, "backends", "id", &row.id)?,
-            })
+    Ok(readable(rows, |row| {
+        Ok(Undispatched {
+            fencing_token: FencingToken(row.fencing_token),
+            key: key(row.key_namespace, row.key_name, row.key_tag),
+            spec: row.spec.map(|spec| from_json(spec, "backends", "spec", &row.id)).transpose()?,
+            grant: row
+                .first_grant
+                .map(|grant| from_json(grant, "backends", "first_grant", &row.id))
+                .transpose()?,
+            use_static_token: row.use_static_token,
+            stop_requested: row.stop_requested,
+            age_seconds: row.age,
+            drone: DroneRef {
+                id: DroneId(row.drone_id),
+                name: parse(&row.name, "drones", "name", row.drone_id)?,
+                term: Term(row.term),
+                advertise: row.advertise,
+            },
+            id: parse(&row.id, "backends", "id", &row.id)?,
         })
-        .collect()
+    }))
 }
 
 pub fn key(namespace: Option<String>, name: Option<String>, tag: Option<String>) -> Option<Key> {
@@ -103,34 +107,39 @@ pub struct StopDue {
     pub drone: DroneRef,
 }
 
-/// Wishes that are not yet seen in the status, oldest first.
-pub async fn stops_due(connection: &mut PgConnection, limit: i64) -> Result<Vec<StopDue>, DbError> {
+/// Wishes that are not yet seen in the status, oldest first. Those of silent drones wait until these are heard of:
+/// they would fill the batch.
+pub async fn stops_due(
+    connection: &mut PgConnection,
+    heartbeat_age_max: Duration,
+    limit: i64,
+) -> Result<Vec<StopDue>, DbError> {
     let rows = sqlx::query!(
         "select b.id, b.stop_requested as \"stop!\", b.drone_id, d.name, d.term, d.advertise
          from backends b join drones d on d.id = b.drone_id
          where b.ended_at is null and b.stop_requested is not null and b.acknowledged_at is not null
            and b.status < case when b.stop_requested = 1 then $1::smallint else $2::smallint end
+           and d.last_heartbeat > now() - make_interval(secs => $4)
          order by b.fencing_token limit $3",
         Status::Terminating.rank(),
         Status::HardTerminating.rank(),
-        limit
+        limit,
+        heartbeat_age_max.as_secs_f64()
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(StopDue {
-                id: parse(&row.id, "backends", "id", &row.id)?,
-                kind: if row.stop == 1 { TerminationKind::Soft } else { TerminationKind::Hard },
-                drone: DroneRef {
-                    id: DroneId(row.drone_id),
-                    name: parse(&row.name, "drones", "name", row.drone_id)?,
-                    term: Term(row.term),
-                    advertise: row.advertise,
-                },
-            })
+    Ok(readable(rows, |row| {
+        Ok(StopDue {
+            id: parse(&row.id, "backends", "id", &row.id)?,
+            kind: if row.stop == 1 { TerminationKind::Soft } else { TerminationKind::Hard },
+            drone: DroneRef {
+                id: DroneId(row.drone_id),
+                name: parse(&row.name, "drones", "name", row.drone_id)?,
+                term: Term(row.term),
+                advertise: row.advertise,
+            },
         })
-        .collect()
+    }))
 }
 
 /// A row as the inventory's comparison needs it.
@@ -141,20 +150,20 @@ pub struct RowOfDrone {
     pub placed_term: Term,
     pub acknowledged: bool,
     pub young: bool,
-    pub status: Status,
 }
 
-/// The live rows of one drone, at most `limit`, after the one with `after` (pages by fencing token).
+/// The live rows of one drone, at most `limit`, after the one with `after` (pages by fencing token), and where the next
+/// page begins, if there is one.
 pub async fn live_of_drone(
     connection: &mut PgConnection,
     drone: DroneId,
     young_seconds: f64,
     after: FencingToken,
     limit: i64,
-) -> Result<Vec<RowOfDrone>, DbError> {
+) -> Result<(Vec<RowOfDrone>, Option<FencingToken>), DbError> {
     let rows = sqlx::query!(
         "select id, fencing_token, drone_term, acknowledged_at is not null as \"acknowledged!\",
-                created_at > now() - make_interval(secs => $2) as \"young!\", status
+                created_at > now() - make_interval(secs => $2) as \"young!\"
          from backends where drone_id = $1 and ended_at is null and fencing_token > $3
          order by fencing_token limit $4",
         drone.0,
@@ -164,16 +173,16 @@ pub async fn live_of_drone(
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(RowOfDrone {
-                id: parse(&row.id, "backends", "id", &row.id)?,
-                fencing_token: FencingToken(row.fencing_token),
-                placed_term: Term(row.drone_term),
-                acknowledged: row.acknowledged,
-                young: row.young,
-                status: status(row.status, "backends", &row.id)?,
-            })
+    let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == limit);
+    let next = rows.last().filter(|_| full).map(|last| FencingToken(last.fencing_token));
+    let rows = readable(rows, |row| {
+        Ok(RowOfDrone {
+            id: parse(&row.id, "backends", "id", &row.id)?,
+            fencing_token: FencingToken(row.fencing_token),
+            placed_term: Term(row.drone_term),
+            acknowledged: row.acknowledged,
+            young: row.young,
         })
-        .collect()
+    });
+    Ok((rows, next))
 }

@@ -7,7 +7,7 @@ use jetway_protocol::ids::{ClusterName, DroneId, DroneName, PoolName, Term};
 use jetway_protocol::time::UnixMicros;
 use sqlx::PgConnection;
 
-use super::{DbError, from_json, parse, to_json};
+use super::{DbError, from_json, parse, readable, storable, to_json};
 
 /// A drone as placement and calls need it.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub struct Drone {
     pub draining: bool,
     /// Since its last heartbeat, by Postgres' clock, when the row was read.
     pub heartbeat_age: Duration,
+    /// Since its last registration, alike.
+    pub registered_age: Duration,
 }
 
 /// Who a drone is reached as, now.
@@ -63,7 +65,7 @@ pub async fn register(
          on conflict (id) do update
          set name = excluded.name, cluster = excluded.cluster, pool = excluded.pool, advertise = excluded.advertise,
              version = excluded.version, boot_id = excluded.boot_id, capacity = excluded.capacity,
-             load = excluded.load, term = nextval('drone_terms'), last_heartbeat = now()
+             load = excluded.load, term = nextval('drone_terms'), registered_at = now(), last_heartbeat = now()
          where drones.boot_id = excluded.boot_id
             or drones.last_heartbeat <= now() - make_interval(secs => $10)
          returning term, draining",
@@ -72,7 +74,7 @@ pub async fn register(
         cluster.as_str(),
         drone.pool.as_str(),
         drone.advertise,
-        drone.version,
+        storable(&drone.version),
         drone.boot_id.0,
         to_json(&drone.capacity),
         // Nothing is placed on it before its first heartbeat has said that it serves.
@@ -118,28 +120,28 @@ pub async fn heartbeat(
 pub async fn all(connection: &mut PgConnection) -> Result<Vec<Drone>, DbError> {
     let rows = sqlx::query!(
         "select id, name, cluster, pool, version, term, advertise, capacity, load, draining,
-                extract(epoch from now() - last_heartbeat)::double precision as \"age!\"
+                extract(epoch from now() - last_heartbeat)::double precision as \"age!\",
+                extract(epoch from now() - registered_at)::double precision as \"registered_age!\"
          from drones"
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Drone {
-                id: DroneId(row.id),
-                name: parse(&row.name, "drones", "name", row.id)?,
-                cluster: parse(&row.cluster, "drones", "cluster", row.id)?,
-                pool: parse(&row.pool, "drones", "pool", row.id)?,
-                version: row.version,
-                term: Term(row.term),
-                advertise: row.advertise,
-                capacity: from_json(row.capacity, "drones", "capacity", row.id)?,
-                load: from_json(row.load, "drones", "load", row.id)?,
-                draining: row.draining,
-                heartbeat_age: Duration::try_from_secs_f64(row.age).unwrap_or_default(),
-            })
+    Ok(readable(rows, |row| {
+        Ok(Drone {
+            id: DroneId(row.id),
+            name: parse(&row.name, "drones", "name", row.id)?,
+            cluster: parse(&row.cluster, "drones", "cluster", row.id)?,
+            pool: parse(&row.pool, "drones", "pool", row.id)?,
+            version: row.version,
+            term: Term(row.term),
+            advertise: row.advertise,
+            capacity: from_json(row.capacity, "drones", "capacity", row.id)?,
+            load: from_json(row.load, "drones", "load", row.id)?,
+            draining: row.draining,
+            heartbeat_age: Duration::try_from_secs_f64(row.age).unwrap_or_default(),
+            registered_age: Duration::try_from_secs_f64(row.registered_age).unwrap_or_default(),
         })
-        .collect()
+    }))
 }
 
 /// The term of a drone, or `None` where there is no such drone.

@@ -5,9 +5,37 @@ use jetway_protocol::controller_api::BackendEvent;
 use jetway_protocol::ids::{BackendId, DroneId};
 use jetway_protocol::status::{Status, StatusEntry};
 use jetway_protocol::time::UnixMicros;
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
 use super::{DbError, from_json, status, to_json};
+
+/// Stores the events of a batch that Postgres has refused, each in a savepoint: one that cannot be stored must not keep
+/// back the others, which would be sent with it for ever. It is logged and left out.
+pub async fn store_one_by_one(
+    transaction: &mut Transaction<'_, Postgres>,
+    drone: DroneId,
+    events: &[BackendEvent],
+) -> Result<(), DbError> {
+    for event in events {
+        let mut savepoint = transaction.begin().await?;
+        match store(&mut savepoint, drone, std::slice::from_ref(event)).await {
+            Ok(()) => savepoint.commit().await?,
+            Err(error) if is_about_the_data(&error) => {
+                savepoint.rollback().await?;
+                let (backend, status) = (&event.backend, event.entry.status);
+                tracing::error!(%drone, %backend, %status, %error, "an event cannot be stored and is left out");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// SQLSTATE class 22, "data exception", or 23, "integrity constraint violation": repeating it will not help.
+pub fn is_about_the_data(error: &DbError) -> bool {
+    let DbError::Query(sqlx::Error::Database(error)) = error else { return false };
+    error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+}
 
 /// Stores a batch. Repeating it, or parts of it in any order, changes nothing.
 pub async fn store(

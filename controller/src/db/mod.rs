@@ -23,6 +23,9 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 const CONNECTIONS_MAX: u32 = 16;
 /// Connections for background tasks, apart, so that user traffic cannot starve them.
 const HOUSEKEEPING_CONNECTIONS_MAX: u32 = 3;
+/// Connections for what drones and proxies report, apart for the same reason: a drone whose heartbeats wait behind
+/// browsers looks dead.
+const INTERNAL_CONNECTIONS_MAX: u32 = 4;
 /// A request waits this long for a connection; then it is told to come back.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A housekeeping task may wait longer: nobody waits for it.
@@ -38,25 +41,49 @@ pub enum DbError {
     Row { table: &'static str, column: &'static str, id: String },
 }
 
-/// The two pools of a controller. `test_before_acquire` is off: it costs a round trip on every request, and a
-/// connection that died idle fails one statement, which the caller sees as "come back", and is then replaced.
-pub fn pools(options: &PgConnectOptions) -> (PgPool, PgPool) {
+/// The pools of a controller, one for each kind of work that must not wait for another.
+#[derive(Debug, Clone)]
+pub struct Pools {
+    pub requests: PgPool,
+    pub internal: PgPool,
+    pub housekeeping: PgPool,
+}
+
+impl Pools {
+    /// Waits for what is under way, and ends the connections in order.
+    pub async fn close(&self) {
+        tokio::join!(self.requests.close(), self.internal.close(), self.housekeeping.close());
+    }
+}
+
+/// `test_before_acquire` is off where somebody waits: it costs a round trip on every request, and a connection that
+/// died idle fails one statement, which the caller sees as "come back", and is then replaced.
+pub fn pools(options: &PgConnectOptions) -> Pools {
     let options = options.clone().application_name("jetway-controller").options([
         ("statement_timeout", STATEMENT_TIMEOUT),
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
     ]);
-    let requests = PgPoolOptions::new()
-        .max_connections(CONNECTIONS_MAX)
-        .min_connections(2)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire(false)
-        .connect_lazy_with(options.clone());
-    let housekeeping = PgPoolOptions::new()
-        .max_connections(HOUSEKEEPING_CONNECTIONS_MAX)
-        .acquire_timeout(HOUSEKEEPING_ACQUIRE_TIMEOUT)
-        .test_before_acquire(true)
-        .connect_lazy_with(options);
-    (requests, housekeeping)
+    let pool =
+        |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+    Pools {
+        requests: pool(CONNECTIONS_MAX)
+            .min_connections(2)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.clone()),
+        internal: pool(INTERNAL_CONNECTIONS_MAX)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.clone()),
+        housekeeping: pool(HOUSEKEEPING_CONNECTIONS_MAX)
+            .acquire_timeout(HOUSEKEEPING_ACQUIRE_TIMEOUT)
+            .test_before_acquire(true)
+            .connect_lazy_with(options),
+    }
+}
+
+/// The rows that can be read. One that cannot is logged and left out, so that it does not hold up the others.
+fn readable<R, T>(rows: Vec<R>, read: impl Fn(R) -> Result<T, DbError>) -> Vec<T> {
+    let logged = |error: &DbError| tracing::error!(%error, "a row is left out");
+    rows.into_iter().filter_map(|row| read(row).inspect_err(logged).ok()).collect()
 }
 
 /// Reads a text column as its type.
@@ -92,9 +119,34 @@ fn from_json<T: serde::de::DeserializeOwned>(
     serde_json::from_value(value).map_err(|_| DbError::Row { table, column, id: id.to_string() })
 }
 
-/// Our own types always become JSON; what does not is a fault of ours, and reads back as null.
+/// Our own types always become JSON; what does not is a fault of ours, and reads back as null. U+0000, which jsonb
+/// refuses, becomes U+FFFD: an application's output may hold it, and must not keep its end from being stored.
 fn to_json<T: serde::Serialize>(value: &T) -> serde_json::Value {
-    serde_json::to_value(value).unwrap_or_default()
+    let mut json = serde_json::to_value(value).unwrap_or_default();
+    without_nul(&mut json);
+    json
+}
+
+fn without_nul(json: &mut serde_json::Value) {
+    match json {
+        serde_json::Value::String(text) if text.contains('\0') => *text = storable(text),
+        serde_json::Value::Array(values) => values.iter_mut().for_each(without_nul),
+        serde_json::Value::Object(fields) => {
+            if fields.keys().any(|name| name.contains('\0')) {
+                *fields = std::mem::take(fields).into_iter().map(|(name, v)| (storable(&name), v)).collect();
+            }
+            fields.values_mut().for_each(without_nul);
+        }
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => {}
+    }
+}
+
+/// Text as Postgres can hold it.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 #[cfg(test)]

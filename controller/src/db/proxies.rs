@@ -6,7 +6,7 @@ use jetway_protocol::controller_api::ProxyHeartbeat;
 use jetway_protocol::ids::ClusterName;
 use sqlx::PgConnection;
 
-use super::DbError;
+use super::{DbError, storable};
 
 pub struct Proxy {
     pub name: String,
@@ -25,7 +25,7 @@ pub async fn heartbeat(
         proxy.proxy.0,
         proxy.name,
         cluster.as_str(),
-        proxy.version
+        storable(&proxy.version)
     )
     .execute(connection)
     .await?;

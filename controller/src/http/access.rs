@@ -51,8 +51,7 @@ fn check_loopback(request: &Request, public_host: Option<&str>) -> ApiResult<()>
         ));
     }
     for origin in headers.get_all(header::ORIGIN) {
-        let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-        if !host.is_some_and(|host| is_known(&host.to_ascii_lowercase(), public_host)) {
+        if !origin.to_str().is_ok_and(|origin| is_own(&origin.to_ascii_lowercase(), &host, public_host)) {
             return forbidden("web pages of another origin may not call this".into());
         }
     }
@@ -69,14 +68,43 @@ fn check_loopback(request: &Request, public_host: Option<&str>) -> ApiResult<()>
 
 /// This machine's own names, with any port, or the host of the public URL.
 fn is_known(host: &str, public_host: Option<&str>) -> bool {
-    if public_host == Some(host) {
-        return true;
-    }
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        Some(_) | None => host,
+    public_host == Some(host) || is_this_machine(name_and_port(host).0)
+}
+
+/// Whether a page of this origin is the controller's own: it came from where the request goes to, or from the public
+/// URL. Another port is another origin: sessions' own pages are served on this machine, too, by the proxy.
+fn is_own(origin: &str, host: &str, public_host: Option<&str>) -> bool {
+    let Some((scheme, from)) = origin.split_once("://") else { return false };
+    let default = match scheme {
+        "http" => "80",
+        "https" => "443",
+        _ => return false,
     };
+    let place = |host| {
+        let (name, port) = name_and_port(host);
+        // This machine's names are one place.
+        (if is_this_machine(name) { "localhost" } else { name }, port.unwrap_or(default))
+    };
+    place(from) == place(host) || public_host.is_some_and(|public| place(from) == place(public))
+}
+
+fn name_and_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
+            (name, Some(port).filter(|port| !port.is_empty()))
+        }
+        Some(_) | None => (host, None),
+    }
+}
+
+fn is_this_machine(name: &str) -> bool {
     matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+}
+
+/// The host and port of a URL without a path, if it means this machine.
+pub fn host_of_this_machine(url: &str) -> Option<&str> {
+    let (_, host) = url.split_once("://")?;
+    is_this_machine(name_and_port(host).0).then_some(host)
 }
 
 #[cfg(test)]
@@ -100,6 +128,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_page_is_the_controller_s_own_only_from_the_same_host_and_port() {
+        let public = Some("jetway.example");
+        for (origin, host) in [
+            ("http://localhost:8080", "127.0.0.1:8080"),
+            ("http://[::1]:8080", "localhost:8080"),
+            ("http://localhost", "localhost:80"),
+            ("http://localhost:80", "localhost"),
+            ("https://jetway.example", "127.0.0.1:8080"),
+            ("https://jetway.example", "jetway.example:443"),
+        ] {
+            assert!(is_own(origin, host, public), "{origin} {host}");
+        }
+        for (origin, host) in [
+            ("http://localhost:9090", "localhost:8080"),
+            ("http://127.0.0.1:9090", "localhost:8080"),
+            ("http://localhost", "localhost:8080"),
+            ("https://jetway.example:9090", "jetway.example"),
+            ("https://s.jetway.example", "jetway.example"),
+            ("null", "localhost:8080"),
+            ("file://", "localhost:8080"),
+            ("", "localhost:8080"),
+        ] {
+            assert!(!is_own(origin, host, public), "{origin} {host}");
+        }
+    }
+
     #[tokio::test]
     async fn on_loopback_a_page_gets_nowhere() {
         let harness = Harness::new().await;
@@ -112,6 +167,8 @@ mod tests {
         };
         assert_eq!(try_with("host", "localhost:8080").await.status, 200);
         assert_eq!(try_with("origin", "http://localhost:8080").await.status, 200);
+        let session = try_with("origin", "http://localhost:9090").await;
+        assert_eq!(session.outcome(), (403, "forbidden_origin".into()), "a session's own page");
         let rebound = try_with("host", "evil.example").await;
         assert_eq!((rebound.status, rebound.json()["code"].as_str()), (403, Some("forbidden_origin")));
         assert_eq!(try_with("origin", "https://evil.example").await.status, 403);

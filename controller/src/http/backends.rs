@@ -7,7 +7,7 @@ use jetway_protocol::status::Status;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::extract::ApiQuery;
+use super::extract::{ApiQuery, without_nul};
 use crate::app::App;
 use crate::db::list::{Filter, Summary, page};
 use crate::error::{ApiError, ApiResult, shown};
@@ -45,6 +45,9 @@ pub async fn list(State(app): State<App>, ApiQuery(query): ApiQuery<ListQuery>) 
             .map(FencingToken)
             .map_err(|_| ApiError::invalid("cursor is not one that this list gave"))?,
     };
+    for (field, text) in [("key", &query.key), ("namespace", &query.namespace)] {
+        without_nul(field, text.as_deref().unwrap_or_default())?;
+    }
     let drone = query.drone.map(|drone| drone.parse()).transpose();
     let filter = Filter {
         key: query.key,
@@ -128,7 +131,18 @@ mod tests {
         assert_eq!(keys("namespace=a&drone=one&state=live").await.0, ["k1", "k0"]);
         assert_eq!(keys("key=k3").await.0, ["k3"]);
         assert!(keys("state=ready").await.0.is_empty());
-        for bad in ["limit=0", "limit=201", "cursor=!", "state=happy", "drone=A_B", "colour=red", "limit=x"] {
+        for bad in [
+            "limit=0",
+            "limit=201",
+            "cursor=!",
+            "state=happy",
+            "drone=A_B",
+            "colour=red",
+            "limit=x",
+            "key=a%00b",
+            "namespace=%00",
+            "drone=%00",
+        ] {
             assert_eq!(
                 harness.get(&format!("/ctrl/backends?{bad}")).await.outcome(),
                 (422, "invalid_request".into()),

@@ -35,7 +35,7 @@ pub async fn connect(
 /// Whether something was started, and the answer.
 async fn answer(app: &App, request: ConnectRequest) -> ApiResult<(bool, Response)> {
     let mut stopwatch = Stopwatch::started();
-    let Ok(_one_of_many) = app.connects.try_acquire() else {
+    let Ok(permit) = app.connects.clone().try_acquire_owned() else {
         return Err(
             ApiError::new(Code::Busy, "too many connects are under way").retry_after_ms(BUSY_RETRY_MS)
         );
@@ -48,11 +48,12 @@ async fn answer(app: &App, request: ConnectRequest) -> ApiResult<(bool, Response
         let app = app.clone();
         async move {
             let connected = connect::connect(&app, &wanted, &mut stopwatch).await?;
-            Ok::<_, ApiError>((connected, stopwatch))
+            // The permit is the work's: what goes on after its client has hung up still counts.
+            Ok::<_, ApiError>((connected, stopwatch, permit))
         }
     });
     let finished = task.await;
-    let (mut connected, mut stopwatch) = finished.map_err(|_| {
+    let (mut connected, mut stopwatch, _one_of_many) = finished.map_err(|_| {
         ApiError::new(Code::Internal, "a fault of the controller's; its log has the details")
     })??;
 
@@ -93,6 +94,7 @@ mod tests {
 
     const INVALID: &str = "invalid_request";
 
+    #[expect(clippy::too_many_lines, reason = "a table: a row a mistake")]
     fn bad_requests() -> Vec<(Value, &'static str)> {
         let long = |n: usize| Value::from("x".repeat(n));
         let key = |name: &str| json!({ "name": name });
@@ -103,9 +105,13 @@ mod tests {
         };
         vec![
             (json!([]), INVALID),
+            (json!([{ "name": "k" }, { "executable": { "image": "app" } }]), INVALID),
+            (config("executable", json!(["app"])), INVALID),
             (json!({}), INVALID),
             (top("surprise", json!(1)), INVALID),
             (top("key", json!("k")), INVALID),
+            (top("key", json!(["k"])), INVALID),
+            (top("key", json!({ "name": "k", "namespace": "a\u{0}b" })), INVALID),
             (top("key", json!({ "name": "" })), INVALID),
             (top("key", json!({ "name": "x".repeat(10 * 1024) })), INVALID),
             (top("key", json!({ "name": "a\u{0}b" })), INVALID),
@@ -158,6 +164,9 @@ mod tests {
             (executable("image", Value::Null), INVALID),
             (executable("pull_policy", json!("Sometimes")), INVALID),
             (executable("credentials", json!({ "username": "u" })), INVALID),
+            (executable("credentials", json!(["u", "p"])), INVALID),
+            (executable("credentials", json!({ "username": "u\u{0}", "password": "p" })), INVALID),
+            (executable("credentials", json!({ "username": "u", "password": "\u{0}" })), INVALID),
             (executable("env", json!({ "A=B": "1" })), INVALID),
             (executable("env", json!({ "": "1" })), INVALID),
             (executable("env", json!({ "1A": "1" })), INVALID),
@@ -189,8 +198,13 @@ mod tests {
             (executable("tmpfs", json!({ "tmp": "" })), INVALID),
             (executable("tmpfs", json!({ "/": "" })), INVALID),
             (executable("tmpfs", json!({ "/a:b": "" })), INVALID),
+            (executable("tmpfs", json!({ "/a//b": "" })), INVALID),
+            (executable("tmpfs", json!({ "/a/./b": "" })), INVALID),
+            (executable("tmpfs", json!({ "/a/": "" })), INVALID),
+            (executable("tmpfs", json!({ "/.": "" })), INVALID),
             (executable("tmpfs", json!({ "/a": "size=1;rm" })), INVALID),
             (executable("ready", json!({ "http_path": "healthz" })), INVALID),
+            (executable("ready", json!([])), INVALID),
             (executable("ready", json!({ "http_path": "/a b" })), INVALID),
             (executable("init", json!("systemd")), INVALID),
             (executable("cpu_reserve", json!(-0.5)), INVALID),
@@ -204,6 +218,7 @@ mod tests {
             (executable("resource_limits", json!({ "cpu_period": 1000, "cpu_period_percent": 50 })), INVALID),
             (executable("resource_limits", json!({ "disk_limit_bytes": -1 })), INVALID),
             (executable("resource_limits", json!({ "gpus": 1 })), INVALID),
+            (executable("resource_limits", json!([])), INVALID),
             (executable("privileged", json!(true)), INVALID),
         ]
     }
@@ -277,6 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(clippy::too_many_lines, reason = "mostly the snapshots of whole answers")]
     async fn answers_and_refusals_have_plane_s_shape() {
         let harness = Harness::new().await;
         harness.drone("dr-1").await;

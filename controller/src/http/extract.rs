@@ -10,13 +10,14 @@ use jetway_protocol::error::Code;
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ApiResult};
+use crate::object::Object;
 
 /// Bytes of a public request's body, at most.
 pub const PUBLIC_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// A body that has not arrived by then is not waited for.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A JSON body. Not JSON is a 400, JSON of another shape a 422 that names the place.
+/// A JSON object as the body. Not JSON is a 400, JSON of another shape a 422 that names the place.
 pub struct ApiJson<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
@@ -31,7 +32,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
             ));
         }
         let bytes = read_body(request.into_body(), PUBLIC_BODY_BYTES_MAX).await?;
-        Ok(Self(parse_json(&bytes)?))
+        let Object(value) = parse_json(&bytes)?;
+        Ok(Self(value))
     }
 }
 
@@ -112,4 +114,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for ApiQuery<T> {
             Err(error) => Err(ApiError::invalid(error.body_text())),
         }
     }
+}
+
+/// Text that Postgres is asked about: it knows no U+0000.
+pub fn without_nul(field: &str, text: &str) -> ApiResult<()> {
+    if text.contains('\0') {
+        return Err(ApiError::invalid(format!("{field} must not contain U+0000")));
+    }
+    Ok(())
 }

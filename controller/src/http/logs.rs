@@ -40,7 +40,7 @@ pub async fn logs(
     if query.tail.is_some_and(|tail| tail > TAIL_MAX) {
         return Err(ApiError::invalid(format!("tail must be at most {TAIL_MAX} lines")));
     }
-    let Ok(permit) = app.streams.clone().try_acquire_owned() else {
+    let Ok(permit) = app.log_streams.clone().try_acquire_owned() else {
         return Err(ApiError::new(Code::Busy, "too many streams are open").retry_after_ms(5000));
     };
     let (_, details) = history(&app, &text).await?;

@@ -1,7 +1,7 @@
 //! The controller's routes: `/ctrl` for applications' backends and operators, `/pub` for browsers, `/internal` for
 //! drones and proxies. One endpoint a file, its tests at its foot.
 
-mod access;
+pub mod access;
 mod extract;
 
 mod backend;

@@ -59,7 +59,11 @@ async fn revoke(app: App, request: RevokeRequest) -> ApiResult<()> {
     let drone = details.drone;
     let task = app.lifecycle.spawn({
         let (app, drone, id) = (app.clone(), drone.clone(), id.clone());
-        async move { app.drones.revoke(&drone, &id, &user).await }
+        async move {
+            // First: what is on its way to the drone must not come after the revocation.
+            app.deliveries.give_up(&id, &user);
+            app.drones.revoke(&drone, &id, &user).await
+        }
     });
     let failure = match task.await {
         Ok(Ok(_revoked)) => return Ok(()),
@@ -101,6 +105,8 @@ mod tests {
         assert!(drone.grants(&id.parse().unwrap()).is_empty());
         assert_eq!(revoke("/ctrl/b/revoke", "ann").await, (200, "\"Token revoked successfully\"".into()));
         assert_eq!(revoke("/ctrl/revoke", "").await.0, 422);
+        let array = harness.send(request("POST", "/ctrl/revoke", &json!([id, "ann"]).to_string())).await;
+        assert_eq!(array.outcome(), (422, "invalid_request".into()));
         drone.set_mode(Mode::Forgetful);
         assert_eq!(revoke("/ctrl/revoke", "ann").await.0, 502, "nobody has confirmed it");
     }

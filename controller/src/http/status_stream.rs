@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use jetway_protocol::error::Code;
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::{Status, StatusEntry};
-use jetway_service::backoff::jittered;
+use jetway_service::backoff::Backoff;
 use tokio::sync::mpsc;
 
 use super::extract::ApiPath;
@@ -25,8 +25,9 @@ use crate::db::drones::DroneRef;
 use crate::error::{ApiError, ApiResult};
 
 const COMMENT_PERIOD: Duration = Duration::from_secs(15);
-/// Between two looks at Postgres while the drone does not answer.
+/// Between two looks at Postgres while the drone does not answer, at first and later.
 const POLL: Duration = Duration::from_secs(2);
+const POLL_MAX: Duration = COMMENT_PERIOD;
 /// Entries that wait for a slow client; there are only eight statuses.
 const QUEUE: usize = 16;
 const BUSY_RETRY_MS: u64 = 5000;
@@ -36,7 +37,7 @@ pub async fn status_stream(
     ApiPath(text): ApiPath<String>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    let Ok(permit) = app.streams.clone().try_acquire_owned() else {
+    let Ok(permit) = app.status_streams.clone().try_acquire_owned() else {
         return Err(ApiError::new(Code::Busy, "too many streams are open").retry_after_ms(BUSY_RETRY_MS));
     };
     let (entries, details) = history(&app, &text).await?;
@@ -78,10 +79,13 @@ impl Live {
         self.comment().await?;
         self.entries(&history).await?;
         let mut ended = history.last().is_some_and(|last| last.status == Status::Terminated);
+        let mut backoff = Backoff::new(POLL, POLL_MAX);
         while !ended {
-            ended = self.follow().await?;
+            ended = self.follow(&mut backoff).await?;
             if !ended {
-                self.quiet(jittered(POLL)).await?;
+                self.quiet(backoff.next_wait()).await?;
+                // Whatever is between us keeps the line open, although there is nothing to say.
+                self.comment().await?;
                 let Ok((history, details)) = history_of(&self.app, &self.id).await else { continue };
                 self.drone = details.drone;
                 self.entries(&history).await?;
@@ -95,8 +99,8 @@ impl Live {
         }
     }
 
-    /// What the drone says, until the end (true) or until the line breaks.
-    async fn follow(&mut self) -> Option<bool> {
+    /// What the drone says, until the end (true) or until the line breaks. One that speaks is soon asked again.
+    async fn follow(&mut self, backoff: &mut Backoff) -> Option<bool> {
         let Ok(mut live) = self.app.drones.follow(&self.drone, &self.id).await else { return Some(false) };
         loop {
             let next = tokio::select! {
@@ -108,6 +112,7 @@ impl Live {
                 }
             };
             let Some(Some(entry)) = next else { return Some(false) };
+            backoff.reset();
             let ended = entry.status == Status::Terminated;
             self.entries(&[entry]).await?;
             if ended {
@@ -154,7 +159,7 @@ mod tests {
     use futures_util::StreamExt;
     use jetway_protocol::status::Status;
 
-    use crate::testing::{Harness, keyed, request};
+    use crate::testing::{Harness, Mode, keyed, request};
 
     /// Reads until the text so far is as wanted.
     async fn read(body: &mut axum::body::BodyDataStream, wanted: impl Fn(&str) -> bool) -> String {
@@ -201,6 +206,19 @@ mod tests {
         let mut body = harness.open(resumed).await.into_body().into_data_stream();
         let rest = read(&mut body, |text| text.contains("\nid: ")).await;
         assert!(rest.contains("id: terminated") && !rest.contains("id: ready"), "{rest}");
+    }
+
+    #[tokio::test]
+    async fn while_the_drone_is_away_comments_keep_the_stream_alive() {
+        let harness = Harness::new().await;
+        let drone = harness.drone("one").await;
+        let answer = harness.connect(&keyed("k")).await;
+        let id = answer.json()["backend_id"].as_str().unwrap().to_owned();
+        drone.set_mode(Mode::Forgetful);
+        let response = harness.open(request("GET", &format!("/pub/b/{id}/status-stream"), "")).await;
+        let mut body = response.into_body().into_data_stream();
+        read(&mut body, |text| text.matches(":\n\n").count() > 1).await;
+        assert!(drone.calls("FOLLOW") > 0);
     }
 
     #[tokio::test]

@@ -1,32 +1,49 @@
 //! Rows that no drone has acknowledged: their `PUT` was lost, or its sender was. For a while it is repeated; then the
-//! backend is deleted *at the drone*, and only its "gone, and never will run" ends the row and frees the key.
+//! drone is asked whether it has the backend. What it does not have is deleted *there*, and only its "gone, and never
+//! will run" ends the row and frees the key.
 //!
 //! A refusal here is no proof: an older `PUT` of the same row may still be on its way. A tombstone stops that one, too.
+
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use jetway_protocol::drone_api::{PutBackend, RefusalCode};
 use jetway_protocol::ids::GrantId;
 use jetway_protocol::status::{End, EndReason};
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::app::App;
+use crate::connect::place::HEARTBEAT_AGE_MAX;
 use crate::db::DbError;
 use crate::db::backends;
 use crate::db::dispatch::{self, Undispatched};
-use crate::drone::Failure;
+use crate::drone::{CALL_DEADLINE, Failure, PUT_DEADLINE};
 
-const BATCH: i64 = 100;
-const CONCURRENCY: usize = 16;
-/// For so long this task is the only sender of a row: longer than one call.
-const CLAIM_SECONDS: f64 = 6.0;
+/// Rows of one run, all under way at once, so that none waits for another's drone.
+const BATCH: i64 = 32;
+const CONCURRENCY: usize = 32;
+/// For so long this run is the only sender of a row, by Postgres' clock.
+const CLAIM: Duration = Duration::from_secs(10);
+/// The calls for one row at their slowest: a `PUT` or a look, and a `DELETE`.
+const ROW_MAX: Duration = PUT_DEADLINE.saturating_add(CALL_DEADLINE);
 /// A row that has not been acknowledged by then is given up.
 const GIVE_UP_SECONDS: f64 = 30.0;
 
 pub async fn run(app: App) -> Result<(), DbError> {
     let mut connection = app.housekeeping.acquire().await?;
-    let rows = dispatch::claim_undispatched(&mut connection, app.process, CLAIM_SECONDS, BATCH).await?;
+    // Counted from before the claim, so that it is never later than what Postgres counts.
+    let send_until = Instant::now() + CLAIM - ROW_MAX;
+    let sender = Uuid::new_v4();
+    let seconds = CLAIM.as_secs_f64();
+    let rows =
+        dispatch::claim_undispatched(&mut connection, sender, seconds, HEARTBEAT_AGE_MAX, BATCH).await?;
     drop(connection);
     futures_util::stream::iter(rows)
         .for_each_concurrent(CONCURRENCY, |row| async {
+            if Instant::now() > send_until {
+                return;
+            }
             let (id, drone) = (row.id.clone(), row.drone.name.clone());
             if let Err(error) = one(&app, row).await {
                 tracing::warn!(backend = %id, %drone, %error, "a row could not be dispatched");
@@ -37,10 +54,10 @@ pub async fn run(app: App) -> Result<(), DbError> {
 }
 
 async fn one(app: &App, row: Undispatched) -> Result<(), DbError> {
-    if row.age_seconds >= GIVE_UP_SECONDS || row.stop_requested {
-        return delete(app, &row).await;
+    if row.age_seconds >= GIVE_UP_SECONDS || row.stop_requested || row.spec.is_none() {
+        return settle(app, &row).await;
     }
-    let Some(spec) = row.spec.clone() else { return delete(app, &row).await };
+    let Some(spec) = row.spec.clone() else { return Ok(()) };
     let body = PutBackend {
         term: row.drone.term,
         fencing_token: row.fencing_token,
@@ -53,10 +70,7 @@ async fn one(app: &App, row: Undispatched) -> Result<(), DbError> {
         timeline: Vec::new(),
     };
     match app.drones.put(&row.drone, &row.id, &body).await {
-        Ok(_view) => {
-            let mut connection = app.housekeeping.acquire().await?;
-            dispatch::acknowledge(&mut connection, &row.id, row.fencing_token).await
-        }
+        Ok(_view) => acknowledge(app, &row).await,
         Err(error) => match Failure::from(error) {
             Failure::Refused(
                 RefusalCode::Draining
@@ -72,6 +86,26 @@ async fn one(app: &App, row: Undispatched) -> Result<(), DbError> {
             Failure::Refused(_, _) | Failure::NotSent(_) | Failure::Unclear(_) => Ok(()),
         },
     }
+}
+
+/// The end of waiting, or a wish to stop. A backend that its drone has is acknowledged, and lives, or is stopped as was
+/// wished by the task that repeats wishes; only one that the drone does not have is deleted there.
+async fn settle(app: &App, row: &Undispatched) -> Result<(), DbError> {
+    match app.drones.view(&row.drone, &row.id, PUT_DEADLINE).await {
+        Ok(view) if view.fencing_token == row.fencing_token => return acknowledge(app, row).await,
+        Ok(_another_life) => {}
+        Err(error) => match Failure::from(error) {
+            Failure::Refused(RefusalCode::Unknown | RefusalCode::Ended, _) => {}
+            // Nobody knows whether it is there: the next run asks again.
+            Failure::Refused(_, _) | Failure::NotSent(_) | Failure::Unclear(_) => return Ok(()),
+        },
+    }
+    delete(app, row).await
+}
+
+async fn acknowledge(app: &App, row: &Undispatched) -> Result<(), DbError> {
+    let mut connection = app.housekeeping.acquire().await?;
+    dispatch::acknowledge(&mut connection, &row.id, row.fencing_token).await
 }
 
 async fn delete(app: &App, row: &Undispatched) -> Result<(), DbError> {

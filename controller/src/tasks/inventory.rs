@@ -2,16 +2,16 @@
 //!
 //! The inventory is taken before the rows are read, so a backend in it always had its row by then. What follows is
 //! cautious both ways: a row that is missing at the drone is ended only where it was acknowledged under an older term
-//! and the drone, asked to delete it, answers that it is gone; a backend without a row is looked at once more before
-//! it is put back (its key is free) or deleted.
+//! and the drone, asked to delete it, answers that it is gone, or where the drone has said in two runs that it has
+//! ended; a backend without a row is looked at once more before it is put back (its key is free) or deleted.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use jetway_protocol::drone_api::{Inventory, InventoryEntry, RefusalCode};
-use jetway_protocol::ids::{BackendId, FencingToken, Term};
+use jetway_protocol::drone_api::{BackendView, Inventory, InventoryEntry, RefusalCode};
+use jetway_protocol::ids::{BackendId, DroneId, FencingToken, Term};
 use jetway_protocol::status::{End, EndReason, Status};
 use jetway_service::backoff::jittered;
 
@@ -29,6 +29,8 @@ const CONCURRENCY: usize = 8;
 /// A row younger than this is not compared: its own connect is still busy with it.
 const YOUNG_SECONDS: f64 = 30.0;
 const PAGE: i64 = 1000;
+/// Rows of one drone that are asked after one by one in a run; what is over comes next time.
+const UNREPORTED_MAX: usize = 100;
 
 pub fn start(app: &App) {
     let app_ = app.clone();
@@ -78,35 +80,41 @@ pub(crate) async fn compare_drone(app: &App, drone: &Arc<Drone>) -> Result<(), D
         return Ok(());
     }
     let rows = all_rows(app, drone).await?;
-    let Differences { missing, unknown } = compare(&inventory, &rows);
+    let Differences { missing, unreported, unknown } = compare(&inventory, &rows);
+    // What fails for one backend must not keep the others from being compared.
+    let logged = |id: &BackendId, result: Result<(), DbError>| {
+        if let Err(error) = result {
+            tracing::warn!(backend = %id, drone = %drone.name, %error, "a backend could not be compared");
+        }
+    };
     for row in missing {
-        end_missing(app, drone, row).await?;
+        logged(&row.id, end_missing(app, drone, row).await);
     }
+    settle_unreported(app, drone, &unreported).await;
     for entry in unknown {
-        settle_unknown(app, drone, entry).await?;
+        logged(&entry.id, settle_unknown(app, drone, entry).await);
     }
     Ok(())
 }
 
 async fn all_rows(app: &App, drone: &Drone) -> Result<Vec<RowOfDrone>, DbError> {
     let mut rows = Vec::new();
-    let mut after = FencingToken(0);
     let mut connection = app.housekeeping.acquire().await?;
-    loop {
-        let page = live_of_drone(&mut connection, drone.id, YOUNG_SECONDS, after, PAGE).await?;
-        let full = i64::try_from(page.len()).is_ok_and(|rows| rows == PAGE);
-        after = page.last().map_or(after, |row| row.fencing_token);
+    let mut after = Some(FencingToken(0));
+    while let Some(token) = after {
+        let (page, next) = live_of_drone(&mut connection, drone.id, YOUNG_SECONDS, token, PAGE).await?;
         rows.extend(page);
-        if !full {
-            return Ok(rows);
-        }
+        after = next;
     }
+    Ok(rows)
 }
 
 #[derive(Debug, Default, PartialEq)]
 struct Differences<'a> {
     /// Rows whose backend the drone had under an older term and has no more.
     missing: Vec<&'a RowOfDrone>,
+    /// Rows whose backend does not live there, although nobody has reported its end.
+    unreported: Vec<&'a RowOfDrone>,
     /// Live backends of the drone that have no live row.
     unknown: Vec<&'a InventoryEntry>,
 }
@@ -115,11 +123,14 @@ fn compare<'a>(inventory: &'a Inventory, rows: &'a [RowOfDrone]) -> Differences<
     let has: HashMap<&BackendId, &InventoryEntry> =
         inventory.backends.iter().map(|entry| (&entry.id, entry)).collect();
     let should: HashMap<&BackendId, &RowOfDrone> = rows.iter().map(|row| (&row.id, row)).collect();
-    let is_missing = |row: &&RowOfDrone| {
-        row.acknowledged && !row.young && row.placed_term < inventory.term && !has.contains_key(&row.id)
-    };
+    let lives = |id| has.get(id).is_some_and(|entry| entry.status != Status::Terminated);
+    let (missing, unreported) = rows
+        .iter()
+        .filter(|row| row.acknowledged && !row.young && !lives(&row.id))
+        .partition(|row| row.placed_term < inventory.term && !has.contains_key(&row.id));
     Differences {
-        missing: rows.iter().filter(is_missing).collect(),
+        missing,
+        unreported,
         unknown: inventory
             .backends
             .iter()
@@ -132,20 +143,74 @@ async fn end_missing(app: &App, drone: &Drone, row: &RowOfDrone) -> Result<(), D
     if !is_gone(app, drone, &row.id, drone.term).await {
         return Ok(());
     }
-    let end = End {
+    end_row(app, drone, row, lost("its drone came back without it")).await
+}
+
+fn lost(message: &str) -> End {
+    End {
         reason: EndReason::Lost,
         kind: None,
         exit_code: None,
         oom_killed: false,
-        message: "its drone came back without it".to_owned(),
+        message: message.to_owned(),
         output: String::new(),
-    };
+    }
+}
+
+async fn end_row(app: &App, drone: &Drone, row: &RowOfDrone, end: End) -> Result<(), DbError> {
     let mut connection = app.housekeeping.acquire().await?;
     if backends::end_gone(&mut connection, &row.id, row.fencing_token, &end).await? {
         Counters::add(&app.counters.rows_lost, 1);
         tracing::warn!(backend = %row.id, drone = %drone.name, "a backend was lost");
     }
     Ok(())
+}
+
+/// An end is usually reported a moment after it shows in an inventory, with more to say of it. Where the drone says
+/// "ended" in two runs, its report has been lost, and the row is ended without.
+async fn settle_unreported(app: &App, drone: &Drone, rows: &[&RowOfDrone]) {
+    let before = ended_unreported(app).remove(&drone.id).unwrap_or_default();
+    let mut now = HashSet::new();
+    for row in rows.iter().take(UNREPORTED_MAX) {
+        let Look::Ended(end) = look(app, drone, &row.id, row.fencing_token).await else { continue };
+        if !before.contains(&row.id) {
+            now.insert(row.id.clone());
+            continue;
+        }
+        let end = end.unwrap_or_else(|| lost("it has ended, and the report of its end was lost"));
+        if let Err(error) = end_row(app, drone, row, end).await {
+            tracing::warn!(backend = %row.id, drone = %drone.name, %error, "a row could not be ended");
+        }
+    }
+    if !now.is_empty() {
+        ended_unreported(app).insert(drone.id, now);
+    }
+}
+
+fn ended_unreported(app: &App) -> MutexGuard<'_, HashMap<DroneId, HashSet<BackendId>>> {
+    app.ended_unreported.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the drone says of one backend, now.
+enum Look {
+    Lives(Box<BackendView>),
+    /// With its end, where the drone still knows it.
+    Ended(Option<End>),
+    Unclear,
+}
+
+async fn look(app: &App, drone: &Drone, id: &BackendId, fencing_token: FencingToken) -> Look {
+    match app.drones.view(&drone.reach(), id, CALL_DEADLINE).await {
+        Ok(view) if view.fencing_token != fencing_token => Look::Unclear,
+        Ok(view) if view.status == Status::Terminated => {
+            Look::Ended(view.history.into_iter().rev().find_map(|entry| entry.end))
+        }
+        Ok(view) => Look::Lives(Box::new(view)),
+        Err(error) => match Failure::from(error) {
+            Failure::Refused(RefusalCode::Ended, _) => Look::Ended(None),
+            Failure::Refused(_, _) | Failure::NotSent(_) | Failure::Unclear(_) => Look::Unclear,
+        },
+    }
 }
 
 /// Sets a tombstone at the drone. True: whatever it was, it does not run there and never will.
@@ -158,16 +223,17 @@ async fn is_gone(app: &App, drone: &Drone, id: &BackendId, term: Term) -> bool {
 
 async fn settle_unknown(app: &App, drone: &Drone, entry: &InventoryEntry) -> Result<(), DbError> {
     // It may have ended, with its event, between the two looks.
-    let Ok(view) = app.drones.view(&drone.reach(), &entry.id, CALL_DEADLINE).await else { return Ok(()) };
-    if view.status == Status::Terminated || view.fencing_token != entry.fencing_token {
-        return Ok(());
-    }
+    let (id, token) = (&entry.id, entry.fencing_token);
+    let Look::Lives(view) = look(app, drone, id, token).await else { return Ok(()) };
     if let Some(key) = &view.key {
         let mut connection = app.housekeeping.acquire().await?;
-        if backends::put_back(&mut connection, &entry.id, entry.fencing_token, key, view.status, drone)
-            .await?
-        {
-            tracing::warn!(backend = %entry.id, drone = %drone.name, "a backend without a row was put back");
+        if backends::put_back(&mut connection, id, token, key, view.status, drone).await? {
+            tracing::warn!(backend = %id, drone = %drone.name, "a backend without a row was put back");
+            // An end that was reported before the row was there changed nothing; what is reported later, does.
+            if let Look::Ended(end) = look(app, drone, id, token).await {
+                let end = end.unwrap_or_else(|| lost("it ended while its row was put back"));
+                backends::end_gone(&mut connection, id, token, &end).await?;
+            }
             return Ok(());
         }
     }
@@ -178,6 +244,7 @@ async fn settle_unknown(app: &App, drone: &Drone, entry: &InventoryEntry) -> Res
 
 #[cfg(test)]
 mod tests {
+    use jetway_protocol::controller_api::Load;
     use jetway_protocol::ids::BackendId;
     use serde_json::json;
 
@@ -196,7 +263,6 @@ mod tests {
             placed_term: Term(placed),
             acknowledged,
             young,
-            status: Status::Ready,
         };
         let rows = [
             row("old", 1, true, false),
@@ -204,6 +270,7 @@ mod tests {
             row("young", 1, true, true),
             row("unacknowledged", 1, false, false),
             row("there", 1, true, false),
+            row("dead", 1, true, false),
         ];
         let entry = |name: &str, status| InventoryEntry {
             id: id(name),
@@ -221,7 +288,40 @@ mod tests {
         };
         let found = compare(&inventory, &rows);
         assert_eq!(found.missing, [&rows[0]]);
+        assert_eq!(found.unreported, [&rows[1], &rows[5]], "these are asked after, and no more");
         assert_eq!(found.unknown, [&inventory.backends[1]]);
+    }
+
+    #[tokio::test]
+    async fn an_end_that_nobody_reported_is_believed_the_second_time() {
+        let harness = Harness::new().await;
+        let drone = harness.drone("one").await;
+        harness.connect(&keyed("k")).await;
+        harness.report(&drone).await;
+        harness.execute("update backends set created_at = now() - interval '1 hour'").await;
+        drone.bury(&drone.ids()[0]);
+        let row = harness.app.fleet.by_id(drone.identity().0).unwrap();
+        compare_drone(&harness.app, &row).await.unwrap();
+        let ended = async || harness.get("/ctrl/backends?state=ended").await.json()["backends"].clone();
+        assert_eq!(ended().await, json!([]), "its report may be on its way");
+        compare_drone(&harness.app, &row).await.unwrap();
+        assert_eq!(ended().await[0]["end_reason"], "lost");
+        assert_eq!(drone.calls("DELETE"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_ends_while_it_is_put_back_holds_no_key() {
+        let harness = Harness::new().await;
+        let drone = harness.drone("one").await;
+        let (drone_id, term) = drone.identity();
+        drone.keep(&id("racer"), made_up(term, 7001, Some("k")));
+        drone.set_mode(Mode::EndsAfterALook);
+        let row = harness.app.fleet.by_id(drone_id).unwrap();
+        compare_drone(&harness.app, &row).await.unwrap();
+        let list = harness.get("/ctrl/backends?key=k").await.json();
+        assert_eq!(list["backends"][0]["end_reason"], "lost", "{list}");
+        drone.set_mode(Mode::Usual);
+        assert_eq!(harness.connect(&keyed("k")).await.json()["spawned"], true);
     }
 
     #[tokio::test]
@@ -252,7 +352,9 @@ mod tests {
         drone.keep(&id("keyed"), made_up(term, 7001, Some("k")));
         drone.keep(&id("rival"), made_up(term, 7002, Some("other")));
         drone.keep(&id("nokey"), made_up(term, 7003, None));
-        harness.connect(&keyed("other")).await;
+        let load = Load { engine_ok: true, ..Load::default() };
+        harness.heartbeat(&drone, load).await;
+        assert_eq!(harness.connect(&keyed("other")).await.status, 200);
         compare_drone(&harness.app, &row).await.unwrap();
         let live = harness.get("/ctrl/backends?state=live&key=k").await.json();
         assert_eq!(live["backends"][0]["backend_id"], "keyed", "{live}");

@@ -5,6 +5,7 @@ use jetway_protocol::drone_api::Stop;
 use jetway_protocol::status::EndReason;
 
 use crate::app::App;
+use crate::connect::place::HEARTBEAT_AGE_MAX;
 use crate::db::DbError;
 use crate::db::dispatch::{self, StopDue};
 
@@ -13,7 +14,7 @@ const CONCURRENCY: usize = 16;
 
 pub async fn run(app: App) -> Result<(), DbError> {
     let mut connection = app.housekeeping.acquire().await?;
-    let due = dispatch::stops_due(&mut connection, BATCH).await?;
+    let due = dispatch::stops_due(&mut connection, HEARTBEAT_AGE_MAX, BATCH).await?;
     drop(connection);
     futures_util::stream::iter(due).for_each_concurrent(CONCURRENCY, |stop| repeat(&app, stop)).await;
     Ok(())
@@ -23,5 +24,31 @@ async fn repeat(app: &App, due: StopDue) {
     let stop = Stop { kind: due.kind, reason: EndReason::External };
     if let Err(error) = app.drones.stop(&due.drone, &due.id, &stop).await {
         tracing::debug!(backend = %due.id, drone = %due.drone.name, %error, "a stop did not get through");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Harness, keyed};
+
+    #[tokio::test]
+    async fn wishes_of_a_silent_drone_do_not_fill_the_batch() {
+        let harness = Harness::new().await;
+        let gone = harness.drone("gone").await;
+        harness.connect(&keyed("a")).await;
+        harness.report(&gone).await;
+        harness.execute("update drones set draining = true").await;
+        let drone = harness.drone("one").await;
+        let answer = harness.connect(&keyed("b")).await;
+        assert_eq!(answer.json()["drone"], "one", "{}", answer.text());
+        harness.report(&drone).await;
+        harness.execute("update backends set stop_requested = 1").await;
+        harness
+            .execute("update drones set last_heartbeat = now() - interval '1 hour' where name = 'gone'")
+            .await;
+        let mut connection = harness.app.db.acquire().await.unwrap();
+        let due = dispatch::stops_due(&mut connection, HEARTBEAT_AGE_MAX, 1).await.unwrap();
+        assert_eq!(due.iter().map(|due| due.drone.name.as_str()).collect::<Vec<_>>(), ["one"]);
     }
 }

@@ -1,13 +1,14 @@
 //! A drone's server without an engine: it keeps backends in memory, does what the test tells it to, and can refuse,
 //! be silent, or be slow.
 
+#![expect(clippy::result_large_err, reason = "a refusal is a whole answer, and speed is nothing here")]
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -17,25 +18,14 @@ use jetway_protocol::drone_api::{
     InventoryEntry, PutBackend, Refusal, RefusalCode, Revoke, RevokeReply, Stop,
 };
 use jetway_protocol::grant::Grant;
-use jetway_protocol::ids::{BackendId, DroneId, FencingToken, Term};
+use jetway_protocol::ids::{BackendId, DroneId, Term};
 use jetway_protocol::status::{End, EndReason, Status, StatusEntry, TerminationKind};
 use jetway_protocol::time::UnixMicros;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// How it answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    #[default]
-    Usual,
-    /// Refuses what is put.
-    Refuse(RefusalCode),
-    /// Takes what comes, and never answers.
-    Silent,
-    /// Knows nothing of what it has: as after the loss of its disk.
-    Forgetful,
-}
+use super::drone_words::{Mode, end, status_of};
 
 pub struct Kept {
     pub put: PutBackend,
@@ -105,6 +95,13 @@ impl FakeDrone {
         self.lock().backends.remove(id);
     }
 
+    /// It has ended, and its event is lost.
+    pub fn bury(&self, id: &BackendId) {
+        let mut inside = self.lock();
+        inside.backends.remove(id);
+        inside.tombstones.push(id.clone());
+    }
+
     pub fn keep(&self, id: &BackendId, put: PutBackend) {
         self.lock().take(id, put);
         self.changed.send_modify(|n| *n += 1);
@@ -168,34 +165,25 @@ impl Inside {
     }
 
     fn check_term(&self, term: Term) -> Result<(), Response> {
-        if self.term == Some(term) { Ok(()) } else { Err(no(409, RefusalCode::WrongTerm)) }
+        if self.term == Some(term) { Ok(()) } else { Err(no(RefusalCode::WrongTerm)) }
     }
 
     fn kept(&mut self, id: &BackendId) -> Result<&mut Kept, Response> {
         if self.tombstones.contains(id) {
-            return Err(no(410, RefusalCode::Ended));
+            return Err(no(RefusalCode::Ended));
         }
-        if self.mode == Mode::Forgetful {
-            return Err(no(404, RefusalCode::Unknown));
+        match self.mode {
+            Mode::Forgetful => return Err(no(RefusalCode::Unknown)),
+            Mode::Mute => return Err(no(RefusalCode::Unavailable)),
+            _ => {}
         }
-        self.backends.get_mut(id).ok_or_else(|| no(404, RefusalCode::Unknown))
+        self.backends.get_mut(id).ok_or_else(|| no(RefusalCode::Unknown))
     }
 }
 
-pub fn end(reason: EndReason) -> End {
-    End {
-        reason,
-        kind: Some(TerminationKind::Soft),
-        exit_code: Some(0),
-        oom_killed: false,
-        message: String::new(),
-        output: String::new(),
-    }
-}
-
-fn no(status: u16, code: RefusalCode) -> Response {
+fn no(code: RefusalCode) -> Response {
     let refusal = Refusal { code, message: format!("{code:?}") };
-    (StatusCode::from_u16(status).unwrap(), Json(refusal)).into_response()
+    (status_of(code), Json(refusal)).into_response()
 }
 
 fn shown(id: &BackendId, kept: &Kept) -> BackendView {
@@ -241,11 +229,11 @@ async fn put_backend(
     called(&drone, format!("PUT {id}")).await;
     let mut inside = drone.lock();
     if let Mode::Refuse(code) = inside.mode {
-        return Err(no(409, code));
+        return Err(no(code));
     }
     inside.check_term(body.term)?;
     if inside.tombstones.contains(&id) {
-        return Err(no(410, RefusalCode::Ended));
+        return Err(no(RefusalCode::Ended));
     }
     inside.take(&id, body);
     Ok(Json(shown(&id, &inside.backends[&id])))
@@ -254,7 +242,11 @@ async fn put_backend(
 async fn view(State(drone): State<Fake>, Path(id): Path<BackendId>) -> Answer<BackendView> {
     called(&drone, format!("GET {id}")).await;
     let mut inside = drone.lock();
-    Ok(Json(shown(&id, inside.kept(&id)?)))
+    let shown = shown(&id, inside.kept(&id)?);
+    if inside.mode == Mode::EndsAfterALook {
+        inside.tombstones.push(id);
+    }
+    Ok(Json(shown))
 }
 
 async fn delete(
@@ -287,7 +279,7 @@ async fn add_grant(
     let kept = inside.kept(&id)?;
     let status = kept.history.last().unwrap().status;
     if status == Status::Terminated {
-        return Err(no(410, RefusalCode::Ended));
+        return Err(no(RefusalCode::Ended));
     }
     if !status.is_ending() {
         kept.grants.push(body.grant);
@@ -394,21 +386,4 @@ async fn inventory(State(drone): State<Fake>) -> Json<Inventory> {
         _ => inside.backends.iter().map(entry).collect(),
     };
     Json(Inventory { term: inside.term.unwrap(), backends })
-}
-
-/// A backend as a test makes it up.
-pub fn made_up(term: Term, fencing_token: i64, key: Option<&str>) -> PutBackend {
-    PutBackend {
-        term,
-        fencing_token: FencingToken(fencing_token),
-        key: key.map(|name| jetway_protocol::key::Key {
-            name: name.into(),
-            namespace: String::new(),
-            tag: String::new(),
-        }),
-        spec: jetway_protocol::spec::BackendSpec::of(jetway_protocol::spec::Executable::of_image("app")),
-        grant: None,
-        static_token: None,
-        timeline: Vec::new(),
-    }
 }

@@ -2,6 +2,7 @@
 
 mod database;
 mod drone;
+mod drone_words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,8 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 pub use self::database::Database;
-pub use self::drone::{FakeDrone, Mode, end, made_up};
+pub use self::drone::FakeDrone;
+pub use self::drone_words::{Mode, end, made_up};
 use crate::app::{Access, App, Settings, Shared};
 use crate::db;
 
@@ -54,9 +56,11 @@ impl Harness {
             Some(database) => database.options(),
             None => "postgres://nobody@localhost/none?host=/nowhere".parse().unwrap(),
         };
-        let (requests, housekeeping) = db::pools(&options);
+        let pools = db::pools(&options);
         let installation = match &database {
-            Some(_) => db::installation::read_or_make(&mut requests.acquire().await.unwrap()).await.unwrap(),
+            Some(_) => {
+                db::installation::read_or_make(&mut pools.requests.acquire().await.unwrap()).await.unwrap()
+            }
             None => jetway_protocol::ids::InstallationId::random(),
         };
         let lifecycle = Lifecycle::new();
@@ -67,7 +71,7 @@ impl Harness {
             public_url: "http://127.0.0.1:8080".into(),
             lifecycle: lifecycle.clone(),
         };
-        let app = Shared::new(requests, housekeeping, installation, settings);
+        let app = Shared::new(pools, installation, settings);
         let router = crate::http::router(&app, None);
         Self { app, router, _database: database, lifecycle }
     }

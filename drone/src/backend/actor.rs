@@ -131,6 +131,11 @@ pub fn put(
 /// Takes over a backend that the agent before this one had.
 pub fn adopt(agent: &Arc<Agent>, remembered: Remembered, journal: Journal) -> Arc<Backend> {
     let reservation = agent.admission.adopt(&remembered.put.spec.executable);
+    // Before anybody is served: neither may its address be given away, nor its container be taken for nobody's.
+    if let Some((slot, address)) = remembered.slot {
+        agent.slots.insert(slot, remembered.id.clone());
+        agent.addresses().mark_taken(address);
+    }
     spawn(agent, remembered, journal, reservation, Actor::resume)
 }
 
@@ -252,9 +257,9 @@ impl Actor {
             }
             Command::View { reply } => drop(reply.send(self.view())),
             Command::Ask(asking) => self.ask(asking),
-            Command::Forget { proxy, ask } => self.forget(proxy, ask),
-            Command::Uses { proxy, uses, connections } => self.uses(proxy, uses, connections),
-            Command::StreamLost { proxy, closed_at } => self.stream_lost(proxy, closed_at),
+            Command::Forget { stream, ask } => self.forget(&stream, ask),
+            Command::Uses { stream, uses, connections } => self.uses(&stream, uses, connections),
+            Command::StreamLost { stream, closed_at } => self.stream_lost(&stream, closed_at),
             Command::FirstByte(stage) => self.first_byte(stage),
             Command::Look => self.clocks.look = Some(Instant::now()),
         }

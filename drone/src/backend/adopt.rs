@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jetway_protocol::attach::GRACE_AFTER_START_SECONDS;
 use jetway_protocol::controller_api::BackendEvent;
+use jetway_protocol::spec::InitMode;
 use jetway_protocol::state::BackendState;
 use jetway_protocol::status::Status;
 use tokio::time::Instant;
@@ -15,17 +16,13 @@ use super::engine::Finish;
 use super::line::SILENCE_MAX;
 
 /// Init redials within 250 ms: a signal through the engine before that could be a second one.
-const REDIAL_PATIENCE: Duration = Duration::from_millis(400);
+pub const REDIAL_PATIENCE: Duration = Duration::from_millis(400);
 
 impl Actor {
     pub(super) fn resume(&mut self) {
         self.adopted = true;
         let until = self.agent.started + Duration::from_secs(GRACE_AFTER_START_SECONDS);
         self.idle.adopted(self.grants.any_used(), until);
-        if let Some((slot, address)) = self.place {
-            self.agent.slots.insert(slot, self.id.clone());
-            self.agent.addresses().mark_taken(address);
-        }
         match self.state.clone() {
             BackendState::Scheduled | BackendState::Loading | BackendState::Starting => self.resume_start(),
             BackendState::Waiting { address } | BackendState::Ready { address } => {
@@ -56,8 +53,7 @@ impl Actor {
             let message = "the agent was restarted while it started".to_owned();
             return self.fail(jetway_protocol::status::EndReason::Internal, message);
         }
-        let leftover = self.place.take().map(|(slot, _)| slot);
-        self.start_in_a_new_slot(leftover);
+        self.start_in_a_new_slot();
     }
 
     fn resume_running(&mut self) {
@@ -79,7 +75,10 @@ impl Actor {
         self.line.silent_since = Some(Instant::now());
         self.open_line();
         self.look();
-        self.clocks.look = Some(Instant::now() + SILENCE_MAX);
+        // An init that has become its application is not on the line any more, but one that waits for it soon is.
+        let exec = self.put.spec.executable.init == InitMode::Exec;
+        let patience = if exec && self.claim == Claim::Given { REDIAL_PATIENCE } else { SILENCE_MAX };
+        self.clocks.look = Some(Instant::now() + patience);
     }
 
     fn resume_stop(&mut self) {

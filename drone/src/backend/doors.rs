@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jetway_protocol::attach::{Entry, Outcome, ToProxy};
 use jetway_protocol::grant::Grant;
-use jetway_protocol::ids::{GrantId, ProxyId};
+use jetway_protocol::ids::GrantId;
 use jetway_protocol::state::BackendState;
 use jetway_protocol::status::Status;
 use jetway_protocol::time::UnixMicros;
@@ -15,12 +15,23 @@ use tokio::time::Instant;
 
 use super::Asking;
 use super::actor::Actor;
+use crate::grants::{Entered, Full};
 use crate::journal::Record;
+use crate::streams::Stream;
 
 /// A controller may still be delivering the grant that a client already uses.
 const GRANT_PATIENCE: Duration = Duration::from_secs(5);
 /// Asks that wait for one backend, at most.
 const WAITING_MAX: usize = 4096;
+
+/// Why a grant was not added.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdded {
+    #[error("the grant cannot be written to the journal")]
+    Journal(#[from] io::Error),
+    #[error(transparent)]
+    Full(#[from] Full),
+}
 
 /// An ask without an answer yet.
 #[derive(Debug)]
@@ -32,7 +43,7 @@ pub struct Waiting {
 
 impl Actor {
     /// The journal has it before the answer says so.
-    pub(super) fn add_grant(&mut self, grant: Grant) -> io::Result<Status> {
+    pub(super) fn add_grant(&mut self, grant: Grant) -> Result<Status, NotAdded> {
         let status = self.status();
         if status.is_ending() {
             return Ok(status);
@@ -40,11 +51,17 @@ impl Actor {
         let id = grant.id;
         if self.grants.get(id).is_none() {
             let at = UnixMicros::now();
+            let idle = &self.idle;
+            let evicted =
+                self.grants.to_evict(|held, used, entered| idle.may_be_in_use(held.id, used, entered))?;
             self.journal.append(&Record::Grant { grant: grant.clone(), at })?;
-            if let Some(oldest) = self.grants.add(grant, at) {
+            if let Some(oldest) = evicted {
                 self.record(&Record::Revoked { grants: vec![oldest] });
+                self.grants.remove(&[oldest]);
                 self.tell_revoked(&[oldest]);
+                self.refuse_without_grant();
             }
+            self.grants.add(grant, at);
         }
         self.idle.connected(id, Instant::now());
         self.answer_waiting();
@@ -59,6 +76,7 @@ impl Actor {
             self.grants.remove(&gone);
             gone.iter().for_each(|grant| self.idle.revoked(*grant));
             self.tell_revoked(&gone);
+            self.refuse_without_grant();
         }
         u32::try_from(gone.len()).unwrap_or(u32::MAX)
     }
@@ -81,21 +99,26 @@ impl Actor {
         self.count_waiting();
     }
 
-    pub(super) fn forget(&mut self, proxy: ProxyId, ask: u64) {
-        self.waiting.retain(|waiting| waiting.asking.stream.proxy != proxy || waiting.asking.ask != ask);
+    pub(super) fn forget(&mut self, stream: &Stream, ask: u64) {
+        self.waiting
+            .retain(|waiting| waiting.asking.stream.number() != stream.number() || waiting.asking.ask != ask);
         self.count_waiting();
     }
 
-    pub(super) fn uses(&mut self, proxy: ProxyId, uses: u32, connections: u32) {
-        if uses > 0 {
-            self.told.insert(proxy);
+    pub(super) fn uses(&mut self, stream: &Stream, uses: u32, connections: u32) {
+        if !self.agent.streams.is_outdated(stream) {
+            if uses > 0 {
+                self.told.insert(stream.proxy);
+            }
+            self.idle.uses(stream.proxy, uses, connections, Instant::now());
         }
-        self.idle.uses(proxy, uses, connections, Instant::now());
         self.forget_the_closed();
     }
 
-    pub(super) fn stream_lost(&mut self, proxy: ProxyId, closed_at: Instant) {
-        self.idle.stream_lost(proxy, closed_at);
+    pub(super) fn stream_lost(&mut self, stream: &Stream, closed_at: Instant) {
+        if !self.agent.streams.is_outdated(stream) {
+            self.idle.stream_lost(stream.proxy, closed_at);
+        }
         self.forget_the_closed();
     }
 
@@ -128,10 +151,16 @@ impl Actor {
     /// The grants that were waited for did not come.
     pub(super) fn give_up_waiting(&mut self, now: Instant) {
         let over = |waiting: &mut Waiting| waiting.until.is_some_and(|until| until <= now);
-        for waiting in self.waiting.extract_if(.., over) {
-            let (ask, outcome) = (waiting.asking.ask, Outcome::NoGrant);
-            waiting.asking.stream.push(ToProxy::Answer { ask, outcome });
-        }
+        self.waiting.extract_if(.., over).for_each(|waiting| answer_no_grant(&waiting.asking));
+        self.count_waiting();
+    }
+
+    /// Those who waited for a start with a grant that is gone now.
+    fn refuse_without_grant(&mut self) {
+        let grants = &self.grants;
+        let gone =
+            |waiting: &mut Waiting| waiting.until.is_none() && grants.get(waiting.asking.grant).is_none();
+        self.waiting.extract_if(.., gone).for_each(|waiting| answer_no_grant(&waiting.asking));
         self.count_waiting();
     }
 
@@ -151,7 +180,8 @@ impl Actor {
             return;
         }
         self.told.insert(proxy);
-        self.idle.answered(proxy, asking.grant);
+        let spell = self.idle.answered(proxy, asking.grant);
+        self.grants.enter(asking.grant, Entered { proxy, spell });
         if self.grants.mark_used(asking.grant) {
             self.record(&Record::Used { grant: asking.grant });
         }
@@ -173,9 +203,14 @@ impl Actor {
         self.count_waiting();
     }
 
+    /// Only those with a grant hold the backend: anybody could ask with one that nobody gave.
     fn count_waiting(&mut self) {
-        self.idle.set_waiting_asks(self.waiting.len());
+        self.idle.set_waiting_asks(self.waiting.iter().filter(|waiting| waiting.until.is_none()).count());
     }
+}
+
+fn answer_no_grant(asking: &Asking) {
+    asking.stream.push(ToProxy::Answer { ask: asking.ask, outcome: Outcome::NoGrant });
 }
 
 fn refuse(asking: &Asking, status: Status) {

@@ -28,7 +28,7 @@ struct Facts<'a> {
 impl Actor {
     pub(super) fn end(&mut self, status: ContainerStatus, output: String) {
         let elsewhere: Vec<String> = self.listening_elsewhere.iter().map(ToString::to_string).collect();
-        let end = End {
+        let end = scrubbed(End {
             output,
             ..describe(&Facts {
                 stop: self.stop_under_way(),
@@ -40,7 +40,7 @@ impl Actor {
                 start_timeout_seconds: self.put.spec.start_timeout_seconds,
                 elsewhere: &elsewhere.join(", "),
             })
-        };
+        });
         let tombstone = Tombstone {
             id: self.id.clone(),
             fencing_token: Some(self.put.fencing_token),
@@ -92,6 +92,12 @@ impl Actor {
         let told = std::mem::take(&mut self.told);
         self.agent.addresses().release(address, ended, told, Instant::now());
     }
+}
+
+/// What engines and applications say may hold NULs, and no database takes those as text.
+fn scrubbed(end: End) -> End {
+    let scrub = |text: String| if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
+    End { message: scrub(end.message), output: scrub(end.output), ..end }
 }
 
 fn describe(facts: &Facts<'_>) -> End {

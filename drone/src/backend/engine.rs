@@ -59,8 +59,9 @@ pub fn signal(agent: Arc<Agent>, slot: SlotId, signal: i32) -> Job {
     Box::pin(async move { Done::Signalled(bounded(agent.runtime.kill(slot, signal)).await) })
 }
 
-pub fn open_line(agent: Arc<Agent>, slot: SlotId) -> Job {
-    Box::pin(async move { Done::LineOpened(bounded(agent.runtime.open_line(slot)).await) })
+/// `nonce`: of the init that was claimed, if one was.
+pub fn open_line(agent: Arc<Agent>, slot: SlotId, nonce: Option<String>) -> Job {
+    Box::pin(async move { Done::LineOpened(bounded(agent.runtime.open_line_of(slot, nonce)).await) })
 }
 
 /// Repeats for as long as it takes: a call that failed or timed out is not an end.
@@ -107,6 +108,12 @@ async fn remove_until_done(agent: &Agent, slot: SlotId) -> ContainerStatus {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     while let Err(error) = remove(agent, slot).await {
         tracing::warn!(%slot, %error, "a container cannot be removed yet");
+        // What does not run has ended, also where the engine cannot get rid of it; the reconciler goes on trying.
+        if let Ok(status @ (ContainerStatus::Absent | ContainerStatus::Exited { .. })) =
+            inspect(agent, slot).await
+        {
+            return status;
+        }
         backoff.wait().await;
     }
     ContainerStatus::Absent

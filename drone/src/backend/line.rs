@@ -9,6 +9,7 @@ use jetway_protocol::status::{EndReason, Status};
 use tokio::time::Instant;
 
 use super::actor::{Actor, Claim};
+use super::adopt::REDIAL_PATIENCE;
 use super::engine::{self, Finish};
 use crate::runtime::{ContainerStatus, InitLine, LineEvent, RuntimeError};
 
@@ -32,6 +33,11 @@ impl Line {
         self.line = Some(line);
         self.hello = None;
         self.silent_since = Some(Instant::now());
+    }
+
+    /// Whether there is a socket of ours for init to come to.
+    pub fn is_open(&self) -> bool {
+        self.line.is_some()
     }
 
     pub fn is_connected(&self) -> bool {
@@ -128,7 +134,7 @@ impl Actor {
 
     pub(super) fn open_line(&mut self) {
         if let Some((slot, _)) = self.place {
-            self.jobs.push(engine::open_line(self.agent.clone(), slot));
+            self.jobs.push(engine::open_line(self.agent.clone(), slot, self.nonce.clone()));
         }
     }
 
@@ -163,12 +169,32 @@ impl Actor {
         }
     }
 
+    /// An init that was given its session, that runs, and that is not on the line has become the application.
+    fn judge_exec_silence(&mut self, since: Instant, paused: bool, now: Instant) {
+        if self.claim != Claim::Given {
+            return;
+        }
+        let patience = since + REDIAL_PATIENCE;
+        if paused || !self.line.is_open() {
+            self.line.silent_since = Some(now);
+            self.clocks.look = Some(now + AGAIN);
+        } else if now < patience {
+            self.clocks.look = Some(patience);
+        } else {
+            self.application_started();
+        }
+    }
+
     /// A silent init cannot take a stop or keep a lease; only a paused one has an excuse.
     fn judge_silence(&mut self, paused: bool, now: Instant) {
         let exec = self.put.spec.executable.init == InitMode::Exec && self.claim != Claim::Parked;
-        let Some(since) = self.line.silent_since.filter(|_| !exec) else { return };
+        let Some(since) = self.line.silent_since else { return };
+        if exec {
+            return self.judge_exec_silence(since, paused, now);
+        }
         let patience = since + SILENCE_MAX;
-        if paused {
+        // A paused init cannot come, and without a socket of ours none can.
+        if paused || !self.line.is_open() {
             self.line.silent_since = Some(now);
             self.clocks.look = Some(now + SILENCE_MAX);
         } else if now < patience {

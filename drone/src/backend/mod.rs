@@ -12,9 +12,12 @@ mod engine;
 mod line;
 mod outward;
 mod ready;
+mod session;
 mod start;
 mod stop;
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +25,7 @@ use std::sync::Arc;
 
 use jetway_protocol::drone_api::BackendView;
 use jetway_protocol::grant::Grant;
-use jetway_protocol::ids::{BackendId, FencingToken, GrantId, ProxyId};
+use jetway_protocol::ids::{BackendId, FencingToken, GrantId};
 use jetway_protocol::key::Key;
 use jetway_protocol::state::BackendState;
 use jetway_protocol::status::{EndReason, Status, StatusEntry, TerminationKind};
@@ -34,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::streams::Stream;
 
 pub use actor::{adopt, put};
+pub use doors::NotAdded;
 pub use engine::remove as removal;
 
 /// Requests queued for one backend, at most; senders wait beyond that.
@@ -76,7 +80,7 @@ pub struct Asking {
 enum Command {
     AddGrant {
         grant: Grant,
-        reply: oneshot::Sender<std::io::Result<Status>>,
+        reply: oneshot::Sender<Result<Status, NotAdded>>,
     },
     Revoke {
         user: String,
@@ -92,16 +96,16 @@ enum Command {
     },
     Ask(Asking),
     Forget {
-        proxy: ProxyId,
+        stream: Arc<Stream>,
         ask: u64,
     },
     Uses {
-        proxy: ProxyId,
+        stream: Arc<Stream>,
         uses: u32,
         connections: u32,
     },
     StreamLost {
-        proxy: ProxyId,
+        stream: Arc<Stream>,
         closed_at: Instant,
     },
     FirstByte(Stage),
@@ -124,7 +128,7 @@ impl Backend {
     }
 
     /// The status after it: from `terminating` on, the grant was not added.
-    pub async fn add_grant(&self, grant: Grant) -> Result<std::io::Result<Status>, HasEnded> {
+    pub async fn add_grant(&self, grant: Grant) -> Result<Result<Status, NotAdded>, HasEnded> {
         self.ask_for(|reply| Command::AddGrant { grant, reply }).await
     }
 
@@ -150,16 +154,22 @@ impl Backend {
         self.tell(Command::Ask(asking)).await
     }
 
-    pub async fn forget(&self, proxy: ProxyId, ask: u64) {
-        let _an_ended_one_waits_for_nobody = self.tell(Command::Forget { proxy, ask }).await;
+    pub async fn forget(&self, stream: &Arc<Stream>, ask: u64) {
+        let stream = stream.clone();
+        let _an_ended_one_waits_for_nobody = self.tell(Command::Forget { stream, ask }).await;
     }
 
-    pub async fn uses(&self, proxy: ProxyId, uses: u32, connections: u32) -> Result<(), HasEnded> {
-        self.tell(Command::Uses { proxy, uses, connections }).await
+    /// Of no effect once the proxy has another stream: what that one says is newer.
+    pub async fn uses(&self, stream: &Arc<Stream>, uses: u32, connections: u32) -> Result<(), HasEnded> {
+        let stream = stream.clone();
+        self.tell(Command::Uses { stream, uses, connections }).await
     }
 
-    pub async fn stream_lost(&self, proxy: ProxyId, closed_at: Instant) {
-        let _an_ended_one_has_no_uses = self.tell(Command::StreamLost { proxy, closed_at }).await;
+    /// What the proxy has open counts as closed at `closed_at`, unless it says otherwise before that. Of no effect once
+    /// it has another stream.
+    pub async fn stream_lost(&self, stream: &Arc<Stream>, closed_at: Instant) {
+        let stream = stream.clone();
+        let _an_ended_one_has_no_uses = self.tell(Command::StreamLost { stream, closed_at }).await;
     }
 
     pub async fn first_byte(&self, stage: Stage) {

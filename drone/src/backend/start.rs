@@ -1,15 +1,13 @@
 //! From a spec to a running application: image, container, start, claim. The engine's part runs as a task of its own,
 //! so that a stop never waits for it; a container that appears after a stop is parked, runs nothing and is removed.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use jetway_protocol::drone_api::PutBackend;
 use jetway_protocol::ids::{BackendId, SlotId};
-use jetway_protocol::init::{Session, ToInit};
+use jetway_protocol::init::ToInit;
 use jetway_protocol::spec::{Executable, InitMode};
 use jetway_protocol::state::Event;
 use jetway_protocol::status::{EndReason, Status, TerminationKind};
@@ -21,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Claim};
 use super::engine::{self, Finish, bounded};
-use super::ready;
+use super::{ready, session};
 use crate::agent::Agent;
 use crate::journal::Record;
 use crate::runtime::{CreateRequest, Image, ImageError, InitLine, RuntimeError};
@@ -66,11 +64,11 @@ impl Starting {
 
 impl Actor {
     pub(super) fn begin(&mut self) {
-        self.start_in_a_new_slot(None);
+        self.start_in_a_new_slot();
     }
 
-    /// `leftover`: a container of an earlier try, which goes first.
-    pub(super) fn start_in_a_new_slot(&mut self, leftover: Option<SlotId>) {
+    /// What an earlier try left in the place of before goes first.
+    pub(super) fn start_in_a_new_slot(&mut self) {
         if self.status() < Status::Loading {
             self.step(Event::Load, None);
         }
@@ -86,13 +84,16 @@ impl Actor {
             tracing::warn!(%error, "the address cursor cannot be kept");
         }
         let slot = SlotId::random();
-        self.record(&Record::Slot { slot, address });
-        self.place = Some((slot, address));
+        if let Err(error) = self.journal.append(&Record::Slot { slot, address }) {
+            self.agent.addresses().give_back(address);
+            return self.fail(EndReason::Internal, unwritten(&error));
+        }
         self.agent.slots.insert(slot, self.id.clone());
+        let leftover = self.place.replace((slot, address));
         self.spawn_start(slot, address, leftover);
     }
 
-    fn spawn_start(&mut self, slot: SlotId, address: Ipv4Addr, leftover: Option<SlotId>) {
+    fn spawn_start(&mut self, slot: SlotId, address: Ipv4Addr, leftover: Option<(SlotId, Ipv4Addr)>) {
         let (sender, progress) = mpsc::channel(PROGRESS_MAX);
         let stopped = CancellationToken::new();
         let may_exist = Arc::new(AtomicBool::new(false));
@@ -137,7 +138,9 @@ impl Actor {
                 }
             }
             Progress::Failed(reason, message) => self.fail(reason, message),
-            Progress::Over => self.starting = None,
+            // An agent that stops drops its tasks in any order: then this one is no news.
+            Progress::Over if self.agent.lifecycle.is_stopping() => self.starting = None,
+            Progress::Over => self.fail(EndReason::Internal, "the start broke off".to_owned()),
         }
     }
 
@@ -171,7 +174,9 @@ impl Actor {
         if self.claim == Claim::Parked {
             let nonce = hello.nonce.clone();
             // Before the session leaves: without this record, nothing ever ran here.
-            self.record(&Record::Claiming { nonce: nonce.clone() });
+            if let Err(error) = self.journal.append(&Record::Claiming { nonce: nonce.clone() }) {
+                return self.fail(EndReason::Internal, unwritten(&error));
+            }
             self.nonce = Some(nonce);
             self.claim = Claim::Given;
             self.clocks.look = None;
@@ -182,7 +187,7 @@ impl Actor {
                 self.stage_start = UnixMicros::now();
             }
         }
-        let session = session(self, address);
+        let session = session::of(&self.id, &self.put, address);
         self.line.send(ToInit::Session(Box::new(session)));
     }
 
@@ -250,43 +255,15 @@ impl Actor {
     }
 }
 
-fn session(actor: &Actor, address: SocketAddr) -> Session {
-    let spec = &actor.put.spec;
-    let exec = spec.executable.init == InitMode::Exec;
-    Session {
-        backend: actor.id.clone(),
-        fencing_token: actor.put.fencing_token,
-        env: environment(&actor.id, &actor.put),
-        argv: None,
-        working_dir: None,
-        port: (!exec).then_some(spec.executable.port),
-        addresses: vec![address.ip()],
-        mode: spec.executable.init,
-    }
-}
-
-/// Ours wins over the caller's.
-pub(super) fn environment(id: &BackendId, put: &PutBackend) -> BTreeMap<String, String> {
-    let spec = &put.spec;
-    let mut env = spec.executable.env.clone();
-    let mut set = |name: &str, value: String| drop(env.insert(name.to_owned(), value));
-    set("PORT", spec.executable.port.to_string());
-    set("SESSION_BACKEND_ID", id.to_string());
-    set("SESSION_BACKEND_FENCING_TOKEN", put.fencing_token.to_string());
-    if let Some(key) = &put.key {
-        set("SESSION_BACKEND_KEY", key.name.clone());
-    }
-    if let Some(token) = &put.static_token {
-        set("SESSION_BACKEND_STATIC_TOKEN", token.clone());
-    }
-    env
+fn unwritten(error: &std::io::Error) -> String {
+    format!("the drone's journal cannot be written: {error}")
 }
 
 struct StartTask {
     agent: Arc<Agent>,
     slot: SlotId,
     address: Ipv4Addr,
-    leftover: Option<SlotId>,
+    leftover: Option<(SlotId, Ipv4Addr)>,
     backend: BackendId,
     executable: Executable,
     stopped: CancellationToken,
@@ -296,12 +273,11 @@ struct StartTask {
 
 impl StartTask {
     async fn run(self) {
-        if let Some(leftover) = self.leftover {
-            let gone = engine::finish(self.agent.clone(), leftover, Finish::Remove, false);
-            if self.stopped.run_until_cancelled(gone).await.is_none() {
-                return;
-            }
-            self.agent.slots.remove(&leftover);
+        if let Some((slot, address)) = self.leftover {
+            // Also after a stop: nothing runs in it, and nobody else would remove it while its slot is noted.
+            engine::finish(self.agent.clone(), slot, Finish::Remove, false).await;
+            self.agent.slots.remove(&slot);
+            self.agent.addresses().give_back(address);
         }
         let Some(image) = self.image().await else { return };
         if let Err((reason, message)) = self.container(image).await {

@@ -8,7 +8,7 @@ use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use tokio::time::{Instant, timeout};
 
 use super::HasEnded;
-use crate::harness::{Harness, end_of, grant, put_of, reaches};
+use crate::harness::{Harness, end_of, grant, reaches};
 use crate::runtime::fake::{Application, Script};
 use crate::runtime::{ImageError, RuntimeError};
 
@@ -25,14 +25,14 @@ async fn idle_zero_stops_at_once_after_the_last_close() {
     let test = Harness::new(Script::default());
     let backend = test.put("b", |spec| spec.max_idle_seconds = Some(0));
     let proxy = ProxyId::random();
-    let (_stream, mut pushes) = test.ask(&backend, proxy).await;
+    let (stream, mut pushes) = test.ask(&backend, proxy).await;
     assert!(is_ready_answer(&pushes.recv().await.unwrap()));
-    backend.uses(proxy, 1, 1).await.unwrap();
+    backend.uses(&stream, 1, 1).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1000)).await;
     assert_eq!(backend.status(), Status::Ready);
 
     let closed = Instant::now();
-    backend.uses(proxy, 0, 0).await.unwrap();
+    backend.uses(&stream, 0, 0).await.unwrap();
     test.fake.until(|_, calls| calls.iter().any(|call| call == "stop 15")).await;
     assert_eq!(closed.elapsed(), Duration::ZERO);
     let end = end_of(&backend).await;
@@ -64,11 +64,11 @@ async fn a_connect_to_a_live_key_holds_it() {
     let test = Harness::new(Script::default());
     let backend = test.put("b", |spec| spec.max_idle_seconds = Some(0));
     let proxy = ProxyId::random();
-    let (_stream, mut pushes) = test.ask(&backend, proxy).await;
+    let (stream, mut pushes) = test.ask(&backend, proxy).await;
     assert!(is_ready_answer(&pushes.recv().await.unwrap()));
     assert_eq!(backend.add_grant(grant(2)).await.unwrap().unwrap(), Status::Ready);
     let held = Instant::now();
-    backend.uses(proxy, 0, 0).await.unwrap();
+    backend.uses(&stream, 0, 0).await.unwrap();
     reaches(&backend, Status::Terminating).await;
     assert_eq!(held.elapsed().as_secs(), 30);
     assert!(
@@ -96,6 +96,7 @@ async fn starts_that_fail_say_why_and_leave_nothing() {
         let end = end_of(&backend).await;
         assert_eq!(end.reason, reason, "{end:?}");
         assert!(end.output.contains(output) && !end.message.is_empty(), "{end:?}");
+        assert!(!end.output.contains('\0'), "no database takes that as text");
         assert!(test.fake.containers().is_empty(), "{reason:?}");
         let id = "b".parse().unwrap();
         assert_eq!(test.agent.tombstones().get(&id).unwrap().end.reason, reason);
@@ -175,7 +176,7 @@ async fn an_ask_waits_for_a_grant_that_is_on_its_way_but_not_for_ever() {
     let test = Harness::new(Script::default());
     let backend = test.put("b", |_| {});
     reaches(&backend, Status::Ready).await;
-    let (stream, mut pushes) = test.agent.streams.open(ProxyId::random());
+    let (stream, mut pushes) = test.attach(ProxyId::random()).await;
     for grant_id in [2, 3] {
         let asking = super::Asking { stream: stream.clone(), ask: grant_id, grant: GrantId(grant_id) };
         backend.ask(asking).await.unwrap();
@@ -206,7 +207,7 @@ async fn a_restarted_agent_goes_on_where_the_last_one_stood() {
     let (stream, mut pushes) = test.ask(&backend, proxy).await;
     assert!(is_ready_answer(&pushes.recv().await.unwrap()), "its grants are known");
     stream.close();
-    backend.uses(proxy, 0, 0).await.unwrap();
+    backend.uses(&stream, 0, 0).await.unwrap();
     assert_eq!(end_of(&backend).await.reason, EndReason::Idle);
     assert_eq!(started.elapsed().as_secs(), 30, "other proxies had time to come back");
     assert!(test.fake.calls().iter().all(|call| call != "create"));
@@ -223,7 +224,7 @@ async fn a_restart_during_each_stage_ends_well() {
         test.fake.until(|_, calls| calls.iter().any(|made| made == call)).await;
         let test = test.restarted(|script| *script = Script::default()).await;
         reaches(&test.backend("b"), Status::Ready).await;
-        assert_eq!(test.fake.containers().len(), 1);
+        assert_eq!((test.fake.containers().len(), test.agent.slots.len()), (1, 1));
     }
     // While it was stopping: the stop goes on, with one signal.
     let test = Harness::new(running(Application::IgnoresStop));
@@ -283,15 +284,4 @@ async fn a_container_that_runs_for_nobody_is_removed_and_one_with_a_session_is_n
         test.fake.containers().iter().map(|one| one.session.as_ref().unwrap().backend.to_string()).collect();
     left.sort();
     assert_eq!(left, ["b", "other"]);
-}
-
-#[test]
-fn ours_wins_over_the_callers_environment() {
-    let put = put_of(|spec| {
-        spec.executable.env.insert("PORT".to_owned(), "1".to_owned());
-    });
-    let env = super::start::environment(&"b".parse().unwrap(), &put);
-    assert_eq!(env["PORT"], "8080");
-    assert_eq!(env["SESSION_BACKEND_FENCING_TOKEN"], "9");
-    assert!(!env.contains_key("SESSION_BACKEND_KEY"));
 }

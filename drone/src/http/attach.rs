@@ -1,24 +1,28 @@
 //! `GET /attach`: one proxy's stream. Messages in, pushes out, and a deadline for silence. What asks and uses mean is
 //! the backend's business; this only carries them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use jetway_protocol::PROTOCOL_VERSION;
 use jetway_protocol::attach::{
-    DEADLINE_SECONDS, GRACE_SECONDS, MESSAGE_BYTES_MAX, Outcome, PING_SECONDS, ToDrone, ToProxy, Uses,
+    DEADLINE_SECONDS, GRACE_SECONDS, MESSAGE_BYTES_MAX, PING_SECONDS, ToDrone, ToProxy, Uses,
 };
 use jetway_protocol::drone_api::RefusalCode;
 use jetway_protocol::ids::{BackendId, FencingToken};
 use jetway_protocol::status::{End, EndReason};
 use jetway_protocol::timeline::{Stage, StageName};
 use jetway_service::backoff::jittered;
+use jetway_service::server::Place;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use super::pending::{Pending, Question, ended};
 use super::refusal::{No, Serving, no};
 use crate::agent::Agent;
 use crate::backend::Asking;
@@ -26,15 +30,12 @@ use crate::streams::Stream;
 
 /// Small: there are many streams, and tungstenite's own default is 128 KiB each.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
-/// A controller may still be delivering the backend that a client already asks for.
-const BACKEND_PATIENCE: Duration = Duration::from_secs(2);
 /// A proxy that does not take what is sent for this long is gone.
 const SEND_SECONDS_MAX: u64 = DEADLINE_SECONDS;
-/// Asks of one stream that wait for an unknown backend, at most.
-const UNKNOWN_ASKS_MAX: usize = 256;
 
 pub async fn attach(
     Serving(agent): Serving,
+    place: Option<Extension<Place>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, No> {
     let upgrade = upgrade.map_err(|error| no(RefusalCode::Invalid, error.body_text()))?;
@@ -43,44 +44,46 @@ pub async fn attach(
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX);
     Ok(upgrade.on_upgrade(move |socket| async move {
+        let _place = place;
         let lifecycle = agent.lifecycle.clone();
         let _shutdown_waits_for_it = lifecycle.spawn_until_stopped(run(agent, socket)).await;
     }))
 }
 
 async fn run(agent: Arc<Agent>, mut socket: WebSocket) {
-    let Some(ToDrone::Hello { proxy, name, boot_id, netns, uses, .. }) = hear(&mut socket).await else {
+    let Some(ToDrone::Hello { proxy, name, boot_id, netns, uses, more, .. }) = hear(&mut socket).await else {
         return;
     };
-    let (stream, pushes) = agent.streams.open(proxy);
-    tracing::info!(%proxy, name, "a proxy attached");
     let direct = boot_id == agent.boot_id && netns == agent.netns;
-    stream.push(ToProxy::Welcome { protocol: PROTOCOL_VERSION, drone: agent.id, direct });
-    let unseen = agent.addresses().stream_back(proxy);
-    for ended in unseen {
-        let (backend, fencing_token, end) = (ended.backend, ended.fencing_token, ended.end);
-        stream.push(ToProxy::Ended { backend, fencing_token, end });
-    }
-    compare_uses(&agent, &stream, uses).await;
+    let welcome = ToProxy::Welcome { protocol: PROTOCOL_VERSION, drone: agent.id, direct };
+    let (stream, pushes) = agent.attach(proxy, welcome);
+    tracing::info!(%proxy, name, "a proxy attached");
+    compare_uses(&agent, &stream, uses, more).await;
     talk(&agent, &mut socket, &stream, pushes).await;
 
-    if agent.streams.remove(&stream) {
+    if agent.detach(&stream) {
         tracing::info!(%proxy, name, "a proxy's stream is lost");
-        agent.addresses().stream_lost(proxy, Instant::now());
         let closed_at = Instant::now() + Duration::from_secs(GRACE_SECONDS);
         for backend in agent.all_backends() {
-            backend.stream_lost(proxy, closed_at).await;
+            backend.stream_lost(&stream, closed_at).await;
         }
     }
 }
 
-/// The proxy says everything that it has open: what it does not name is closed.
-async fn compare_uses(agent: &Arc<Agent>, stream: &Stream, uses: Vec<Uses>) {
+/// The proxy says everything that it has open: what it does not name is closed, or is named soon where more follows.
+async fn compare_uses(agent: &Arc<Agent>, stream: &Arc<Stream>, uses: Vec<Uses>, more: bool) {
+    let named: HashMap<_, _> = uses.iter().map(|one| ((&one.backend, one.fencing_token), one)).collect();
+    let closed_at = Instant::now() + Duration::from_secs(GRACE_SECONDS);
     for backend in agent.all_backends() {
-        let named =
-            uses.iter().find(|one| one.backend == backend.id && one.fencing_token == backend.fencing_token);
-        let (count, connections) = named.map_or((0, 0), |one| (one.uses, one.connections));
-        let _its_end_is_pushed = backend.uses(stream.proxy, count, connections).await;
+        match named.get(&(&backend.id, backend.fencing_token)) {
+            Some(one) => {
+                let _its_end_is_pushed = backend.uses(stream, one.uses, one.connections).await;
+            }
+            None if more => backend.stream_lost(stream, closed_at).await,
+            None => {
+                let _its_end_is_pushed = backend.uses(stream, 0, 0).await;
+            }
+        }
     }
     for one in uses {
         if agent.backend(&one.backend).is_none_or(|backend| backend.fencing_token != one.fencing_token) {
@@ -95,7 +98,7 @@ async fn talk(
     stream: &Arc<Stream>,
     mut pushes: mpsc::Receiver<ToProxy>,
 ) {
-    let unknown_asks = Arc::new(tokio::sync::Semaphore::new(UNKNOWN_ASKS_MAX));
+    let mut pending = Pending::new(agent);
     let mut ping = tokio::time::interval(jittered(Duration::from_secs(PING_SECONDS).mul_f64(0.9)));
     let mut heard = Instant::now();
     loop {
@@ -106,7 +109,7 @@ async fn talk(
                 match message {
                     Some(Ok(Message::Text(text))) => match serde_json::from_str(text.as_str()) {
                         Ok(message) => {
-                            handle(agent, stream, &unknown_asks, message).await;
+                            handle(agent, stream, &mut pending, message).await;
                             true
                         }
                         Err(error) => {
@@ -117,6 +120,10 @@ async fn talk(
                     Some(Ok(Message::Close(_)) | Err(_)) | None => false,
                     Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => true,
                 }
+            }
+            () = pending.is_due() => {
+                pending.settle().await;
+                true
             }
             Some(push) = pushes.recv() => send(socket, &push).await,
             _ = ping.tick() => send(socket, &ToProxy::Ping).await,
@@ -129,38 +136,29 @@ async fn talk(
     }
 }
 
-async fn handle(
-    agent: &Arc<Agent>,
-    stream: &Arc<Stream>,
-    unknown_asks: &Arc<tokio::sync::Semaphore>,
-    message: ToDrone,
-) {
+async fn handle(agent: &Arc<Agent>, stream: &Arc<Stream>, pending: &mut Pending, message: ToDrone) {
     match message {
         ToDrone::Ask { ask, backend, fencing_token, grant } => {
             let asking = Asking { stream: stream.clone(), ask, grant };
-            if agent.backend(&backend).is_some() || agent.tombstones().get(&backend).is_some() {
-                return put_question(agent, &backend, fencing_token, asking).await;
-            }
-            let Ok(permit) = unknown_asks.clone().try_acquire_owned() else {
-                stream.push(ToProxy::Answer { ask, outcome: Outcome::Unknown });
-                return;
-            };
-            let waiting_agent = agent.clone();
-            agent.lifecycle.spawn_until_stopped(async move {
-                waiting_agent.awaited_backend(&backend, BACKEND_PATIENCE).await;
-                put_question(&waiting_agent, &backend, fencing_token, asking).await;
-                drop(permit);
-            });
+            pending.put(Question { backend, fencing_token, asking }).await;
         }
-        ToDrone::Forget { ask } => {
-            for backend in agent.all_backends() {
-                backend.forget(stream.proxy, ask).await;
+        ToDrone::Forget { ask, backend } => {
+            if pending.forget(ask) {
+                return;
+            }
+            let asked = match backend {
+                Some(id) => agent.backend(&id).into_iter().collect(),
+                // A proxy of an older version does not say which.
+                None => agent.all_backends(),
+            };
+            for backend in asked {
+                backend.forget(stream, ask).await;
             }
         }
         ToDrone::Uses(uses) => {
             match agent.backend(&uses.backend).filter(|one| one.fencing_token == uses.fencing_token) {
                 Some(backend) => {
-                    let _its_end_is_pushed = backend.uses(stream.proxy, uses.uses, uses.connections).await;
+                    let _its_end_is_pushed = backend.uses(stream, uses.uses, uses.connections).await;
                 }
                 None if uses.uses > 0 => tell_ended(agent, stream, uses.backend, uses.fencing_token),
                 None => {}
@@ -179,18 +177,6 @@ async fn handle(
     }
 }
 
-/// To the live backend; a dead one's tombstone answers for it.
-async fn put_question(agent: &Agent, id: &BackendId, fencing_token: FencingToken, asking: Asking) {
-    let (stream, ask) = (asking.stream.clone(), asking.ask);
-    if let Some(backend) = agent.backend(id).filter(|one| one.fencing_token == fencing_token)
-        && backend.ask(asking).await.is_ok()
-    {
-        return;
-    }
-    let outcome = ended(agent, id, fencing_token).map_or(Outcome::Unknown, |end| Outcome::Ended { end });
-    stream.push(ToProxy::Answer { ask, outcome });
-}
-
 fn tell_ended(agent: &Agent, stream: &Stream, backend: BackendId, fencing_token: FencingToken) {
     let end = ended(agent, &backend, fencing_token).unwrap_or_else(|| End {
         reason: EndReason::Lost,
@@ -201,13 +187,6 @@ fn tell_ended(agent: &Agent, stream: &Stream, backend: BackendId, fencing_token:
         output: String::new(),
     });
     stream.push(ToProxy::Ended { backend, fencing_token, end });
-}
-
-fn ended(agent: &Agent, id: &BackendId, fencing_token: FencingToken) -> Option<End> {
-    let tombstones = agent.tombstones();
-    let tombstone = tombstones.get(id)?;
-    let same = tombstone.fencing_token.is_none_or(|known| known == fencing_token);
-    same.then(|| tombstone.end.clone())
 }
 
 async fn hear(socket: &mut WebSocket) -> Option<ToDrone> {

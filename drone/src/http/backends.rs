@@ -3,6 +3,7 @@
 
 use std::path::{Component, Path};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Json;
 use jetway_protocol::drone_api::{
@@ -17,7 +18,7 @@ use jetway_protocol::timeline::{Stage, StageName};
 
 use super::refusal::{Body, Id, No, Serving, check_fencing, check_term, ended, live, no, not_live};
 use crate::agent::Agent;
-use crate::backend::{self, Backend};
+use crate::backend::{self, Backend, NotAdded};
 use crate::journal::Tombstone;
 
 pub async fn put(
@@ -126,15 +127,23 @@ pub async fn delete(
         backend
     };
     let Some(backend) = backend else {
-        // With its tombstone set, a session that no journal knows is the reconciler's to remove.
-        let gone = !agent.strays.contains_key(&id);
+        let gone = is_gone(&agent, &id);
         if !gone {
+            // With its tombstone set, a session that no journal knows is the reconciler's to remove.
             agent.look_now.notify_one();
         }
         return Ok(Json(DeleteReply { gone }));
     };
-    let gone = backend.stop(TerminationKind::Hard, EndReason::External).await.is_err();
+    let stopped = backend.stop(TerminationKind::Hard, EndReason::External).await;
+    // Without a tombstone its task is gone because the agent stops, and its process goes on.
+    let gone = stopped.is_err() && agent.tombstones().get(&id).is_some();
     Ok(Json(DeleteReply { gone }))
+}
+
+/// For an id without backend: whether it ended here, or surely runs in no container that no journal knows.
+fn is_gone(agent: &Agent, id: &BackendId) -> bool {
+    let ended_here = agent.tombstones().get(id).is_some_and(|tombstone| tombstone.fencing_token.is_some());
+    (ended_here || agent.looked.load(Ordering::Acquire)) && !agent.strays.contains_key(id)
 }
 
 fn never_ran() -> End {
@@ -157,8 +166,11 @@ pub async fn add_grant(
     let backend = live(&agent, &id)?;
     check_fencing(&backend, add.fencing_token)?;
     let added = backend.add_grant(add.grant).await.map_err(ended(&agent, &id))?;
-    let status = added.map_err(|error| {
-        no(RefusalCode::Unavailable, format!("the grant cannot be written to the journal: {error}"))
+    let status = added.map_err(|error| match error {
+        NotAdded::Journal(reason) => {
+            no(RefusalCode::Unavailable, format!("the grant cannot be written to the journal: {reason}"))
+        }
+        NotAdded::Full(full) => no(RefusalCode::Unavailable, full.to_string()),
     })?;
     Ok(Json(GrantReply { status }))
 }

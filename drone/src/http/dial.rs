@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use jetway_protocol::drone_api::{DIAL_PROTOCOL, FENCING_HEADER, RefusalCode};
 use jetway_protocol::ids::FencingToken;
 use jetway_protocol::state::BackendState;
+use jetway_service::server::{Place, set_socket_options};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,6 +22,8 @@ use super::refusal::{Id, No, Serving, check_fencing, live, no};
 const CONNECT_SECONDS_MAX: u64 = 5;
 /// After the 101 the proxy's side must take over within this.
 const UPGRADE_SECONDS_MAX: u64 = 10;
+/// After one direction has ended, the other one may take this long: a peer that never ends keeps no tunnel for ever.
+const HALF_CLOSED_SECONDS_MAX: u64 = 60;
 /// What one direction has under way.
 const BUFFER_BYTES: usize = 16 * 1024;
 
@@ -37,8 +40,11 @@ pub async fn dial(Serving(agent): Serving, Id(id): Id, mut request: Request) -> 
         stream.map_err(|_| no(RefusalCode::Unavailable, format!("{id} accepts no connection in time")))?;
     let stream =
         stream.map_err(|error| no(RefusalCode::Unavailable, format!("{id} takes no connection: {error}")))?;
-    super::server::set_socket_options(&stream);
+    set_socket_options(&stream);
+    // The connection's own task ends with the 101; its place is given back when the tunnel ends.
+    let place = request.extensions_mut().remove::<Place>();
     agent.lifecycle.spawn_until_stopped(async move {
+        let _place = place;
         if let Ok(Ok(client)) = timeout(Duration::from_secs(UPGRADE_SECONDS_MAX), upgrade).await {
             join(TokioIo::new(client), stream).await;
         }
@@ -66,13 +72,20 @@ fn upgrade(request: &mut Request) -> Result<OnUpgrade, No> {
     })
 }
 
-/// Both directions until both have ended; one that ends is passed on while the other goes on. An error ends both.
+/// Both directions until both have ended; one that ends is passed on while the other goes on, for a while. An error
+/// ends both.
 async fn join(client: impl AsyncRead + AsyncWrite + Unpin, backend: impl AsyncRead + AsyncWrite + Unpin) {
     let (mut client_read, mut client_write) = tokio::io::split(client);
     let (mut backend_read, mut backend_write) = tokio::io::split(backend);
     let to_backend = copy(&mut client_read, &mut backend_write);
     let to_client = copy(&mut backend_read, &mut client_write);
-    let _a_broken_tunnel_is_closed_by_dropping_it = tokio::try_join!(to_backend, to_client);
+    tokio::pin!(to_backend, to_client);
+    let half_closed = Duration::from_secs(HALF_CLOSED_SECONDS_MAX);
+    // What is left open is closed by dropping it.
+    tokio::select! {
+        first = &mut to_backend => if first.is_ok() { drop(timeout(half_closed, to_client).await) },
+        first = &mut to_client => if first.is_ok() { drop(timeout(half_closed, to_backend).await) },
+    }
 }
 
 async fn copy(
@@ -82,4 +95,28 @@ async fn copy(
     let mut from = tokio::io::BufReader::with_capacity(BUFFER_BYTES, from);
     tokio::io::copy_buf(&mut from, to).await?;
     to.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_closed_tunnel_does_not_stay_for_ever() {
+        let ((mut client, near), (far, mut backend)) = (duplex(64), duplex(64));
+        let started = Instant::now();
+        let ends = async {
+            client.shutdown().await.unwrap();
+            assert_eq!(backend.read(&mut [0; 8]).await.unwrap(), 0, "the end is passed on");
+            backend.write_all(b"still here").await.unwrap();
+            let mut heard = String::new();
+            client.read_to_string(&mut heard).await.unwrap();
+            assert_eq!(heard, "still here");
+        };
+        tokio::join!(join(near, far), ends);
+        assert_eq!(started.elapsed().as_secs(), HALF_CLOSED_SECONDS_MAX);
+    }
 }

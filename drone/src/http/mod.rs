@@ -5,13 +5,16 @@ mod backends;
 mod dial;
 mod follow;
 mod logs;
+mod pending;
 mod refusal;
-mod server;
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod tests;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header;
@@ -19,12 +22,18 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use hyper::body::Incoming;
 use jetway_protocol::secret::{Purpose, Secret};
+use jetway_service::lifecycle::Lifecycle;
+use jetway_service::server::{self, Limits};
+use tokio::net::TcpListener;
 
 use crate::agent::Agent;
 
-pub use server::serve;
-
+/// Controllers' pools, a stream for each proxy, and a connection for each tunnel of a proxy on another host.
+const CONNECTIONS_MAX: u32 = 16 * 1024;
+/// For a request's head, and for an idle connection's next one: longer than our own clients keep theirs.
+const HEAD_SECONDS_MAX: u64 = 30;
 /// A spec with an environment of 1 MiB, and room for what stands around it.
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
@@ -47,6 +56,12 @@ impl Gate {
     fn agent(&self) -> Option<&Arc<Agent>> {
         self.agent.get()
     }
+}
+
+pub fn serve(listener: TcpListener, gate: Gate, lifecycle: &Lifecycle) {
+    let limits = Limits { connections: CONNECTIONS_MAX, head: Duration::from_secs(HEAD_SECONDS_MAX) };
+    let body = |request: http::Request<Incoming>| request.map(axum::body::Body::new);
+    server::serve(listener, tower::ServiceExt::map_request(router(gate), body), limits, lifecycle);
 }
 
 fn router(gate: Gate) -> Router {

@@ -140,8 +140,14 @@ pub fn not_live(agent: &Agent, id: &BackendId) -> No {
     }
 }
 
-/// A backend that ended while it was asked has its tombstone.
+/// A backend that ended while it was asked has its tombstone. One without is only not served any more: the agent stops,
+/// and the next one takes the backend over.
 pub fn ended(agent: &Agent, id: &BackendId) -> impl FnOnce(HasEnded) -> No {
-    let refusal = not_live(agent, id);
+    let has_tombstone = agent.tombstones().get(id).is_some();
+    let refusal = if has_tombstone {
+        not_live(agent, id)
+    } else {
+        no(RefusalCode::Unavailable, "the drone is stopping: try again once it is back")
+    };
     move |HasEnded| refusal
 }

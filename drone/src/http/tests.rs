@@ -1,6 +1,7 @@
 //! The server over real sockets, with the fake engine behind it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -26,16 +27,17 @@ use crate::runtime::fake::Script;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-struct Server {
-    test: Harness,
+pub struct Server {
+    pub test: Harness,
     address: SocketAddr,
     http: reqwest::Client,
 }
 
 impl Server {
-    async fn start(script: Script) -> Self {
+    pub async fn start(script: Script) -> Self {
         let server = Self::not_open(script).await;
         server.0.open(server.1.test.agent.clone());
+        server.1.test.agent.looked.store(true, Ordering::Release);
         server.1
     }
 
@@ -62,13 +64,23 @@ impl Server {
         (status.as_u16(), refusal.code)
     }
 
-    async fn put(&self, id: &str, put: &PutBackend) -> BackendView {
+    pub async fn put(&self, id: &str, put: &PutBackend) -> BackendView {
         let (status, text) = self.call("PUT", &format!("/b/{id}"), put).await;
         assert_eq!(status, StatusCode::OK, "{text}");
         serde_json::from_str(&text).unwrap()
     }
 
-    async fn attach(&self, uses: Vec<Uses>) -> Attached {
+    pub async fn view(&self, id: &str) -> BackendView {
+        let (status, text) = self.call("GET", &format!("/b/{id}"), &()).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    pub async fn attach(&self, uses: Vec<Uses>) -> Attached {
+        self.attach_as(ProxyId::random(), uses, false).await
+    }
+
+    pub async fn attach_as(&self, proxy: ProxyId, uses: Vec<Uses>, more: bool) -> Attached {
         let mut request = format!("ws://{}/attach", self.address).into_client_request().unwrap();
         let credential = format!("Bearer {}", bearer(Purpose::ProxyToDrone));
         request.headers_mut().insert("authorization", credential.parse().unwrap());
@@ -77,11 +89,12 @@ impl Server {
         let mut attached = Attached { socket };
         let hello = ToDrone::Hello {
             protocol: 1,
-            proxy: ProxyId::random(),
+            proxy,
             name: "p".into(),
             boot_id: self.test.agent.boot_id,
             netns: "net:[1]".into(),
             uses,
+            more,
         };
         attached.say(&hello).await;
         assert!(matches!(attached.hear().await, ToProxy::Welcome { direct: true, .. }));
@@ -104,12 +117,12 @@ impl Server {
     }
 }
 
-struct Attached {
+pub struct Attached {
     socket: tokio_tungstenite::WebSocketStream<TcpStream>,
 }
 
 impl Attached {
-    async fn say(&mut self, message: &ToDrone) {
+    pub async fn say(&mut self, message: &ToDrone) {
         let text = serde_json::to_string(message).unwrap();
         self.socket.send(Message::Text(text.into())).await.unwrap();
     }
@@ -128,7 +141,7 @@ impl Attached {
         timeout(Duration::from_secs(20), next).await.unwrap()
     }
 
-    async fn ask(&mut self, id: &str, fencing_token: i64, grant: u64) -> Outcome {
+    pub async fn ask(&mut self, id: &str, fencing_token: i64, grant: u64) -> Outcome {
         let (backend, fencing_token) = (id.parse().unwrap(), FencingToken(fencing_token));
         self.say(&ToDrone::Ask { ask: 1, backend, fencing_token, grant: GrantId(grant) }).await;
         match self.hear().await {

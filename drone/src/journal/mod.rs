@@ -1,8 +1,9 @@
 //! What the agent must still know after its own death: one append-only file a backend, one JSON record a line.
 //!
 //! Nothing is fsynced. The journal has to survive the agent, not the host: what an agent wrote is in the kernel's
-//! cache and outlives `kill -9`, and when the host dies its containers are dead too. Each record is one `write`, so
-//! a file ends with a whole record or with one torn line, which is cut off. A file appears by rename, with its first
+//! cache and outlives `kill -9`, and when the host dies its containers are dead too. Each record is one `write`, and
+//! what a failed one left is cut off at once; a file ends with a whole record, or after `kill -9` with one torn line,
+//! which is cut off by the next agent. A file appears by rename, with its first
 //! records in it, and is deleted once a controller has acknowledged the end.
 //!
 //! Which records are written when is the backend's business.
@@ -14,6 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::Status;
@@ -27,13 +29,52 @@ const EXTENSION: &str = "ndjson";
 #[derive(Debug, Clone)]
 pub struct Journals {
     directory: PathBuf,
+    appending: Appending,
+}
+
+/// One append at a time: a backend's task and the one that notes acknowledgements write the same file through handles
+/// of their own, and cutting off what one left must not cut off the other's record. Held for one `write`.
+#[derive(Debug, Clone, Default)]
+struct Appending {
+    lock: Arc<Mutex<()>>,
+    /// From then on appends fail in the middle, as on a full disk.
+    #[cfg(test)]
+    disk_is_full: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Appending {
+    fn append(&self, file: &mut File, record: &Record) -> io::Result<()> {
+        let mut line = Vec::new();
+        append_line(&mut line, record)?;
+        let _one_at_a_time = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = file.metadata()?.len();
+        self.write(file, &line).inspect_err(|_| {
+            if let Err(error) = file.set_len(whole) {
+                tracing::error!(%error, "a torn journal record cannot be cut off");
+            }
+        })
+    }
+
+    fn write(&self, mut file: &File, line: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        if self.disk_is_full.load(std::sync::atomic::Ordering::SeqCst) {
+            file.write_all(&line[..line.len() / 2])?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.write_all(line)
+    }
 }
 
 impl Journals {
     pub fn open(data_dir: &Path) -> io::Result<Self> {
         let directory = data_dir.join("backends");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-        Ok(Self { directory })
+        Ok(Self { directory, appending: Appending::default() })
+    }
+
+    #[cfg(test)]
+    pub fn fill_the_disk(&self) {
+        self.appending.disk_is_full.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
     /// A new backend's file, complete with its first records before it can be seen.
@@ -49,7 +90,7 @@ impl Journals {
         }
         file.write_all(&text)?;
         std::fs::rename(&unfinished, &path)?;
-        Ok(Journal { file })
+        Ok(Journal { file, appending: self.appending.clone() })
     }
 
     /// Every backend that was not forgotten. What cannot be read is named in the log and set aside.
@@ -66,7 +107,9 @@ impl Journals {
                 _ => continue,
             }
             match read(&path) {
-                Ok(found) => all.push(found),
+                Ok((remembered, file)) => {
+                    all.push((remembered, Journal { file, appending: self.appending.clone() }));
+                }
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "a journal cannot be read and is set aside");
                     std::fs::rename(&path, path.with_extension("broken"))?;
@@ -82,10 +125,8 @@ impl Journals {
         if status == Status::Terminated {
             return remove_if_there(&path);
         }
-        let mut line = Vec::new();
-        append_line(&mut line, &Record::Acknowledged { status })?;
         match OpenOptions::new().append(true).open(&path) {
-            Ok(mut file) => file.write_all(&line),
+            Ok(mut file) => self.appending.append(&mut file, &Record::Acknowledged { status }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -100,13 +141,13 @@ impl Journals {
 #[derive(Debug)]
 pub struct Journal {
     file: File,
+    appending: Appending,
 }
 
 impl Journal {
+    /// All of it or nothing.
     pub fn append(&mut self, record: &Record) -> io::Result<()> {
-        let mut line = Vec::new();
-        append_line(&mut line, record)?;
-        self.file.write_all(&line)
+        self.appending.append(&mut self.file, record)
     }
 }
 
@@ -123,7 +164,7 @@ fn append_line(text: &mut Vec<u8>, record: &Record) -> io::Result<()> {
     Ok(())
 }
 
-fn read(path: &Path) -> io::Result<(Remembered, Journal)> {
+fn read(path: &Path) -> io::Result<(Remembered, File)> {
     let text = std::fs::read(path)?;
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
     let file = OpenOptions::new().append(true).open(path)?;
@@ -139,7 +180,7 @@ fn read(path: &Path) -> io::Result<(Remembered, Journal)> {
         }
     }
     let remembered = remembered.ok_or(io::ErrorKind::UnexpectedEof)?;
-    Ok((remembered, Journal { file }))
+    Ok((remembered, file))
 }
 
 #[cfg(test)]
@@ -185,6 +226,19 @@ mod tests {
         journal.append(&grant(2)).unwrap();
         let (remembered, _) = journals.load().unwrap().pop().unwrap();
         assert!(remembered.grants.get(GrantId(2)).is_some());
+    }
+
+    #[test]
+    fn a_failed_append_leaves_nothing() {
+        let dir = TestDir::new();
+        let journals = Journals::open(dir.path()).unwrap();
+        let id: BackendId = "b1".parse().unwrap();
+        let mut journal = journals.create(&id, &[put()]).unwrap();
+        let before = std::fs::read(journals.path(&id)).unwrap();
+        journals.fill_the_disk();
+        assert!(journal.append(&grant(1)).is_err());
+        assert!(journals.acknowledge(&id, Status::Ready).is_err());
+        assert_eq!(std::fs::read(journals.path(&id)).unwrap(), before);
     }
 
     #[test]

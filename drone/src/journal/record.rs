@@ -105,9 +105,7 @@ impl Remembered {
             }
             Record::Image { image } => self.image = Some(image),
             Record::Claiming { nonce } => self.nonce = Some(nonce),
-            Record::Grant { grant, at } => {
-                self.grants.add(grant, at);
-            }
+            Record::Grant { grant, at } => self.grants.add(grant, at),
             Record::Revoked { grants } => self.grants.remove(&grants),
             Record::Used { grant } => {
                 self.grants.mark_used(grant);

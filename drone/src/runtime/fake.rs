@@ -14,50 +14,11 @@ use jetway_protocol::spec::Executable;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::{broadcast, mpsc, watch};
 
+pub use super::fake_script::{Application, Script};
 use super::{
     ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, LineEvent, Runtime, RuntimeError,
     Subnet,
 };
-
-/// How the fake engine and its inits behave from now on.
-#[derive(Debug, Clone)]
-pub struct Script {
-    pub application: Application,
-    pub image_error: Option<ImageError>,
-    pub pull_hangs: bool,
-    pub create_hangs: bool,
-    pub create_error: Option<RuntimeError>,
-    pub kill_hangs: bool,
-    pub inspect_fails: bool,
-    pub init_is_silent: bool,
-    /// The address that every container says it has, where the test listens.
-    pub address: Option<IpAddr>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Application {
-    BecomesReady,
-    NeverListens,
-    ListensElsewhere,
-    ExitsAtOnce(i32),
-    IgnoresStop,
-}
-
-impl Default for Script {
-    fn default() -> Self {
-        Self {
-            application: Application::BecomesReady,
-            image_error: None,
-            pull_hangs: false,
-            create_hangs: false,
-            create_error: None,
-            kill_hangs: false,
-            inspect_fails: false,
-            init_is_silent: false,
-            address: None,
-        }
-    }
-}
 
 pub struct Fake {
     inner: Mutex<Inner>,
@@ -82,7 +43,13 @@ pub struct Container {
     pub nonce: String,
     pub session: Option<Session>,
     pub stops: Vec<i32>,
-    backend: Option<jetway_protocol::ids::BackendId>,
+    pub backend: Option<jetway_protocol::ids::BackendId>,
+}
+
+impl Container {
+    pub fn labelled(&self, backend: &str) -> Self {
+        Self { backend: Some(backend.parse().unwrap()), ..self.clone() }
+    }
 }
 
 impl Fake {
@@ -127,6 +94,19 @@ impl Fake {
             hints: broadcast::Sender::new(64),
             lifecycle,
         })
+    }
+
+    /// Every init that waits comes to its line.
+    pub fn inits_come(&self) {
+        self.script(|script| script.init_is_silent = false);
+        let slots: Vec<_> = self.inner().containers.keys().copied().collect();
+        slots.into_iter().for_each(|slot| self.hello(slot));
+    }
+
+    pub fn set_status(&self, slot: SlotId, status: ContainerStatus) {
+        if let Some(container) = self.inner().containers.get_mut(&slot) {
+            container.status = status;
+        }
     }
 
     pub fn put_container(&self, slot: SlotId, container: Container) {
@@ -191,6 +171,9 @@ impl Fake {
                 .then(|| "0.0.0.0:8080".parse().unwrap()),
             stopping: !container.stops.is_empty(),
         };
+        if container.session.is_some() && inner.script.application == Application::TakesInitsPlace {
+            return;
+        }
         let session = container.session.as_ref().map(state);
         let hello = Hello { version: 1, nonce: container.nonce.clone(), boot_id: None, session };
         drop(inner);
@@ -201,9 +184,13 @@ impl Fake {
         let application = self.inner().script.application;
         match message {
             ToInit::Session(session) => {
+                self.called("session");
                 let backend = session.backend.clone();
                 if let Some(container) = self.inner().containers.get_mut(&slot) {
                     container.session = Some(*session);
+                }
+                if application == Application::TakesInitsPlace {
+                    return self.say(slot, LineEvent::Disconnected);
                 }
                 self.say(slot, LineEvent::Message(FromInit::Started { backend: backend.clone(), pid: 7 }));
                 let address = "0.0.0.0:8080".parse().unwrap();
@@ -220,7 +207,7 @@ impl Fake {
                         );
                     }
                     Application::ExitsAtOnce(code) => self.exits(slot, code, false),
-                    Application::NeverListens => {}
+                    Application::NeverListens | Application::TakesInitsPlace => {}
                 }
             }
             ToInit::Stop { signal, .. } => {
@@ -309,7 +296,9 @@ impl Runtime for FakeRuntime {
     }
 
     async fn remove(&self, slot: SlotId) -> Result<(), RuntimeError> {
-        self.0.called("remove");
+        if self.0.called("remove").remove_fails {
+            return Err(RuntimeError::Engine("device or resource busy".to_owned()));
+        }
         self.0.inner().containers.remove(&slot);
         self.0.changes.send_modify(|count| *count += 1);
         Ok(())
@@ -328,7 +317,7 @@ impl Runtime for FakeRuntime {
 
     async fn output_tail(&self, _: SlotId, _: usize) -> Result<String, RuntimeError> {
         self.0.called("output_tail");
-        Ok("the last words".to_owned())
+        Ok("the last words\0".to_owned())
     }
 
     async fn logs(
@@ -356,8 +345,15 @@ impl Runtime for FakeRuntime {
         Vec::new()
     }
 
+    async fn open_line_of(&self, slot: SlotId, nonce: Option<String>) -> Result<InitLine, RuntimeError> {
+        self.0.called(&format!("open_line of {}", nonce.unwrap_or_default()));
+        self.open_line(slot).await
+    }
+
     async fn open_line(&self, slot: SlotId) -> Result<InitLine, RuntimeError> {
-        self.0.called("open_line");
+        if self.0.called("open_line").open_line_fails {
+            return Err(RuntimeError::Engine("too many open files".to_owned()));
+        }
         let (sender, events) = mpsc::channel(64);
         let (commands, mut heard) = mpsc::channel(16);
         self.0.inner().lines.insert(slot, sender);

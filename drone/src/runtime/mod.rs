@@ -20,6 +20,8 @@ pub mod init_line;
 
 #[cfg(test)]
 pub mod fake;
+#[cfg(test)]
+mod fake_script;
 
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {

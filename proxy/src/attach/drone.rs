@@ -3,7 +3,6 @@
 //! Requests and tunnels call in here from their own tasks; the locks are held for a few lines and never across an
 //! await. The WebSocket is `stream.rs`' business.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,12 +15,11 @@ use tokio::time::Instant;
 
 use super::gate::{Closed, Gate, ended_seen};
 use super::ledger::BackendKey;
-use super::state::{Admitted, Ask, State, Stream, ask_message};
+use super::outbox::Outbox;
+use super::state::{Admitted, Ask, Backend, State, Stream, ask_message};
 
 /// Requests that may wait for one backend. A page's parts, many times over.
 const ASKS_PER_BACKEND_MAX: u32 = 512;
-/// Notices that wait for a stream; the oldest go first. A lost one costs the drone a longer wait, never a session.
-const OUTBOX_MAX: usize = 4096;
 /// Backends of which the first byte is remembered as told.
 const FIRST_BYTES_MAX: usize = 16 * 1024;
 
@@ -86,7 +84,7 @@ impl Drop for Using {
 pub struct Drone {
     pub id: DroneId,
     state: Mutex<State>,
-    outbox: Mutex<VecDeque<ToDrone>>,
+    outbox: Mutex<Outbox>,
     pub(super) wake: Notify,
 }
 
@@ -114,6 +112,10 @@ impl Drone {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets a request through, at once where the drone need not be asked, else when it has answered; at most `hold`.
@@ -169,8 +171,21 @@ impl Drone {
         drop(state);
         if told {
             // Before the news that the wake brings: an answer on its way counts as a use until then.
-            self.tell(ToDrone::Forget { ask });
+            self.tell(ToDrone::Forget { ask, backend: Some(forgotten.key.backend) });
         }
+    }
+
+    /// Whether the drone has said on the stream that stands that this grant may enter. Where it has not, the address of
+    /// an earlier admission may be another session's by now, and must not be dialled.
+    pub fn vouches_for(&self, key: &BackendKey, grant: GrantId) -> bool {
+        self.state().vouched(key, grant, Instant::now()).is_some()
+    }
+
+    /// A turn of the stream's task. False: the last one was so long ago that this process must have stood still, and
+    /// the stream is not to be trusted, whatever still lies in its socket.
+    pub(super) fn turns(&self) -> bool {
+        let now = Instant::now();
+        self.state().stream.as_mut().is_some_and(|stream| stream.turns(now))
     }
 
     fn end(&self, key: &BackendKey, linger: Option<Duration>) {
@@ -185,12 +200,7 @@ impl Drone {
 
     /// Puts a notice behind those that wait for the stream.
     pub(super) fn tell(&self, message: ToDrone) {
-        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        if outbox.len() >= OUTBOX_MAX {
-            outbox.pop_front();
-        }
-        outbox.push_back(message);
-        drop(outbox);
+        self.outbox().put(message);
         self.wake.notify_one();
     }
 
@@ -230,9 +240,7 @@ impl Drone {
         let mut state = self.state();
         let all = state.ledger.take_all(Instant::now());
         drop(state);
-        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        // The asks of the last stream are made again when this one stands.
-        outbox.retain(|message| !matches!(message, ToDrone::Ask { .. } | ToDrone::Forget { .. }));
+        self.outbox().begin_stream();
         all
     }
 
@@ -240,7 +248,7 @@ impl Drone {
     pub(super) fn connected(&self, door: Door) {
         let mut state = self.state();
         state.generation += 1;
-        state.stream = Some(Stream { door });
+        state.stream = Some(Stream::new(door, Instant::now()));
         let mut rechecks = Vec::new();
         for (key, backend) in &mut state.backends {
             backend.grants.retain(|_, admitted| Arc::strong_count(&admitted.gate) > 1);
@@ -294,7 +302,9 @@ impl Drone {
     }
 
     pub(super) fn ended(&self, key: &BackendKey, end: &End) {
-        if !self.close_all(key, end) {
+        let known = self.close_all(key, end);
+        // What closes since an earlier word of the same end says so itself, when the last of it is gone.
+        if !known && !self.state().closes(key) {
             self.tell(ended_seen(key));
         }
     }
@@ -305,6 +315,10 @@ impl Drone {
         state.ledger.remove(key);
         state.first_bytes.remove(key);
         let backend = state.backends.remove(key);
+        if let Some(backend) = &backend {
+            backend.presence.set_ended();
+            state.closing.insert(key.clone(), Arc::downgrade(&backend.presence));
+        }
         let waiting: Vec<u64> =
             state.asks.iter().filter(|(_, ask)| ask.key == *key).map(|(id, _)| *id).collect();
         let waiting: Vec<Ask> = waiting.iter().filter_map(|id| state.asks.remove(id)).collect();
@@ -313,7 +327,6 @@ impl Drone {
             let _client_has_gone = reply.send(Err(NotAdmitted::Ended(end.clone())));
         }
         let Some(backend) = backend else { return false };
-        backend.presence.set_ended();
         for admitted in backend.grants.values() {
             admitted.gate.close(Closed::Ended(end.clone()));
         }
@@ -335,17 +348,15 @@ impl Drone {
         let mut state = self.state();
         let news = state.ledger.take_news(Instant::now());
         state.urgent = false;
-        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let messages = outbox.drain(..).chain(news.into_iter().map(ToDrone::Uses)).collect();
-        drop(outbox);
+        let notices = self.outbox().take();
         drop(state);
-        messages
+        notices.into_iter().chain(news.into_iter().map(ToDrone::Uses)).collect()
     }
 
     /// Whether news wait that should go out at once; `None`: there are none at all.
     pub(super) fn news(&self) -> Option<bool> {
         let state = self.state();
-        let notices = !self.outbox.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let notices = !self.outbox().is_empty();
         (notices || state.ledger.has_news()).then_some(notices || state.urgent)
     }
 
@@ -363,11 +374,8 @@ impl Drone {
                 Arc::strong_count(&admitted.gate) > 1 || admitted.generation == state.generation
             });
         }
-        let unused = |key: &BackendKey| {
-            state.backends.get(key).is_none_or(|backend| {
-                backend.grants.values().all(|admitted| Arc::strong_count(&admitted.gate) == 1)
-            })
-        };
+        state.closing.retain(|_, presence| presence.strong_count() > 0);
+        let unused = |key: &BackendKey| state.backends.get(key).is_none_or(Backend::is_unused);
         let swept = state.ledger.sweep(now, unused);
         let mut dropped = Vec::new();
         for key in swept {

@@ -1,12 +1,17 @@
 //! The attach streams: one WebSocket to each drone in use, and through it who may enter, what is open, what has ended.
 //!
-//! `ledger` counts, `drone` admits (its `state` under one lock), `gate` closes, `stream` talks. No request's bytes pass here.
+//! `ledger` counts, `drone` admits (its `state` under one lock), `gate` closes, `outbox`
+//! keeps notices, `stream` talks. No request's bytes pass here.
 
 mod drone;
 mod gate;
 mod ledger;
+mod outbox;
 mod state;
 mod stream;
+
+#[cfg(test)]
+mod drone_tests;
 
 use std::sync::Arc;
 

@@ -2,9 +2,10 @@
 //! `drone.rs`' lock; nothing here waits or talks.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use jetway_protocol::attach::{Entry, ToDrone};
+use jetway_protocol::attach::{DEADLINE_SECONDS, Entry, ToDrone};
 use jetway_protocol::ids::GrantId;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -17,6 +18,8 @@ use super::ledger::{BackendKey, Ledger};
 pub(super) struct State {
     pub(super) ledger: Ledger,
     pub(super) backends: HashMap<BackendKey, Backend>,
+    /// What has ended and is not gone from here yet.
+    pub(super) closing: HashMap<BackendKey, Weak<Presence>>,
     pub(super) asks: HashMap<u64, Ask>,
     pub(super) next_ask: u64,
     /// The stream that stands, if one does.
@@ -34,13 +37,41 @@ pub(super) struct State {
 
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) door: Door,
+    door: Door,
+    turned: Instant,
+}
+
+impl Stream {
+    pub(super) fn new(door: Door, now: Instant) -> Self {
+        Self { door, turned: now }
+    }
+
+    /// Its task still has its turns. After a process stood still, others may run before that task does.
+    fn stands(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.turned) < Duration::from_secs(DEADLINE_SECONDS)
+    }
+
+    pub(super) fn turns(&mut self, now: Instant) -> bool {
+        let stands = self.stands(now);
+        if stands {
+            self.turned = now;
+        }
+        stands
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Backend {
     pub(super) presence: Arc<Presence>,
     pub(super) grants: HashMap<GrantId, Admitted>,
+}
+
+impl Backend {
+    /// Nothing is open under its grants, nor closing under those that were taken back.
+    pub(super) fn is_unused(&self) -> bool {
+        self.grants.values().all(|admitted| Arc::strong_count(&admitted.gate) == 1)
+            && Arc::strong_count(&self.presence) == 1 + self.grants.len()
+    }
 }
 
 #[derive(Debug)]
@@ -63,6 +94,7 @@ impl State {
         Self {
             ledger: Ledger::default(),
             backends: HashMap::new(),
+            closing: HashMap::new(),
             asks: HashMap::new(),
             next_ask: 0,
             stream: None,
@@ -83,18 +115,31 @@ impl State {
         grant: GrantId,
         now: Instant,
     ) -> Option<Admission> {
-        let door = self.stream.as_ref()?.door.clone();
         if self.ledger.uses(key, now).0 == 0 {
             return None;
         }
-        let admitted = self.backends.get(key)?.grants.get(&grant)?;
-        if admitted.generation != self.generation {
-            return None;
-        }
-        let (entry, gate) = (admitted.entry.clone(), admitted.gate.clone());
+        let (admitted, door) = self.vouched(key, grant, now)?;
+        let (entry, gate, door) = (admitted.entry.clone(), admitted.gate.clone(), door.clone());
         self.ledger.begin(key);
         let using = Using::new(drone, key, &gate);
         Some(Admission { entry, gate, door, using })
+    }
+
+    /// What the drone has said of the grant on the stream that stands.
+    pub(super) fn vouched(
+        &self,
+        key: &BackendKey,
+        grant: GrantId,
+        now: Instant,
+    ) -> Option<(&Admitted, &Door)> {
+        let stream = self.stream.as_ref().filter(|stream| stream.stands(now))?;
+        let admitted = self.backends.get(key)?.grants.get(&grant)?;
+        (admitted.generation == self.generation).then_some((admitted, &stream.door))
+    }
+
+    /// Whether something of a backend that has ended is still open here.
+    pub(super) fn closes(&self, key: &BackendKey) -> bool {
+        self.closing.get(key).is_some_and(|presence| presence.strong_count() > 0)
     }
 
     pub(super) fn ask(

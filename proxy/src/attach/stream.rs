@@ -50,6 +50,8 @@ enum Broken {
     WebSocket(#[from] Box<tungstenite::Error>),
     #[error("it was silent for too long")]
     Silent,
+    #[error("this process stood still for too long")]
+    StoodStill,
     #[error("it closed the stream")]
     Closed,
     #[error("another drone answers there: {0}")]
@@ -173,7 +175,13 @@ async fn connect(drone: &Drone, identity: &Identity, address: &str) -> Result<(S
 }
 
 async fn hello(socket: &mut Socket, drone: &Drone, identity: &Identity) -> Result<(), Broken> {
-    let mut uses = drone.hello();
+    for message in introduction(identity, drone.hello()) {
+        socket.feed(text(&message)?).await?;
+    }
+    Ok(socket.flush().await?)
+}
+
+fn introduction(identity: &Identity, mut uses: Vec<Uses>) -> Vec<ToDrone> {
     let others: Vec<Uses> = uses.split_off(uses.len().min(HELLO_USES_MAX));
     let hello = ToDrone::Hello {
         protocol: PROTOCOL_VERSION,
@@ -182,12 +190,9 @@ async fn hello(socket: &mut Socket, drone: &Drone, identity: &Identity) -> Resul
         boot_id: identity.boot_id,
         netns: identity.netns.clone(),
         uses,
+        more: !others.is_empty(),
     };
-    socket.feed(text(&hello)?).await?;
-    for uses in others {
-        socket.feed(text(&ToDrone::Uses(uses))?).await?;
-    }
-    Ok(socket.flush().await?)
+    std::iter::once(hello).chain(others.into_iter().map(ToDrone::Uses)).collect()
 }
 
 async fn welcome(socket: &mut Socket, drone: &Drone) -> Result<bool, Broken> {
@@ -205,28 +210,42 @@ async fn welcome(socket: &mut Socket, drone: &Drone) -> Result<bool, Broken> {
 /// The stream ended because nothing needs it.
 struct Unused;
 
+enum Woken {
+    Message(Option<Result<Message, tungstenite::Error>>),
+    News,
+    Ping,
+}
+
 async fn run(mut socket: Socket, drone: &Arc<Drone>) -> Result<Unused, Broken> {
     let mut heard = Instant::now();
     let mut ping = tokio::time::interval(jittered(Duration::from_secs(PING_SECONDS) * 9 / 10));
     let mut merging: Option<Instant> = None;
     loop {
         let timer = [merging, drone.next_linger()].into_iter().flatten().min();
-        tokio::select! {
-            message = socket.next() => {
+        let woken = tokio::select! {
+            message = socket.next() => Woken::Message(message),
+            () = drone.wake.notified() => Woken::News,
+            () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => Woken::News,
+            _ = ping.tick() => Woken::Ping,
+            () = sleep_until(heard + Duration::from_secs(DEADLINE_SECONDS)) => return Err(Broken::Silent),
+        };
+        if !drone.turns() {
+            return Err(Broken::StoodStill);
+        }
+        match woken {
+            Woken::Message(message) => {
                 heard = Instant::now();
                 if let Some(message) = read(message)? {
                     handle(drone, message);
                 }
             }
-            () = drone.wake.notified() => {}
-            () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
-            _ = ping.tick() => {
+            Woken::News => {}
+            Woken::Ping => {
                 if drone.sweep(UNUSED_MAX) {
                     return Ok(Unused);
                 }
                 send(&mut socket, &[ToDrone::Ping]).await?;
             }
-            () = sleep_until(heard + Duration::from_secs(DEADLINE_SECONDS)) => return Err(Broken::Silent),
         }
         let now = Instant::now();
         let linger_over = drone.next_linger().is_some_and(|at| at <= now);
@@ -297,4 +316,53 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use jetway_protocol::ids::{BootId, FencingToken, ProxyId};
+    use jetway_service::client::Client;
+    use jetway_service::lifecycle::Lifecycle;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[test]
+    fn a_first_message_that_is_not_everything_says_so_and_is_never_too_large() {
+        let identity = Identity {
+            proxy: ProxyId::random(),
+            name: "p".repeat(255),
+            boot_id: BootId(uuid::Uuid::new_v4()),
+            netns: "net:[4026531840]".into(),
+            bearer: String::new(),
+            controllers: Vec::new(),
+            client: Client::new(String::new()),
+            lifecycle: Lifecycle::new(),
+            stop: CancellationToken::new(),
+        };
+        for (count, expect_more) in [(0, false), (HELLO_USES_MAX, false), (HELLO_USES_MAX + 2, true)] {
+            let one = |index: usize| Uses {
+                backend: format!("{index:045}").parse().unwrap(),
+                fencing_token: FencingToken((1 << 53) - 1),
+                uses: u32::MAX,
+                connections: u32::MAX,
+            };
+            let all: Vec<Uses> = (0..count).map(one).collect();
+            let messages = introduction(&identity, all.clone());
+            let Some((ToDrone::Hello { uses, more, .. }, others)) = messages.split_first() else {
+                panic!("no hello");
+            };
+            assert_eq!(*more, expect_more);
+            let named: Vec<Uses> = uses.iter().cloned().chain(others.iter().map(as_uses)).collect();
+            assert_eq!(named, all);
+            assert!(text(&messages[0]).unwrap().len() <= MESSAGE_BYTES_MAX);
+        }
+    }
+
+    fn as_uses(message: &ToDrone) -> Uses {
+        match message {
+            ToDrone::Uses(uses) => uses.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -221,3 +221,36 @@ async fn the_root_is_nobodys() {
     let answer = get(play.proxy.address, "/", &[]).await;
     assert_eq!((answer.status, answer.header("location")), (301, Some("https://example.org/")));
 }
+
+#[tokio::test]
+async fn too_many_that_wait_for_one_backend_are_told_so_and_others_still_wait() {
+    const WAITING_MAX: usize = 512;
+    let play = Play::new().await;
+    let (address, _) = mirror(&play.lifecycle).await;
+    let backend = BackendId::random();
+    let path = format!("/{}/", play.seal(&play.content(&backend)));
+    let mut waiting = Vec::new();
+    for _ in 0..WAITING_MAX {
+        let mut client = Raw::connect(play.proxy.address).await;
+        client.send_get(&path, &[]).await;
+        waiting.push(client);
+    }
+    eventually("the asks", || (play.drone.asks() == WAITING_MAX).then_some(())).await;
+    let answer = get(play.proxy.address, &path, &[]).await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "busy"));
+    assert_eq!(answer.header("proxy-status"), Some("jetway; error=connection_limit_reached"));
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    let (_, other) = play.ready_backend(address);
+    assert_eq!(get(play.proxy.address, &format!("/{other}/"), &[]).await.status, 200, "another backend");
+
+    drop(waiting.pop());
+    let forgotten = |message: &ToDrone| matches!(message, ToDrone::Forget { backend: Some(told), .. } if *told == backend);
+    eventually("the forgotten ask", || (play.drone.count(forgotten) == 1).then_some(())).await;
+    let mut next = Raw::connect(play.proxy.address).await;
+    next.send_get(&path, &[]).await;
+    eventually("room for the next", || (play.drone.asks() == WAITING_MAX + 2).then_some(())).await;
+    play.drone.set(&backend, Outcome::Ready(Box::new(entry(address))));
+    for mut client in waiting.into_iter().chain([next]) {
+        assert_eq!(client.answer().await.status, 200);
+    }
+}

@@ -1,13 +1,16 @@
 //! What the drone hears: when it is asked, what it is told of uses, and what a broken stream changes (nothing).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::SinkExt;
 use jetway_protocol::attach::{Outcome, ToDrone, Uses};
 use jetway_protocol::timeline::StageName;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::backends::{echo_socket, echoes, mirror, open_socket};
+use crate::backends::{echo_socket, echoes, mirror, next_head, open_socket, raw};
 use crate::play::{FENCING, Play, an_end, eventually};
 use crate::raw::{Raw, get};
 
@@ -85,7 +88,7 @@ async fn a_broken_stream_keeps_tunnels_and_says_again_what_is_open() {
 
     let asks = play.drone.asks();
     let back = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        play.drone.refuses(2).await;
         assert_eq!(play.drone.asks(), asks);
         play.drone.set_away(false);
     };
@@ -129,5 +132,55 @@ async fn a_use_that_begins_while_another_grant_asks_is_not_taken_back() {
         play.drone.uses_become(&backend, 1, 1).await;
         drop(second);
         play.drone.uses_become(&backend, 0, 0).await;
+    }
+}
+
+/// A backend that answers the first request of its first connection, drops the second one unanswered when told to, and
+/// serves on any later connection. Counts its connections.
+async fn drops_the_second(play: &Play, drop_it: Arc<Notify>) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    let address = raw(&play.lifecycle, move |mut raw| {
+        let (drop_it, nth) = (drop_it.clone(), counted.fetch_add(1, Ordering::Relaxed));
+        async move {
+            next_head(&mut raw).await;
+            raw.send(OK).await;
+            if nth == 0 && next_head(&mut raw).await.is_some() {
+                drop_it.notified().await;
+            }
+        }
+    })
+    .await;
+    (address, connections)
+}
+
+#[tokio::test]
+async fn without_a_stream_nothing_is_dialled() {
+    for ended in [false, true] {
+        let play = Play::new().await;
+        let drop_it = Arc::new(Notify::new());
+        let (address, connections) = drops_the_second(&play, drop_it.clone()).await;
+        let (backend, token) = play.ready_backend(address);
+        let mut client = Raw::connect(play.proxy.address).await;
+        assert_eq!(client.get(&format!("/{token}/"), &[]).await.status, 200);
+        client.send_get(&format!("/{token}/"), &[]).await;
+        play.drone.uses_become(&backend, 2, 1).await;
+
+        play.drone.set_away(true);
+        play.drone.break_stream();
+        play.drone.refuses(1).await;
+        // Its upstream dies while the drone is away: to send it again, the proxy would have to dial an address that
+        // nobody vouches for.
+        drop_it.notify_one();
+        play.drone.refuses(3).await;
+        assert_eq!(connections.load(Ordering::Relaxed), 1);
+        if ended {
+            play.drone.set(&backend, Outcome::Ended { end: an_end() });
+        }
+        play.drone.set_away(false);
+        let answer = client.answer().await;
+        assert_eq!(answer.status, if ended { 410 } else { 200 });
+        assert_eq!(connections.load(Ordering::Relaxed), if ended { 1 } else { 2 });
     }
 }

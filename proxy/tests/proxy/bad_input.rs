@@ -54,6 +54,9 @@ async fn framing_that_two_parsers_could_read_differently() {
     let refused = [
         "transfer-encoding: xchunked\r\n",
         "transfer-encoding: chunked, identity\r\n",
+        "transfer-encoding: gzip, chunked\r\n",
+        "transfer-encoding: chunked, chunked\r\n",
+        "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
         "transfer-encoding: chunked\r\ntransfer-encoding: x\r\n",
         "transfer-encoding : chunked\r\n",
         "transfer-encoding: \x0bchunked\r\n",

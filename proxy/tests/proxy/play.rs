@@ -5,26 +5,26 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::routing::get;
 use hyper_util::rt::TokioIo;
 use jetway_protocol::attach::{Entry, Outcome, ToDrone, ToProxy, Uses};
-use jetway_protocol::controller_api::{DroneAddress, ProxyHeartbeat, ProxyRegistered};
 use jetway_protocol::drone_api::{DIAL_PROTOCOL, FENCING_HEADER};
-use jetway_protocol::ids::{BackendId, DroneId, FencingToken, GrantId, InstallationId};
+use jetway_protocol::ids::{BackendId, DroneId, FencingToken, GrantId};
 use jetway_protocol::secret::{Purpose, Secret};
 use jetway_protocol::status::{End, EndReason};
-use jetway_protocol::time::UnixMicros;
 use jetway_protocol::token::{TokenContent, TokenSealer};
 use jetway_proxy::Proxy;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
+
+use crate::controller::FakeController;
 
 pub const FENCING: FencingToken = FencingToken(7);
 pub const CLUSTER: &str = "example.com";
@@ -46,7 +46,9 @@ pub async fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> 
 }
 
 pub struct Play {
+    /// Of everything but the proxy.
     pub lifecycle: Lifecycle,
+    pub proxy_lifecycle: Lifecycle,
     pub proxy: Proxy,
     pub drone: Arc<FakeDrone>,
     pub controller: Arc<FakeController>,
@@ -67,7 +69,7 @@ impl Default for Stage {
 
 impl Stage {
     pub async fn begin(self) -> Play {
-        let lifecycle = Lifecycle::new();
+        let (lifecycle, proxy_lifecycle) = (Lifecycle::new(), Lifecycle::new());
         let drone = FakeDrone::start(&lifecycle, self.direct).await;
         let controller = FakeController::start(&lifecycle, self.controller_answers, &drone).await;
         let config = jetway_proxy::Config {
@@ -79,8 +81,8 @@ impl Stage {
             hold: self.hold,
             root_redirect: self.root_redirect,
         };
-        let proxy = jetway_proxy::start(config, lifecycle.clone()).await.unwrap();
-        Play { lifecycle, proxy, drone, controller }
+        let proxy = jetway_proxy::start(config, proxy_lifecycle.clone()).await.unwrap();
+        Play { lifecycle, proxy_lifecycle, proxy, drone, controller }
     }
 }
 
@@ -115,6 +117,7 @@ impl Play {
 
 impl Drop for Play {
     fn drop(&mut self) {
+        self.proxy_lifecycle.token().cancel();
         self.lifecycle.token().cancel();
     }
 }
@@ -141,57 +144,8 @@ pub fn an_end() -> End {
     }
 }
 
-pub struct FakeController {
-    pub address: SocketAddr,
-    pub installation: InstallationId,
-    pub answers: std::sync::atomic::AtomicBool,
-    drone: Arc<FakeDrone>,
-}
-
-impl FakeController {
-    async fn start(lifecycle: &Lifecycle, answers: bool, drone: &Arc<FakeDrone>) -> Arc<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let controller = Arc::new(Self {
-            address: listener.local_addr().unwrap(),
-            installation: InstallationId::random(),
-            answers: answers.into(),
-            drone: drone.clone(),
-        });
-        let router = Router::new()
-            .route("/internal/proxies/register", post(register))
-            .route("/internal/drones/{id}", get(where_is))
-            .with_state(controller.clone());
-        lifecycle.spawn_until_stopped(async move { axum::serve(listener, router).await.unwrap() });
-        controller
-    }
-}
-
-fn authorized(headers: &HeaderMap, purpose: Purpose) -> bool {
+pub fn authorized(headers: &HeaderMap, purpose: Purpose) -> bool {
     secret().authorizes(purpose, headers.get("authorization").map(|value| value.as_bytes()))
-}
-
-async fn register(
-    State(controller): State<Arc<FakeController>>,
-    headers: HeaderMap,
-    Json(_): Json<ProxyHeartbeat>,
-) -> Response {
-    if !authorized(&headers, Purpose::ProxyToController) {
-        return StatusCode::UNAUTHORIZED.into_response();
-    }
-    if !controller.answers.load(std::sync::atomic::Ordering::Relaxed) {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
-    let cluster = CLUSTER.parse().unwrap();
-    Json(ProxyRegistered { installation: controller.installation, cluster, heartbeat_ms: 1000 })
-        .into_response()
-}
-
-async fn where_is(State(controller): State<Arc<FakeController>>, Path(id): Path<DroneId>) -> Response {
-    if id != controller.drone.id {
-        return StatusCode::NOT_FOUND.into_response();
-    }
-    let advertise = controller.drone.address.to_string();
-    Json(DroneAddress { drone: id, advertise, last_heartbeat: UnixMicros::now() }).into_response()
 }
 
 pub struct FakeDrone {
@@ -210,7 +164,9 @@ struct DroneState {
     outcomes: HashMap<BackendId, Outcome>,
     waiting: Vec<(u64, BackendId)>,
     away: bool,
+    refused: u32,
     dials: u32,
+    streams_closed: Vec<Instant>,
 }
 
 impl FakeDrone {
@@ -263,8 +219,20 @@ impl FakeDrone {
         self.state.lock().unwrap().away = away;
     }
 
+    /// Waits until so many more streams were refused: the proxy knows that it has none.
+    pub async fn refuses(&self, more: u32) {
+        let refused = || self.state.lock().unwrap().refused;
+        let until = refused() + more;
+        eventually("refused streams", || (refused() >= until).then_some(())).await;
+    }
+
     pub fn dials(&self) -> u32 {
         self.state.lock().unwrap().dials
+    }
+
+    /// When streams ended, one after another.
+    pub fn streams_closed(&self) -> Vec<Instant> {
+        self.state.lock().unwrap().streams_closed.clone()
     }
 
     pub fn heard(&self) -> Vec<(Instant, ToDrone)> {
@@ -346,10 +314,17 @@ async fn attach(State((drone, _)): DroneRoute, headers: HeaderMap, upgrade: WebS
     if !authorized(&headers, Purpose::ProxyToDrone) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    if drone.state.lock().unwrap().away {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    {
+        let mut state = drone.state.lock().unwrap();
+        if state.away {
+            state.refused += 1;
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
     }
-    upgrade.on_upgrade(move |socket| async move { drone.talk(socket).await })
+    upgrade.on_upgrade(move |socket| async move {
+        drone.talk(socket).await;
+        drone.state.lock().unwrap().streams_closed.push(Instant::now());
+    })
 }
 
 async fn dial(

@@ -306,14 +306,31 @@ impl Stack {
             }
         }
         let networks = engine::networks(&self.docker, "jetway.installation", &installation).await?;
+        let tables = self.firewall_tables()?;
         let sockets = entries(&self.run_dir.join("s"));
         let journals = entries(&self.directory.join("drone").join("backends"));
-        for (what, left) in [("networks", networks), ("slot directories", sockets), ("journals", journals)] {
+        for (what, left) in [
+            ("networks", networks),
+            ("firewall tables", tables),
+            ("slot directories", sockets),
+            ("journals", journals),
+        ] {
             if !left.is_empty() {
                 bail!("{what} are left: {left:?}\n{}", self.logs());
             }
         }
         self.remove().await
+    }
+
+    /// Tables of this drone's in the kernel's firewall.
+    fn firewall_tables(&self) -> anyhow::Result<Vec<String>> {
+        let identity: Value =
+            serde_json::from_str(&std::fs::read_to_string(self.directory.join("drone").join("drone.json"))?)?;
+        let id = identity["id"].as_str().context("the drone's id")?;
+        let output =
+            Command::new("nft").args(["list", "tables"]).output().context("nft: scripts/setup --test")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.lines().filter(|line| line.contains(&id[..8])).map(str::to_owned).collect())
     }
 
     /// After a failed test: takes away what can be, and keeps the logs' directory.

@@ -1,9 +1,11 @@
-//! `POST /internal/drones/{id}/events`: what became of backends. The 2xx says that all of it is stored.
+//! `POST /internal/drones/{id}/events`: what became of backends. The 2xx says that all of it is stored
+//! that ever can be.
 
 use axum::Json;
 use axum::extract::State;
 use jetway_protocol::controller_api::{Events, StaleCode};
-use jetway_protocol::ids::DroneId;
+use jetway_protocol::ids::{DroneId, Term};
+use sqlx::{Postgres, Transaction};
 
 use super::{Message, No};
 use crate::app::{App, Counters};
@@ -15,24 +17,38 @@ pub async fn events(
     ApiPath(id): ApiPath<DroneId>,
     Message(batch): Message<Events>,
 ) -> Result<Json<()>, No> {
-    let mut transaction = app.db.begin().await?;
-    if drones::term(&mut transaction, id).await? != Some(batch.term) {
-        return Err(No::stale(StaleCode::Term, "this term is over; register again"));
+    let mut transaction = begin(&app, id, batch.term).await?;
+    match rows::store(&mut transaction, id, &batch.events).await {
+        Ok(()) => {}
+        Err(error) if rows::is_about_the_data(&error) => {
+            tracing::warn!(drone = %id, %error, "a batch of events is stored one by one");
+            transaction.rollback().await?;
+            transaction = begin(&app, id, batch.term).await?;
+            rows::store_one_by_one(&mut transaction, id, &batch.events).await?;
+        }
+        Err(error) => return Err(error.into()),
     }
-    rows::store(&mut transaction, id, &batch.events).await?;
     transaction.commit().await?;
     Counters::add(&app.counters.events, batch.events.len());
     Ok(Json(()))
+}
+
+async fn begin(app: &App, id: DroneId, term: Term) -> Result<Transaction<'static, Postgres>, No> {
+    let mut transaction = app.internal.begin().await?;
+    if drones::term(&mut transaction, id).await? != Some(term) {
+        return Err(No::stale(StaleCode::Term, "this term is over; register again"));
+    }
+    Ok(transaction)
 }
 
 #[cfg(test)]
 mod tests {
     use jetway_protocol::ids::FencingToken;
     use jetway_protocol::secret::Purpose;
-    use jetway_protocol::status::Status;
+    use jetway_protocol::status::{End, EndReason, Status};
     use serde_json::json;
 
-    use crate::testing::{Harness, keyed};
+    use crate::testing::{Harness, end, keyed};
 
     #[tokio::test]
     async fn a_status_only_rises_and_only_under_its_own_token() {
@@ -71,6 +87,34 @@ mod tests {
             details["history"].as_array().unwrap().iter().map(|e| e["status"].clone()).collect();
         assert_eq!(steps, ["scheduled", "loading", "starting", "ready", "terminated"]);
         assert_eq!(details["end_reason"], "external");
+    }
+
+    #[tokio::test]
+    async fn an_output_with_u_0000_and_an_event_that_postgres_refuses_hold_up_nothing() {
+        let harness = Harness::new().await;
+        let drone = harness.drone("one").await;
+        let id_of = async |key: &str| -> jetway_protocol::ids::BackendId {
+            harness.connect(&keyed(key)).await.json()["backend_id"].as_str().unwrap().parse().unwrap()
+        };
+        let (nul, bad, good) = (id_of("nul").await, id_of("bad").await, id_of("good").await);
+        let ended = |output: &str| End { output: output.into(), ..end(EndReason::ExitedBeforeReady) };
+        drone.advance_with(&nul, Status::Terminated, Some(ended("a\0b")));
+        drone.advance_with(&bad, Status::Terminated, Some(ended("refused")));
+        drone.advance_with(&good, Status::Terminated, Some(ended("fine")));
+        harness
+            .execute(
+                "alter table backend_events add constraint no_such_output
+                 check (end_json is null or end_json ->> 'output' <> 'refused')",
+            )
+            .await;
+        harness.report(&drone).await;
+        let output = async |id: &jetway_protocol::ids::BackendId| {
+            let shown = harness.get(&format!("/ctrl/backends/{id}")).await.json();
+            (shown["ended_at"].is_number(), shown["output"].clone())
+        };
+        assert_eq!(output(&nul).await, (true, json!("a\u{fffd}b")));
+        assert_eq!(output(&good).await, (true, json!("fine")));
+        assert!(!output(&bad).await.0, "it was left out alone");
     }
 
     #[tokio::test]

@@ -29,7 +29,7 @@ pub async fn register(
         return Err(ApiError::invalid(format!("a proxy's name has at most {NAME_BYTES_MAX} bytes")).into());
     }
     let cluster = proxy.cluster.as_ref().unwrap_or(&app.cluster);
-    let mut connection = app.db.acquire().await?;
+    let mut connection = app.internal.acquire().await?;
     proxies::heartbeat(&mut connection, &proxy, cluster).await?;
     Ok(Json(ProxyRegistered {
         installation: app.installation,

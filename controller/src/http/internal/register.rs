@@ -35,7 +35,7 @@ pub async fn register(
         ));
     }
     let cluster = drone.cluster.as_ref().unwrap_or(&app.cluster);
-    let mut connection = app.db.acquire().await?;
+    let mut connection = app.internal.acquire().await?;
     let registration = drones::register(&mut connection, &drone, cluster).await?;
     drop(connection);
     match registration {

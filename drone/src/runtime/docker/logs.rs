@@ -55,10 +55,10 @@ fn open(engine: &Engine, slot: SlotId, tail: Option<u32>, follow: bool) -> Outpu
     lines.map(|line| line.map(|line| line.into_bytes()).map_err(|error| meaning(&error))).boxed()
 }
 
-/// Cut in the middle of a character, the rest of it is left out.
+/// Cut in the middle of a character, the rest of it is left out. A NUL, which no database takes as text, is replaced.
 fn text_of(bytes: &[u8]) -> String {
     let broken = bytes.iter().take(3).take_while(|byte| (0x80..0xC0).contains(*byte)).count();
-    String::from_utf8_lossy(bytes.get(broken..).unwrap_or_default()).into_owned()
+    String::from_utf8_lossy(bytes.get(broken..).unwrap_or_default()).replace('\0', "\u{fffd}")
 }
 
 #[cfg(test)]
@@ -73,5 +73,6 @@ mod tests {
         assert_eq!(text_of(&text.as_bytes()[4..]), "");
         assert_eq!(text_of(b"\xff\xfex"), "\u{fffd}\u{fffd}x");
         assert_eq!(text_of(b""), "");
+        assert_eq!(text_of(b"a\0b"), "a\u{fffd}b");
     }
 }

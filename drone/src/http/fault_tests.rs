@@ -1,0 +1,119 @@
+//! The server at bad moments: while the agent stops, before it knows what runs, and when proxies say things in an
+//! unlucky order.
+
+use std::sync::atomic::Ordering;
+
+use axum::response::IntoResponse;
+use jetway_protocol::attach::{Outcome, ToDrone, Uses};
+use jetway_protocol::drone_api::{DeleteBackend, DeleteReply};
+use jetway_protocol::ids::{FencingToken, GrantId, ProxyId, SlotId, Term};
+use jetway_protocol::status::Status;
+
+use super::backends;
+use super::refusal::{Body, Id, Serving};
+use super::tests::Server;
+use crate::harness::{Harness, put_of, reaches};
+use crate::reconcile;
+use crate::runtime::ContainerStatus;
+use crate::runtime::fake::Script;
+
+async fn delete(test: &Harness, id: &str) -> DeleteReply {
+    let delete = Body(DeleteBackend { term: Term(1) });
+    let answer = backends::delete(Serving(test.agent.clone()), Id(id.parse().unwrap()), delete).await;
+    answer.unwrap().0
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_stops_says_of_nobody_that_it_ended() {
+    let test = Harness::new(Script::default());
+    test.agent.looked.store(true, Ordering::Release);
+    reaches(&test.put("b", |_| {}), Status::Ready).await;
+    assert!(test.lifecycle.stop().await);
+    let (agent, id) = (test.agent.clone(), "b".parse().unwrap());
+    assert_eq!(delete(&test, "b").await, DeleteReply { gone: false }, "its process goes on");
+    let viewed = backends::view(Serving(agent.clone()), Id(id)).await;
+    assert_eq!(viewed.unwrap_err().into_response().status(), 503);
+    for id in ["b", "new"] {
+        let put = backends::put(Serving(agent.clone()), Id(id.parse().unwrap()), Body(put_of(|_| {}))).await;
+        assert_eq!(put.unwrap_err().into_response().status(), 503, "{id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_gone_before_every_container_was_looked_at() {
+    let test = Harness::new(Script::default());
+    reaches(&test.put("b", |_| {}), Status::Ready).await;
+    // A session that no journal knows, and a paused one whose label says whose it is.
+    let container = test.fake.containers().remove(0);
+    let session = container.session.clone().unwrap();
+    let other = jetway_protocol::init::Session { backend: "other".parse().unwrap(), ..session };
+    let stray = crate::runtime::fake::Container { session: Some(other), ..container.clone() };
+    test.fake.put_container(SlotId::random(), stray);
+    let paused = SlotId::random();
+    test.fake.put_container(paused, container.labelled("paused"));
+    test.fake.set_status(paused, ContainerStatus::Running { paused: true, address: None });
+
+    for id in ["other", "paused", "never"] {
+        assert_eq!(delete(&test, id).await, DeleteReply { gone: false }, "{id}: nobody knows yet");
+    }
+    test.fake.script(|script| script.remove_fails = true);
+    test.lifecycle.spawn_until_stopped(reconcile::look_at_everything(test.agent.clone()));
+    test.fake.until(|_, calls| calls.iter().filter(|call| *call == "remove").count() >= 2).await;
+    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    assert_eq!(delete(&test, "never").await, DeleteReply { gone: true });
+    for id in ["other", "paused"] {
+        assert_eq!(delete(&test, id).await, DeleteReply { gone: false }, "{id}: it cannot be removed");
+    }
+    test.fake.script(|script| script.remove_fails = false);
+    test.agent.look_now.notify_one();
+    test.fake.until(|containers, _| containers.len() == 1).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    for id in ["other", "paused"] {
+        assert_eq!(delete(&test, id).await, DeleteReply { gone: true }, "{id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stray_that_vanished_is_forgotten() {
+    let test = Harness::new(Script::default());
+    test.agent.strays.insert("other".parse().unwrap(), SlotId::random());
+    test.lifecycle.spawn_until_stopped(reconcile::look_at_everything(test.agent.clone()));
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(delete(&test, "other").await, DeleteReply { gone: true });
+}
+
+#[tokio::test]
+async fn an_ask_that_was_forgotten_before_its_backend_came_is_no_use() {
+    let server = Server::start(Script::default()).await;
+    let mut proxy = server.attach(Vec::new()).await;
+    let (backend, fencing_token) = ("b".parse().unwrap(), FencingToken(9));
+    proxy.say(&ToDrone::Ask { ask: 7, backend, fencing_token, grant: GrantId(1) }).await;
+    proxy.say(&ToDrone::Forget { ask: 7, backend: Some("b".parse().unwrap()) }).await;
+    // What is asked after it is answered after it.
+    assert_eq!(proxy.ask("nobody", 9, 1).await, Outcome::Unknown);
+    server.put("b", &put_of(|_| {})).await;
+    reaches(&server.test.backend("b"), Status::Ready).await;
+    assert!(!server.view("b").await.grants[0].used);
+    assert!(matches!(proxy.ask("b", 9, 1).await, Outcome::Ready(_)), "and no answer to the first");
+}
+
+#[tokio::test]
+async fn a_hello_that_is_not_all_closes_nothing() {
+    let server = Server::start(Script::default()).await;
+    server.put("b", &put_of(|spec| spec.max_idle_seconds = Some(0))).await;
+    let proxy = ProxyId::random();
+    let mut first = server.attach_as(proxy, Vec::new(), false).await;
+    assert!(matches!(first.ask("b", 9, 1).await, Outcome::Ready(_)));
+    let mut second = server.attach_as(proxy, Vec::new(), true).await;
+    assert_eq!(second.ask("b", 8, 1).await, Outcome::Unknown);
+    assert_eq!(server.view("b").await.status, Status::Ready);
+    let uses =
+        Uses { backend: "b".parse().unwrap(), fencing_token: FencingToken(9), uses: 3, connections: 3 };
+    second.say(&ToDrone::Uses(uses)).await;
+    assert_eq!(second.ask("b", 8, 1).await, Outcome::Unknown);
+    assert_eq!(server.view("b").await.connections, 3);
+
+    let backend = server.test.backend("b");
+    let _third = server.attach_as(proxy, Vec::new(), false).await;
+    reaches(&backend, Status::Terminating).await;
+}
