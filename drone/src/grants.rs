@@ -1,6 +1,6 @@
 //! Who may enter one backend, in the order they were let in. Journal and proxies are told by the caller.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use jetway_protocol::drone_api::GrantView;
 use jetway_protocol::grant::Grant;
@@ -11,6 +11,9 @@ use jetway_protocol::time::UnixMicros;
 /// that nobody needs goes when it is reached.
 pub const GRANTS_MAX: usize = 16 * 1024;
 
+/// Ids of grants that were taken back, kept so that their holders are told at once.
+const REMOVED_MAX: usize = 1024;
+
 /// Every grant of the backend is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it has {GRANTS_MAX} grants and somebody may be using each of them")]
@@ -20,6 +23,7 @@ pub struct Full;
 pub struct Grants {
     by_age: BTreeMap<u64, Held>,
     ages: HashMap<GrantId, u64>,
+    removed: VecDeque<GrantId>,
     next: u64,
 }
 
@@ -96,8 +100,15 @@ impl Grants {
         for id in ids {
             if let Some(age) = self.ages.remove(id) {
                 self.by_age.remove(&age);
+                self.removed.truncate(REMOVED_MAX - 1);
+                self.removed.push_front(*id);
             }
         }
+    }
+
+    /// It was here and was taken back; one that was never here may still come.
+    pub fn was_removed(&self, id: GrantId) -> bool {
+        self.removed.contains(&id)
     }
 
     pub fn views(&self) -> Vec<GrantView> {

@@ -89,6 +89,9 @@ impl Actor {
         if known && let BackendState::Ready { address } = self.state {
             return self.let_in(&asking, address);
         }
+        if !known && self.grants.was_removed(asking.grant) {
+            return answer_no_grant(&asking);
+        }
         if self.waiting.len() >= WAITING_MAX {
             // It comes back with a fresh stream; by then some of them have their answer.
             asking.stream.close();

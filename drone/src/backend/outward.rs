@@ -72,6 +72,20 @@ impl Actor {
         self.state.status()
     }
 
+    /// With the pull that is under way, and how far it is.
+    fn timeline_by_now(&self) -> Vec<Stage> {
+        let mut timeline = self.timeline.clone();
+        let loading = self.history.last().filter(|entry| entry.status == Status::Loading);
+        if let Some(entry) = loading
+            && let Some((bytes, bytes_total)) = self.agent.runtime.pull_progress(&self.put.spec.executable)
+        {
+            let (start, length_us) = (entry.at, UnixMicros::now().since(entry.at));
+            let note = format!("pulling: {bytes} of {bytes_total} bytes");
+            timeline.push(Stage { stage: StageName::Pulled, start, length_us, note });
+        }
+        timeline
+    }
+
     pub(super) fn view(&self) -> BackendView {
         BackendView {
             id: self.id.clone(),
@@ -79,7 +93,7 @@ impl Actor {
             key: self.put.key.clone(),
             status: self.status(),
             history: self.history.clone(),
-            timeline: self.timeline.clone(),
+            timeline: self.timeline_by_now(),
             grants: self.grants.views(),
             connections: self.idle.connections(),
             listening_elsewhere: self.listening_elsewhere.iter().map(ToString::to_string).collect(),

@@ -70,6 +70,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Names of the images that are present, for placement. From a cache that pulls and engine events keep fresh.
     fn images(&self) -> Vec<String>;
 
+    /// Bytes that came so far and bytes in all, while the executable's image is being pulled.
+    fn pull_progress(&self, _executable: &Executable) -> Option<(u64, u64)> {
+        None
+    }
+
     /// What an operator should know, one sentence each: none where all is well.
     fn warnings(&self) -> Vec<String> {
         Vec::new()

@@ -74,6 +74,7 @@ async fn one_pull_is_shared_and_outlives_who_asked() {
             assert!(first.is_err());
             until("the layer is asked for", || registry.layers_asked() > 0).await;
             assert_eq!(bed.runtime.pulls().len(), 1);
+            assert!(bed.runtime.pull_progress(&executable).is_some(), "whoever looks sees how far it is");
             let asks = async {
                 tokio::join!(
                     bed.runtime.ensure_image(&executable),

@@ -157,9 +157,12 @@ pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
         ));
     }
     let lifecycle = Lifecycle::new();
-    let run_dir = match arguments.run_dir {
-        Some(run_dir) => run_dir,
-        None => places::default_run_dir(&arguments.data_dir)?,
+    let (run_dir, own_run_dir) = match arguments.run_dir {
+        Some(run_dir) => (run_dir, None),
+        None => {
+            let run_dir = places::default_run_dir(&arguments.data_dir)?;
+            (run_dir.clone(), Some(run_dir))
+        }
     };
     let config = jetway_drone::Config {
         controllers: arguments.controllers,
@@ -189,6 +192,9 @@ pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
     tracing::info!(address = %drone.address, drone = %drone.id, "drone is ready");
     let stopped = until_stopped(signals, lifecycle).await;
     drone.leave_engine().await;
+    if let Some(run_dir) = own_run_dir {
+        places::leave_run_dir(&run_dir);
+    }
     stopped
 }
 

@@ -93,7 +93,10 @@ pub async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
             (postgres.url.clone(), Some(postgres), None)
         }
     };
-    let outcome = serve(&arguments, &data_dir, run_dir, init, db, &signals).await;
+    let outcome = serve(&arguments, &data_dir, run_dir.clone(), init, db, &signals).await;
+    if arguments.run_dir.is_none() {
+        places::leave_run_dir(&run_dir);
+    }
     if let Some(postgres) = postgres {
         postgres.stop().await;
     }

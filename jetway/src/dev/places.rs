@@ -45,6 +45,13 @@ pub fn default_run_dir(data_dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(run_dir)
 }
 
+/// Takes a run directory of our own making away if nothing is in it any more; with sessions left, it stays.
+pub fn leave_run_dir(run_dir: &Path) {
+    for directory in [run_dir.join("s"), run_dir.to_owned()] {
+        let _stays_if_in_use = std::fs::remove_dir(directory);
+    }
+}
+
 /// The directory under which run directories are made, and whether it is a tmpfs.
 pub fn run_base() -> anyhow::Result<(PathBuf, bool)> {
     let candidates = ["/run", "/dev/shm", "/tmp"].map(PathBuf::from);

@@ -32,8 +32,17 @@ async fn main() -> anyhow::Result<()> {
     until(&client, &first.backend_id, BackendStatus::Ready).await?;
 
     errors(&client, &request).await?;
-    let state = client.cluster_state(&cluster).await?;
-    ensure!(state.drones.len() == 1 && state.drones[0].ready && state.drones[0].backend_count == 1, "{state:?}");
+    // What a drone has comes with its heartbeats.
+    let counted = async {
+        loop {
+            let state = client.cluster_state(&cluster).await?;
+            if state.drones.len() == 1 && state.drones[0].ready && state.drones[0].backend_count == 1 {
+                return anyhow::Ok(state);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let state = tokio::time::timeout(SOON, counted).await.context("the drone with its session")??;
     ensure!(state.proxies.len() == 1, "{state:?}");
 
     client.revoke(&RevokeRequest { backend_id: first.backend_id.clone(), user: "ada".to_owned() }).await?;

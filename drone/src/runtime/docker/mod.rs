@@ -300,6 +300,13 @@ impl Runtime for DockerRuntime {
         self.network.subnet
     }
 
+    fn pull_progress(&self, executable: &Executable) -> Option<(u64, u64)> {
+        let wanted = reference::Reference::parse(&executable.image).ok()?.to_string();
+        let pulls = self.pulls();
+        let (_, progress) = pulls.iter().find(|(image, _)| *image == wanted)?;
+        Some((progress.bytes, progress.bytes_total))
+    }
+
     fn warnings(&self) -> Vec<String> {
         DockerRuntime::warnings(self)
     }
