@@ -2,7 +2,7 @@
 //! statements a connect. `make figures` runs it by hand; it is no test and asserts only that it measured something.
 
 #[path = "../system/harness/mod.rs"]
-#[expect(dead_code, reason = "the harness serves the tests; the figures need half of it")]
+#[expect(dead_code, unused_imports, reason = "the harness serves the tests; the figures need half of it")]
 mod harness;
 
 mod bare;
