@@ -25,7 +25,6 @@ mod listener;
 mod page;
 mod route;
 mod serve;
-mod socket;
 mod tunnel;
 mod upgrade;
 mod upstream;

@@ -16,7 +16,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
 use crate::serve::Server;
-use crate::socket;
 use crate::upstream::Dialer;
 
 /// Request line and headers; 16 kB of cookies and 8 kB of token fit in.
@@ -91,7 +90,7 @@ impl Listener {
                 let _best_effort = stream.try_write(FULL);
                 continue;
             };
-            socket::prepare(&stream);
+            jetway_service::socket::prepare(&stream);
             let connection = Connection::new(peer, self.dialer.clone(), self.tunnels_stop.clone(), permit);
             let serve = serve(stream, connection, self.server.clone(), self.lifecycle.clone(), self.limits);
             self.lifecycle.spawn(connections.track_future(serve));

@@ -19,7 +19,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::answer::Problem;
 use crate::attach::{BackendKey, Door, Gate};
 use crate::body::RequestBody;
-use crate::socket;
 
 /// To a ready backend on the same network, or to its drone.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -113,7 +112,7 @@ impl Dialer {
     /// The byte stream that the drone's server makes of `GET /b/{id}/dial`.
     async fn through_drone(&self, server: &str, key: &BackendKey) -> Result<TcpStream, Problem> {
         let stream = TcpStream::connect(server).await.map_err(|error| connect_problem(&error))?;
-        socket::prepare(&stream);
+        jetway_service::socket::prepare(&stream);
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|_| Problem::Terminated)?;
         let driver = self.lifecycle.spawn_until_stopped(async move {
@@ -150,7 +149,7 @@ impl Dialer {
 
 async fn direct(address: std::net::SocketAddr) -> Result<TcpStream, Problem> {
     let stream = TcpStream::connect(address).await.map_err(|error| connect_problem(&error))?;
-    socket::prepare(&stream);
+    jetway_service::socket::prepare(&stream);
     Ok(stream)
 }
 

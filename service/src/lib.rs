@@ -8,4 +8,5 @@ pub mod clock;
 pub mod lifecycle;
 pub mod secrets;
 pub mod server;
+pub mod socket;
 pub mod telemetry;

@@ -13,7 +13,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -22,9 +21,6 @@ use tower::util::MapRequest;
 
 use crate::lifecycle::Lifecycle;
 
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_PROBES: u32 = 6;
 /// After a failed accept (too many open files), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -99,21 +95,6 @@ async fn accept<S, B>(
     }
 }
 
-/// Small messages leave at once, and a peer that vanished is noticed by the kernel within two minutes.
-pub fn set_socket_options(stream: &TcpStream) {
-    let set = || -> std::io::Result<()> {
-        stream.set_nodelay(true)?;
-        sockopt::set_socket_keepalive(stream, true)?;
-        sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
-        sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
-        sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
-        Ok(())
-    };
-    if let Err(error) = set() {
-        tracing::debug!(%error, "a socket takes no settings");
-    }
-}
-
 async fn connection<S, B>(
     stream: TcpStream,
     from: SocketAddr,
@@ -127,7 +108,7 @@ async fn connection<S, B>(
     B::Data: Buf + Send,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
-    set_socket_options(&stream);
+    crate::socket::prepare(&stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head)

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use jetway_protocol::drone_api::{DIAL_PROTOCOL, FENCING_HEADER, RefusalCode};
 use jetway_protocol::ids::FencingToken;
 use jetway_protocol::state::BackendState;
-use jetway_service::server::{Place, set_socket_options};
+use jetway_service::server::Place;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -40,7 +40,7 @@ pub async fn dial(Serving(agent): Serving, Id(id): Id, mut request: Request) -> 
         stream.map_err(|_| no(RefusalCode::Unavailable, format!("{id} accepts no connection in time")))?;
     let stream =
         stream.map_err(|error| no(RefusalCode::Unavailable, format!("{id} takes no connection: {error}")))?;
-    set_socket_options(&stream);
+    jetway_service::socket::prepare(&stream);
     // The connection's own task ends with the 101; its place is given back when the tunnel ends.
     let place = request.extensions_mut().remove::<Place>();
     agent.lifecycle.spawn_until_stopped(async move {

@@ -21,7 +21,6 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::Identity;
 use super::drone::{Door, Drone};
 use super::ledger::BackendKey;
-use crate::socket;
 
 /// From the first packet to the drone's `Welcome`.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -155,7 +154,7 @@ async fn look_up(drone: &Drone, identity: &Identity, addresses: &mut Addresses) 
 async fn connect(drone: &Drone, identity: &Identity, address: &str) -> Result<(Socket, bool), Broken> {
     let handshake = async {
         let stream = TcpStream::connect(address).await?;
-        socket::prepare(&stream);
+        jetway_service::socket::prepare(&stream);
         let mut request = format!("ws://{address}/attach").into_client_request()?;
         let bearer = format!("Bearer {}", identity.bearer).parse().map_err(tungstenite::http::Error::from);
         request.headers_mut().insert("authorization", bearer.map_err(tungstenite::Error::from)?);

@@ -1,4 +1,4 @@
-//! Settings of every TCP connection, towards clients and towards backends alike.
+//! Settings of every TCP connection that we accept or make.
 
 use std::time::Duration;
 
