@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build dev test figures check fmt sqlx fresh-machine clean
+.PHONY: help setup build image dev test figures check fmt sqlx fresh-machine clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ setup: ## Find or install the Docker engine and the Postgres programs (done by d
 
 build: ## Build bin/jetway and bin/jetway-init, both static
 	@scripts/build
+
+image: ## Make the image jetway:dev out of this machine's build (docker compose up uses it)
+	@scripts/image
 
 dev: setup build ## Run the whole system on this machine, with a demo to open in a browser
 	@exec bin/jetway dev $(ARGS)

@@ -17,6 +17,7 @@
 
 mod app;
 mod connect;
+mod database;
 mod db;
 mod drone;
 mod error;

@@ -1,31 +1,27 @@
 //! From a configuration to a running controller: checks what can be wrong, waits for Postgres, migrates, listens.
 
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
 use axum::Router;
 use jetway_protocol::ids::{ClusterName, InstallationId};
 use jetway_protocol::secret::Secret;
-use jetway_service::backoff::Backoff;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::server::{self, Limits};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::Connection;
 use tokio::net::TcpListener;
-use tokio::time::Instant;
+use tokio::time::timeout;
 
 use crate::app::{Access, App, CONNECTS_MAX, Settings, Shared};
-use crate::db::{self, Pools, installation};
+use crate::database::{self, DATABASE_WAIT_MAX};
+use crate::db::{self, Pools};
 use crate::http::access::host_of_this_machine;
 use crate::{http, tasks};
 
-/// A database that is starting, or failing over, is waited for this long.
-const DATABASE_WAIT_MAX: Duration = Duration::from_secs(60);
-/// One attempt; a host that swallows packets must not take the whole wait.
-const DATABASE_ATTEMPT: Duration = Duration::from_secs(5);
-/// As `server_version_num` has it.
-const POSTGRES_MIN: i32 = 130_000;
+/// Characters of an API key, at least.
+const API_KEY_CHARS_MIN: usize = 16;
+/// At the end, for the connections to Postgres to be closed in order. One that is silent keeps no process from ending.
+const POOLS_CLOSE: Duration = Duration::from_secs(2);
 
 /// Streams, connects and reports, and as many again; idle ones are kept longer than the usual balancer keeps its own.
 const LIMITS: Limits = Limits { connections: 16 * 1024, head: Duration::from_secs(75) };
@@ -33,6 +29,8 @@ const LIMITS: Limits = Limits { connections: 16 * 1024, head: Duration::from_sec
 pub struct Config {
     /// A libpq URL; a Unix socket is `postgres://user@localhost/name?host=/directory`.
     pub db: String,
+    /// The password, for a URL that has none.
+    pub db_password: Option<String>,
     pub listen: SocketAddr,
     /// The default cluster: the host and port by which browsers reach the proxies.
     pub cluster: ClusterName,
@@ -72,13 +70,25 @@ pub enum StartError {
     )]
     NeedsKey(SocketAddr),
     #[error(
-        "the API key is shorter than 16 characters; use a longer one (for example the output of: openssl rand -hex 32)"
+        "the API key is shorter than {API_KEY_CHARS_MIN} characters; use a longer one (for example the output of: openssl rand -hex 32)"
     )]
     ShortKey,
+    #[error(
+        "the API key has characters that no header carries; use letters, digits and signs of ASCII, without spaces"
+    )]
+    UnusableKey,
     #[error("--db is not a Postgres URL like postgres://user@host/name: {0}")]
     DatabaseUrl(String),
-    #[error("Postgres did not answer within {} s ({reason}); check --db and that the server runs", DATABASE_WAIT_MAX.as_secs())]
-    NoDatabase { reason: String },
+    #[error("--db has a password, and --db-password-file has one, too; keep one of them")]
+    TwoPasswords,
+    #[error(
+        "Postgres at {place} did not answer within {seconds} s ({reason}); check --db and that the server runs"
+    )]
+    NoDatabase { place: String, seconds: u64, reason: String },
+    #[error("what listens at {place} is not Postgres: it says {heard:?}; check --db")]
+    NotPostgres { place: String, heard: String },
+    #[error("no TLS with Postgres ({0}); check sslmode and sslrootcert in --db")]
+    DatabaseTls(String),
     #[error("Postgres refuses: {0}; check the user, password and database name in --db")]
     DatabaseRefuses(String),
     #[error("Postgres is version {0}; Jetway needs 13 or newer")]
@@ -94,15 +104,14 @@ pub enum StartError {
 }
 
 pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, StartError> {
-    if config.api_key.as_ref().is_some_and(|key| key.len() < 16) {
-        return Err(StartError::ShortKey);
+    if let Some(key) = &config.api_key {
+        check_api_key(key)?;
     }
     if !config.listen.ip().is_loopback() && config.api_key.is_none() && !config.insecure {
         return Err(StartError::NeedsKey(config.listen));
     }
     let public_url = config.public_url.as_deref().map(check_public_url).transpose()?;
-    let options =
-        PgConnectOptions::from_str(&config.db).map_err(|error| StartError::DatabaseUrl(error.to_string()))?;
+    let options = database::options(&config.db, config.db_password.as_deref())?;
 
     // The address first: where it is taken, nothing else needs to be tried.
     let listener = TcpListener::bind(config.listen)
@@ -112,10 +121,10 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
         listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
 
     let mut connection = tokio::select! {
-        connection = wait_for_postgres(&options) => connection?,
+        connection = database::connect(&options, DATABASE_WAIT_MAX) => connection?,
         () = lifecycle.stopping() => return Err(StartError::Stopped),
     };
-    let installation = prepare(&mut connection).await?;
+    let installation = database::prepare(&mut connection).await?;
     let _closed_or_dropped = connection.close().await;
 
     let access = access(config.api_key, config.listen, config.insecure, public_url.as_deref());
@@ -136,13 +145,28 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
     Ok(Controller { address, installation })
 }
 
-fn check_public_url(url: &str) -> Result<String, StartError> {
-    let url = url.trim_end_matches('/').to_ascii_lowercase();
-    let wrong = || StartError::PublicUrl(url.clone());
+fn check_api_key(key: &str) -> Result<(), StartError> {
+    if key.chars().count() < API_KEY_CHARS_MIN {
+        Err(StartError::ShortKey)
+    } else if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Err(StartError::UnusableKey)
+    } else {
+        Ok(())
+    }
+}
+
+fn check_public_url(given: &str) -> Result<String, StartError> {
+    let url = given.trim_end_matches('/').to_ascii_lowercase();
+    // A user and password in it would be shown to every browser; they are not repeated here, either.
+    let shown = given.rsplit_once('@').map_or(given, |(_, host)| host);
+    let wrong = || StartError::PublicUrl(shown.escape_debug().to_string());
     let (scheme, host) = url.split_once("://").ok_or_else(wrong)?;
+    // Url knows ports and hosts, and mends what it can; the other parser refuses what was mended.
     let fine = matches!(scheme, "http" | "https")
-        && !host.contains('/')
-        && host.parse::<::http::uri::Authority>().is_ok();
+        && !host.contains(['/', '@'])
+        && !host.ends_with(':')
+        && host.parse::<::http::uri::Authority>().is_ok()
+        && reqwest::Url::parse(&url).is_ok();
     if fine { Ok(url) } else { Err(wrong()) }
 }
 
@@ -169,60 +193,8 @@ fn serve(app: &App, pools: Pools, listener: TcpListener, router: Router) {
         let _ended = server.await;
         // Connects whose client has gone meanwhile, and who finish what they have begun.
         let _none_is_left = app_.connects.acquire_many(CONNECTS_MAX).await;
-        pools.close().await;
+        let _closed_or_silent = timeout(POOLS_CLOSE, pools.close()).await;
     });
-}
-
-async fn wait_for_postgres(options: &PgConnectOptions) -> Result<PgConnection, StartError> {
-    let deadline = Instant::now() + DATABASE_WAIT_MAX;
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
-    let mut said = false;
-    loop {
-        let reason = match tokio::time::timeout(DATABASE_ATTEMPT, options.connect()).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(sqlx::Error::Database(error))) if !is_starting(error.as_ref()) => {
-                return Err(StartError::DatabaseRefuses(error.message().to_owned()));
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer in {} s", DATABASE_ATTEMPT.as_secs()),
-        };
-        if Instant::now() >= deadline {
-            return Err(StartError::NoDatabase { reason });
-        }
-        if !said {
-            tracing::warn!(
-                reason,
-                seconds = DATABASE_WAIT_MAX.as_secs(),
-                "Postgres does not answer yet; waiting"
-            );
-            said = true;
-        }
-        backoff.wait().await;
-    }
-}
-
-/// It answers, but not yet (or no longer) with sessions: starting up, shutting down, no free slot.
-fn is_starting(error: &dyn sqlx::error::DatabaseError) -> bool {
-    matches!(error.code().as_deref(), Some("57P01" | "57P02" | "57P03" | "53300"))
-}
-
-async fn prepare(connection: &mut PgConnection) -> Result<InstallationId, StartError> {
-    let migration = |error: String| StartError::Migration(error);
-    let (number, version): (i32, String) = sqlx::query_as(
-        "select current_setting('server_version_num')::int, current_setting('server_version')",
-    )
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(|error| migration(error.to_string()))?;
-    if number < POSTGRES_MIN {
-        return Err(StartError::OldPostgres(version));
-    }
-    // Holds an advisory lock: of several controllers that start at once, one migrates and the others wait.
-    sqlx::migrate!("../migrations")
-        .run(&mut *connection)
-        .await
-        .map_err(|error| migration(error.to_string()))?;
-    installation::read_or_make(connection).await.map_err(|error| migration(error.to_string()))
 }
 
 #[cfg(test)]
@@ -242,5 +214,47 @@ mod tests {
         assert_eq!(host(false, None), None);
         let key = access(Some("k".into()), listen, false, Some("https://jetway.example"));
         assert!(matches!(key, Access::Key(_)));
+    }
+
+    #[test]
+    fn a_public_url_is_a_scheme_a_host_and_perhaps_a_port() {
+        for (given, url) in [
+            ("https://Jetway.example/", "https://jetway.example"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+        ] {
+            assert_eq!(check_public_url(given).unwrap(), url);
+        }
+        for wrong in [
+            "",
+            "nonsense",
+            "jetway.example",
+            "ftp://h",
+            "https://",
+            "https://h:",
+            "https://h:99999",
+            "https://h/base",
+            "https://a b",
+            "https://me:hunter2@h",
+            "http://h\nx",
+        ] {
+            let said = check_public_url(wrong).unwrap_err().to_string();
+            assert!(!said.contains("hunter2") && !said.contains('\n'), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_api_key_is_long_enough_and_fits_a_header() {
+        assert!(check_api_key("0123456789abcdef").is_ok());
+        for wrong in [
+            "",
+            "short",
+            "0123456789abcde",
+            "0123456789 abcdef",
+            "0123456789abcdef\u{e9}",
+            "0123456789abcde\n",
+        ] {
+            assert!(check_api_key(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
 use jetway_protocol::secret::Secret;
@@ -36,6 +37,10 @@ pub struct Config {
     pub helper_image: Option<String>,
     /// The engine's runtime for sessions, such as `runsc`.
     pub container_runtime: Option<String>,
+    /// (a directory here, the same one on the engine's host); for a drone in a container the engine is asked, too.
+    pub host_paths: Vec<(PathBuf, PathBuf)>,
+    /// How long the start waits for an engine that does not answer yet.
+    pub engine_patience: Duration,
     pub secret: Secret,
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jetway_protocol::secret::{Purpose, Secret};
 use jetway_service::client::{CallError, Client};
+use jetway_service::controllers::is_to_be_asked_elsewhere;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,8 +19,8 @@ pub struct Controllers {
 }
 
 impl Controllers {
-    pub fn new(urls: &[String], secret: &Secret) -> Self {
-        let urls = urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+    /// `urls` without a slash at their ends.
+    pub fn new(urls: Vec<String>, secret: &Secret) -> Self {
         Self {
             urls,
             current: AtomicUsize::new(0),
@@ -27,36 +28,43 @@ impl Controllers {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.urls.is_empty()
+    pub fn urls(&self) -> &[String] {
+        &self.urls
     }
 
-    /// One try at one controller. A refusal is an answer; after anything else the next call goes to another one.
+    /// One try at one controller. Our own refusal is an answer; after anything else the next call goes to another one.
     pub async fn post<B: Serialize, T: DeserializeOwned>(
         &self,
         path: &str,
         body: &B,
     ) -> Result<T, CallError> {
+        self.post_to_one(path, body, is_to_be_asked_elsewhere).await.1
+    }
+
+    /// The same, and which controller it was; the next call goes to another one after an error that `moves_on`.
+    pub async fn post_to_one<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        moves_on: fn(&CallError) -> bool,
+    ) -> (&str, Result<T, CallError>) {
         let current = self.current.load(Ordering::Relaxed);
         let Some(base) = self.urls.get(current % self.urls.len().max(1)) else {
-            return Err(CallError::NotSent {
-                url: path.to_owned(),
-                reason: "no controller is configured".to_owned(),
-            });
+            let reason = "no controller is configured".to_owned();
+            return ("", Err(CallError::NotSent { url: path.to_owned(), reason }));
         };
         let answer =
             self.client.post(&format!("{base}{path}"), body, Duration::from_secs(CALL_SECONDS_MAX)).await;
-        let failed = match &answer {
-            Ok(_) => false,
-            Err(CallError::Refused { status, .. }) => *status >= 500,
-            Err(_) => true,
-        };
-        if failed {
-            let next = current.wrapping_add(1);
-            // Only one of several callers that failed at the same controller moves on.
-            let _another_moved_already =
-                self.current.compare_exchange(current, next, Ordering::Relaxed, Ordering::Relaxed);
+        if answer.as_ref().is_err_and(moves_on) {
+            self.move_on(current);
         }
-        answer
+        (base, answer)
+    }
+
+    /// Only one of several callers that failed at the same controller moves on.
+    fn move_on(&self, from: usize) {
+        let next = from.wrapping_add(1);
+        let _another_moved_already =
+            self.current.compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 }

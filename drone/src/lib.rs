@@ -25,6 +25,7 @@ mod admission;
 mod agent;
 mod data_dir;
 mod journal;
+mod run_dir;
 mod streams;
 
 mod adoption;

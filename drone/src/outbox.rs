@@ -13,6 +13,8 @@ use std::time::Duration;
 use jetway_protocol::controller_api::{BackendEvent, Events};
 use jetway_service::backoff::Backoff;
 use jetway_service::client::CallError;
+use jetway_service::controllers::is_to_be_asked_elsewhere;
+use jetway_service::silence::Silence;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -80,6 +82,7 @@ struct Delivery {
     controllers: Arc<Controllers>,
     path: String,
     backoff: Backoff,
+    silence: Silence,
     refused: VecDeque<BackendEvent>,
     refused_at: Option<Instant>,
     refused_backoff: Backoff,
@@ -103,6 +106,7 @@ impl Delivery {
             agent,
             controllers,
             backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
+            silence: Silence::default(),
             refused: VecDeque::new(),
             refused_at: None,
             refused_backoff: Backoff::new(REFUSED_RETRY_FIRST, REFUSED_RETRY_MAX),
@@ -114,11 +118,14 @@ impl Delivery {
         match self.send(events.clone()).await {
             Sent::Stored => {
                 self.backoff.reset();
+                self.silence.ends();
                 self.agent.outbox.drop_first(count);
             }
             Sent::Refused(_) => self.one_by_one(events).await,
             Sent::Failed(error) => {
-                tracing::warn!(%error, "events could not be delivered yet");
+                if self.silence.is_to_be_told(Instant::now()) {
+                    tracing::warn!(%error, "events could not be delivered yet");
+                }
                 self.backoff.wait().await;
             }
             Sent::Stale => {}
@@ -195,10 +202,10 @@ impl Delivery {
     }
 }
 
-/// Not for a missing credential, a slow body or too many calls: those say nothing about the events.
+/// Not for a missing credential, a slow body or too many calls, nor by somebody who is no controller: those say nothing
+/// about the events.
 fn is_for_the_content(error: &CallError) -> bool {
-    matches!(error, CallError::Refused { status: 400..=499, .. })
-        && !matches!(error, CallError::Refused { status: 401 | 403 | 408 | 429, .. })
+    matches!(error, CallError::Refused { status: 400..=499, .. }) && !is_to_be_asked_elsewhere(error)
 }
 
 fn acknowledge(agent: &Agent, events: &[BackendEvent]) {

@@ -53,7 +53,8 @@ async fn events(State(controller): State<Controller>, Json(events): Json<Events>
     }
     let refused = *controller.refused.lock().unwrap();
     if events.events.iter().any(|event| Some(event.backend.as_str()) == refused) {
-        return (StatusCode::BAD_REQUEST, "what is this?").into_response();
+        return (StatusCode::BAD_REQUEST, r#"{"code":"invalid_request","message":"what is this?"}"#)
+            .into_response();
     }
     controller.heard.send_modify(|heard| heard.extend(events.events.iter().map(|event| event.entry.status)));
     Json(()).into_response()
@@ -105,6 +106,8 @@ fn config(url: String, dir: &TestDir) -> Config {
         memory_bytes: None,
         helper_image: None,
         container_runtime: None,
+        host_paths: Vec::new(),
+        engine_patience: Duration::ZERO,
         secret: Secret::new(&"x".repeat(40)).unwrap(),
     }
 }

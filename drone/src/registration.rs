@@ -11,6 +11,10 @@ use jetway_protocol::ids::DroneId;
 use jetway_service::backoff::{Backoff, jittered};
 use jetway_service::client::CallError;
 use jetway_service::clock;
+use jetway_service::controllers::FirstContact;
+use jetway_service::silence::Silence;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::agent::Agent;
 use crate::controllers::Controllers;
@@ -28,51 +32,80 @@ pub struct Registration {
     pub membership: Arc<Membership>,
     /// What is said at each registration; the uptime is filled in.
     pub register: Register,
+    pub contact: FirstContact,
+    /// Of the controllers, after the first registration.
+    pub silence: Silence,
+}
+
+/// A registration that was not taken: by whom, and why.
+type NotTaken = (String, CallError);
+
+/// Nobody takes this drone, and waiting changes nothing.
+#[derive(Debug)]
+pub enum Refused {
+    /// A controller of this installation says so.
+    Stale(Stale),
+    /// Each of the controllers, in one line.
+    ByAll(String),
 }
 
 impl Registration {
-    /// Tries until a controller says yes, or says no for good.
-    pub async fn first(&mut self) -> Result<Registered, Stale> {
+    /// Tries until a controller says yes, or nobody will.
+    pub async fn first(&mut self) -> Result<Registered, Refused> {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         loop {
-            match self.register().await {
+            let (url, error) = match self.register().await {
                 Ok(registered) => return Ok(registered),
-                Err(error) => match error.refusal::<Stale>() {
-                    Some((409, stale)) => return Err(stale),
-                    _ => tracing::warn!(%error, "cannot register yet"),
-                },
+                Err(not_taken) => not_taken,
+            };
+            if let Some((409, stale)) = error.refusal::<Stale>() {
+                return Err(Refused::Stale(stale));
+            }
+            if let Some(why) = self.contact.failed(&url, &error, Instant::now()) {
+                return Err(Refused::ByAll(why));
             }
             backoff.wait().await;
         }
     }
 
-    /// Until the process stops.
-    pub async fn keep(mut self, agent: Arc<Agent>) {
+    /// Until the process stops. `refused` hears why no controller takes this drone, before one has: not while it has
+    /// sessions, which go on without.
+    pub async fn keep(mut self, agent: Arc<Agent>, refused: watch::Sender<Option<String>>) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         let mut registered = self.membership.term().is_some();
+        let mut is_known = registered;
         loop {
-            if !registered && let Err(error) = self.register().await {
-                tracing::warn!(%error, "cannot register");
+            if !registered && let Err((url, error)) = self.register().await {
+                if is_known {
+                    self.not_reached(&error, "a controller does not take this drone again yet");
+                } else if let Some(why) = self.contact.failed(&url, &error, Instant::now())
+                    && agent.backends.is_empty()
+                {
+                    refused.send_replace(Some(why));
+                }
                 backoff.wait().await;
                 continue;
             }
+            is_known = true;
             backoff.reset();
             self.beat_until_stale(&agent).await;
             registered = false;
         }
     }
 
-    async fn register(&mut self) -> Result<Registered, CallError> {
+    async fn register(&mut self) -> Result<Registered, NotTaken> {
         self.register.uptime_ms = u64::try_from(clock::boot_time().as_millis()).unwrap_or(u64::MAX);
-        let registered: Registered =
-            self.controllers.post("/internal/drones/register", &self.register).await?;
+        let (url, answer) =
+            self.controllers.post_to_one("/internal/drones/register", &self.register, |_| true).await;
+        let registered: Registered = answer.map_err(|error| (url.to_owned(), error))?;
         tracing::info!(term = %registered.term, cluster = %registered.cluster, "registered");
+        self.silence.ends();
         self.register.installation = Some(registered.installation);
         self.membership.set_registered(registered.clone());
         Ok(registered)
     }
 
-    async fn beat_until_stale(&self, agent: &Agent) {
+    async fn beat_until_stale(&mut self, agent: &Agent) {
         let heartbeat_ms = self.membership.heartbeat_ms().clamp(HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX);
         let period = Duration::from_millis(heartbeat_ms);
         let mut renewal = 0;
@@ -87,12 +120,15 @@ impl Registration {
             let wait = match reply {
                 Ok(reply) => {
                     self.membership.heard_draining(reply.draining, orders);
+                    if self.silence.ends() {
+                        tracing::info!("a controller answers again");
+                    }
                     backoff.reset();
                     jittered(period)
                 }
                 Err(CallError::Refused { status: 409, .. }) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "a heartbeat failed");
+                    self.not_reached(&error, "a heartbeat failed; trying on");
                     backoff.next_wait()
                 }
             };
@@ -100,6 +136,14 @@ impl Registration {
                 () = tokio::time::sleep(wait) => {}
                 () = self.membership.stale(term) => return,
             }
+        }
+    }
+
+    fn not_reached(&mut self, error: &CallError, what: &str) {
+        if self.silence.is_to_be_told(Instant::now()) {
+            tracing::warn!(%error, "{what}");
+        } else {
+            tracing::debug!(%error, "{what}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! once everything that ran before has its task again.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,11 @@ use jetway_protocol::controller_api::{BackendEvent, Capacity, Stale};
 use jetway_protocol::ids::{DroneId, InstallationId};
 use jetway_protocol::status::{EndReason, TerminationKind};
 use jetway_service::clock;
+use jetway_service::controllers::{self, BadUrl, FirstContact};
 use jetway_service::lifecycle::Lifecycle;
+use jetway_service::silence::Silence;
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::agent::{Agent, Parts};
@@ -22,8 +25,10 @@ use crate::controllers::Controllers;
 use crate::data_dir::{DataDir, DataDirError, Identity};
 use crate::http::{self, Gate};
 use crate::membership::Membership;
-use crate::registration::{self, Facts, Registration};
-use crate::runtime::docker::{ConnectError, DockerConfig, DockerRuntime, NetworkError};
+use crate::registration::{self, Facts, Refused, Registration};
+use crate::run_dir::{RunDir, RunDirError};
+use crate::runtime::docker::host_paths::{self, Needed};
+use crate::runtime::docker::{ConnectError, Contact, DockerConfig, DockerRuntime, NetworkError};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::{adoption, outbox, reconcile};
 
@@ -38,12 +43,18 @@ pub enum StartError {
     Host(#[source] std::io::Error),
     #[error("cannot listen on {address}: free the port, or choose another with --listen")]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    ControllerUrl(#[from] BadUrl),
     #[error("the controller refuses this drone: {0}")]
     Refused(String),
+    #[error("no controller takes this drone: {0}")]
+    RefusedByAll(String),
     #[error(transparent)]
     Engine(#[from] ConnectError),
     #[error("the journal in {path} cannot be read: make it readable, or start with another --data-dir")]
     Journal { path: String, source: std::io::Error },
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
     #[error("stopped before it was registered")]
     Stopped,
 }
@@ -54,12 +65,25 @@ pub struct Drone {
     pub id: DroneId,
     pub(crate) agent: Arc<Agent>,
     docker: Option<Arc<DockerRuntime>>,
+    refused: watch::Receiver<Option<String>>,
+    /// Held until the caller lets go of this.
+    _run_dir: Option<RunDir>,
 }
 
 impl Drone {
     /// Every status that a backend of this drone reaches from now on.
     pub fn events(&self) -> broadcast::Receiver<BackendEvent> {
         self.agent.events.subscribe()
+    }
+
+    /// Returns when no controller takes this drone, and none has since its start, and it has no session: waiting
+    /// changes nothing then.
+    pub async fn refused(&self) -> String {
+        let mut refused = self.refused.clone();
+        match refused.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Stops every session softly and waits; stops what is left by the deadline hard; then removes what the engine
@@ -108,14 +132,19 @@ impl Drone {
 
 pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Drone, StartError> {
     let mut opening = Opening::open(config, &lifecycle).await?;
+    let run_dir = RunDir::open(&opening.config.run_dir, opening.data_dir.path())?;
+    // Before the first registration: what is wrong here is no controller's business.
+    let contact = Contact::make(opening.config.engine_patience).await?;
+    let host_paths = contact.host_paths(&opening.config.host_paths, &needed(&opening.config)).await?;
     let installation = opening.installation(&lifecycle).await?;
-    let docker = docker_config(&opening.config, opening.identity.id, installation);
-    let docker = Arc::new(DockerRuntime::connect(docker, &lifecycle).await?);
+    let docker = docker_config(&opening.config, opening.identity.id, installation, host_paths);
+    let docker = Arc::new(DockerRuntime::over(contact, docker, &lifecycle).await?);
     for warning in docker.warnings() {
         tracing::warn!("{warning}");
     }
     let mut drone = opening.run(docker.clone(), lifecycle).await?;
     drone.docker = Some(docker);
+    drone._run_dir = Some(run_dir);
     Ok(drone)
 }
 
@@ -141,6 +170,10 @@ struct Opening {
 
 impl Opening {
     async fn open(config: Config, lifecycle: &Lifecycle) -> Result<Self, StartError> {
+        let urls = match config.controllers.is_empty() {
+            true => Vec::new(),
+            false => controllers::urls(&config.controllers)?,
+        };
         let (data_dir, identity) = DataDir::open(&config.data_dir)?;
         let boot_id = clock::boot_id().map_err(StartError::Host)?;
         let listener = TcpListener::bind(config.listen)
@@ -155,9 +188,11 @@ impl Opening {
         let advertise = config.advertise.clone().unwrap_or_else(|| address.to_string());
         let facts = Facts { identity, boot_id, advertise, capacity: capacity.clone() };
         let registration = Registration {
-            controllers: Arc::new(Controllers::new(&config.controllers, &config.secret)),
+            contact: FirstContact::new(&urls),
+            controllers: Arc::new(Controllers::new(urls, &config.secret)),
             membership: Arc::new(Membership::default()),
             register: registration::register(&config, facts),
+            silence: Silence::default(),
         };
         Ok(Self { config, data_dir, identity, address, gate, registration, capacity })
     }
@@ -169,7 +204,10 @@ impl Opening {
         }
         let registered = lifecycle.token().run_until_cancelled(self.registration.first()).await;
         let registered = registered.ok_or(StartError::Stopped)?;
-        let registered = registered.map_err(|Stale { message, .. }| StartError::Refused(message))?;
+        let registered = registered.map_err(|refused| match refused {
+            Refused::Stale(Stale { message, .. }) => StartError::Refused(message),
+            Refused::ByAll(why) => StartError::RefusedByAll(why),
+        })?;
         self.identity.installation = Some(registered.installation);
         self.data_dir.save(self.identity)?;
         Ok(registered.installation)
@@ -194,22 +232,44 @@ impl Opening {
         self.gate.open(agent.clone());
 
         let controllers = self.registration.controllers.clone();
-        if !controllers.is_empty() {
-            lifecycle.spawn_until_stopped(self.registration.keep(agent.clone()));
+        let (tell_refused, refused) = watch::channel(None);
+        if !controllers.urls().is_empty() {
+            lifecycle.spawn_until_stopped(self.registration.keep(agent.clone(), tell_refused));
             lifecycle.spawn_until_stopped(outbox::deliver(agent.clone(), controllers));
         }
         lifecycle.spawn_until_stopped(reconcile::follow_hints(agent.clone()));
         lifecycle.spawn_until_stopped(reconcile::look_at_everything(agent.clone()));
         lifecycle.spawn_until_stopped(reconcile::ping(agent.clone()));
-        Ok(Drone { address: self.address, id: agent.id, agent, docker: None })
+        Ok(Drone { address: self.address, id: agent.id, agent, refused, docker: None, _run_dir: None })
     }
 }
 
-fn docker_config(config: &Config, drone: DroneId, installation: InstallationId) -> DockerConfig {
-    let paths = (config.data_dir.clone(), config.run_dir.clone(), config.init_executable.clone());
+/// What is bound into sessions' containers.
+fn needed(config: &Config) -> Vec<Needed<'_>> {
+    let mut needed = vec![
+        Needed { flag: "--data-dir", path: &config.data_dir },
+        Needed { flag: "--run-dir", path: &config.run_dir },
+    ];
+    needed.extend(config.mount_base.iter().map(|path| Needed { flag: "--mount-base", path }));
+    needed
+}
+
+fn docker_config(
+    config: &Config,
+    drone: DroneId,
+    installation: InstallationId,
+    host_paths: Vec<(PathBuf, PathBuf)>,
+) -> DockerConfig {
+    // The engine takes absolute paths only; a path that it knows by another name must be compared without links.
+    let bound = |path: &Path| match host_paths.is_empty() {
+        true => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        false => host_paths::real(path),
+    };
+    let paths = (bound(&config.data_dir), bound(&config.run_dir), config.init_executable.clone());
     DockerConfig {
         session_subnet: config.session_subnet,
-        mount_base: config.mount_base.clone(),
+        mount_base: config.mount_base.as_deref().map(bound),
+        host_paths,
         allowed_networks: config.allowed_networks.clone(),
         container_runtime: config.container_runtime.clone(),
         helper_image: config.helper_image.clone(),

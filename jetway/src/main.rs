@@ -3,22 +3,31 @@
 use std::process::ExitCode;
 
 use jetway::cli::{self, Arguments};
+use jetway_service::telemetry;
+use tokio::runtime::{Builder, Runtime};
 
 fn main() -> ExitCode {
     let arguments = Arguments::read();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime(&arguments) {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("jetway: cannot start: {error}");
+            telemetry::last_words(&format!("cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
     match runtime.block_on(cli::run(arguments)) {
         Ok(code) => code,
         Err(error) => {
-            // One line, causes included: what an operator pastes into a search box.
-            eprintln!("jetway: {error:#}");
+            // One line, causes included.
+            telemetry::last_words(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Threads are for those who serve. A verb makes a call or two, and a health check runs all day.
+fn runtime(arguments: &Arguments) -> std::io::Result<Runtime> {
+    let mut builder =
+        if arguments.is_verb() { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder.enable_all().build()
 }

@@ -11,6 +11,8 @@ use jetway_protocol::secret::Secret;
 use jetway_protocol::token::TokenSealer;
 use jetway_service::backoff::{Backoff, jittered};
 use jetway_service::client::Client;
+use jetway_service::controllers::FirstContact;
+use jetway_service::silence::Silence;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -19,10 +21,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Whatever a controller says, a heartbeat comes no more often and no more rarely.
 const HEARTBEAT: std::ops::RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_secs(60);
-
-/// No controller answers: told first after so long (one may be starting beside this proxy), then again and again.
-const TELL_FIRST: Duration = Duration::from_secs(2);
-const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Installation {
@@ -43,27 +41,37 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Registers, and goes on doing so as the heartbeat. Never ends.
-    pub async fn run(self, known: watch::Sender<Option<Arc<Installation>>>) {
+    /// Registers, and goes on doing so as the heartbeat. Never ends. `refused` hears why no controller takes this proxy,
+    /// as long as none has.
+    pub async fn run(
+        self,
+        known: watch::Sender<Option<Arc<Installation>>>,
+        refused: watch::Sender<Option<String>>,
+    ) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        let mut silence = Silence::default();
+        let (mut contact, mut silence) = (FirstContact::new(&self.controllers), Silence::default());
         let mut turn = 0;
         loop {
             let controller = &self.controllers[turn % self.controllers.len()];
             match self.call(controller).await {
                 Ok(registered) => {
                     backoff.reset();
-                    silence.ends();
+                    if silence.ends() {
+                        tracing::info!("a controller answers again");
+                    }
                     let heartbeat = Duration::from_millis(registered.heartbeat_ms);
                     self.learned(registered, &known);
                     let heartbeat = heartbeat.clamp(*HEARTBEAT.start(), *HEARTBEAT.end());
                     tokio::time::sleep(jittered(heartbeat)).await;
                 }
-                Err(reason) => {
-                    if silence.is_to_be_told(Instant::now()) {
-                        tracing::warn!(%controller, %reason, "no controller can be reached");
-                    } else {
-                        tracing::debug!(%controller, %reason, "no registration");
+                Err(error) => {
+                    let now = Instant::now();
+                    if known.borrow().is_none() {
+                        if let Some(why) = contact.failed(controller, &error, now) {
+                            refused.send_replace(Some(format!("no controller takes this proxy: {why}")));
+                        }
+                    } else if silence.is_to_be_told(now) {
+                        tracing::warn!(%error, "a heartbeat failed; known URLs are served on");
                     }
                     turn += 1;
                     backoff.wait().await;
@@ -100,44 +108,5 @@ impl Registration {
             }));
             true
         });
-    }
-}
-
-/// How long no controller has answered, and when the operator should hear of it.
-#[derive(Debug, Default)]
-struct Silence {
-    tell_at: Option<Instant>,
-}
-
-impl Silence {
-    fn is_to_be_told(&mut self, now: Instant) -> bool {
-        let tell_at = self.tell_at.get_or_insert(now + TELL_FIRST);
-        let due = *tell_at <= now;
-        if due {
-            *tell_at = now + TELL_AGAIN;
-        }
-        due
-    }
-
-    fn ends(&mut self) {
-        self.tell_at = None;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_silence_is_told_soon_and_then_now_and_then() {
-        let (mut silence, start) = (Silence::default(), Instant::now());
-        let told_in = |silence: &mut Silence, seconds: std::ops::Range<u64>| {
-            seconds
-                .filter(|second| silence.is_to_be_told(start + Duration::from_secs(*second)))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(told_in(&mut silence, 0..100), [2, 32, 62, 92]);
-        silence.ends();
-        assert_eq!(told_in(&mut silence, 100..110), [102]);
     }
 }

@@ -38,6 +38,7 @@ use jetway_protocol::ids::{ClusterName, ProxyId};
 use jetway_protocol::secret::{Purpose, Secret};
 use jetway_service::client::Client;
 use jetway_service::clock;
+use jetway_service::controllers::{self, BadUrl};
 use jetway_service::lifecycle::Lifecycle;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -71,8 +72,8 @@ pub struct Config {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("no controller is named; give at least one with --controller URL")]
-    NoController,
+    #[error(transparent)]
+    ControllerUrl(#[from] BadUrl),
     #[error("the root redirect is no URL; give one like https://example.org/ with --root-redirect-url")]
     RootRedirect,
     #[error(
@@ -89,13 +90,24 @@ pub struct Proxy {
     /// Where it listens.
     pub address: SocketAddr,
     pub id: ProxyId,
+    refused: watch::Receiver<Option<String>>,
+}
+
+impl Proxy {
+    /// Returns when every controller has refused this proxy and none has taken it since its start: waiting changes
+    /// nothing then, and it knows no URL that it could serve.
+    pub async fn refused(&self) -> String {
+        let mut refused = self.refused.clone();
+        match refused.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
 }
 
 /// Starts a proxy. It listens when this returns; the controller is looked for in the background.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartError> {
-    if config.controllers.is_empty() {
-        return Err(StartError::NoController);
-    }
+    let controllers = controllers::urls(&config.controllers)?;
     let root_redirect = config
         .root_redirect
         .as_deref()
@@ -105,19 +117,20 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
     let listen_error = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
-    let proxy = Proxy { address, id: ProxyId::random() };
+    let (tell_refused, refused) = watch::channel(None);
+    let proxy = Proxy { address, id: ProxyId::random(), refused };
 
     let client = Client::new(config.secret.bearer(Purpose::ProxyToController));
     let (tell, known) = watch::channel(None);
     let registration = Registration {
-        controllers: config.controllers.clone(),
+        controllers: controllers.clone(),
         client: client.clone(),
         secret: config.secret.clone(),
         proxy: proxy.id,
         name: config.name.clone(),
         cluster: config.cluster,
     };
-    lifecycle.spawn_until_stopped(registration.run(tell));
+    lifecycle.spawn_until_stopped(registration.run(tell, tell_refused));
 
     let bearer = config.secret.bearer(Purpose::ProxyToDrone);
     let (tunnels_stop, streams_stop) = (CancellationToken::new(), CancellationToken::new());
@@ -127,7 +140,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         boot_id: clock::boot_id().map_err(StartError::Host)?,
         netns: clock::network_namespace().map_err(StartError::Host)?,
         bearer: bearer.clone(),
-        controllers: config.controllers,
+        controllers,
         client,
         lifecycle: lifecycle.clone(),
         stop: streams_stop.clone(),

@@ -1,9 +1,13 @@
-//! The HTTP client of our own calls: JSON both ways, a deadline on each, one pool a process.
+//! The HTTP client of our own calls: JSON both ways, a deadline on each, one pool a process. [`builder`] is where every
+//! client of ours begins, also those that call something else.
 
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::tls;
+pub use crate::tls::install_crypto;
 
 /// What became of a call. Only [`CallError::NotSent`] proves that the other side never saw it.
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +50,7 @@ const REFUSAL_CHARS_MAX: usize = 64 * 1024;
 impl Client {
     /// `bearer` goes out with every call.
     pub fn new(bearer: String) -> Self {
-        install_crypto();
-        let http = reqwest::Client::builder()
-            .pool_idle_timeout(POOL_IDLE)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .expect("the client's settings are constants");
+        let http = builder().build().expect("the client's settings are constants, and it reads no file");
         Self { http, bearer }
     }
 
@@ -114,9 +110,27 @@ impl Client {
     }
 }
 
-/// TLS needs a provider before its first use; a second call changes nothing.
-pub fn install_crypto() {
-    let _already_installed = rustls::crypto::ring::default_provider().install_default();
+/// A client as we want them: no proxy of the environment's, no redirects, no CA certificate read before https needs one.
+pub fn builder() -> reqwest::ClientBuilder {
+    install_crypto();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls::client_config())
+        .pool_idle_timeout(POOL_IDLE)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+}
+
+/// What went wrong at the bottom of it: the outer layers only say that a request failed.
+pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let text = cause.to_string();
+    // How rustls introduces what it was told by others.
+    text.strip_prefix("other error: ").map(str::to_owned).unwrap_or(text)
 }
 
 async fn refused(url: &str, response: reqwest::Response) -> Result<reqwest::Response, CallError> {
@@ -140,12 +154,4 @@ fn failed(url: &str, error: &reqwest::Error) -> CallError {
     } else {
         CallError::Broken { url, reason: root_cause(error) }
     }
-}
-
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

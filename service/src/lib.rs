@@ -5,8 +5,11 @@
 pub mod backoff;
 pub mod client;
 pub mod clock;
+pub mod controllers;
 pub mod lifecycle;
 pub mod secrets;
 pub mod server;
+pub mod silence;
 pub mod socket;
 pub mod telemetry;
+pub mod tls;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a stop waits for tasks that have been told to end.
-pub const STOP_SECONDS_MAX: u64 = 20;
+/// How long a stop waits for tasks that have been told to end: less than the 10 s after which container engines kill, so
+/// that a process that cannot end in order still says so.
+pub const STOP_SECONDS_MAX: u64 = 8;
 
 /// A handle that every part of a component shares. Cloning it is cheap.
 #[derive(Debug, Clone, Default)]

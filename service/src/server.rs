@@ -23,6 +23,8 @@ use crate::lifecycle::Lifecycle;
 
 /// After a failed accept (too many open files), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// From the stop on, for answers that are under way. A client that does not read its own keeps no process from ending.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// A connection's place among those that may be open at once. It is in the extensions of the connection's requests:
 /// whoever upgrades one keeps it for as long as the upgraded connection lasts.
@@ -40,7 +42,7 @@ pub struct Limits {
 }
 
 /// Serves until the lifecycle stops; then no connection is accepted any more, and each ends after the request it is
-/// busy with. The task ends when the last connection has.
+/// busy with, or after [`LAST_ANSWERS`]. The task ends when the last connection has.
 pub fn serve<S, B>(listener: TcpListener, service: S, limits: Limits, lifecycle: &Lifecycle) -> JoinHandle<()>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -84,7 +86,7 @@ async fn accept<S, B>(
                         request.extensions_mut().insert(place.clone());
                         request
                     });
-                    connection(stream, from, service, limits.head, &life).await;
+                    connection(stream, from, service, limits.head, LAST_ANSWERS, &life).await;
                 });
             }
             Err(error) => {
@@ -100,6 +102,7 @@ async fn connection<S, B>(
     from: SocketAddr,
     service: S,
     head: Duration,
+    last_answers: Duration,
     lifecycle: &Lifecycle,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -119,7 +122,10 @@ async fn connection<S, B>(
         served = connection.as_mut() => served,
         () = lifecycle.stopping() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match tokio::time::timeout(last_answers, connection).await {
+                Ok(served) => served,
+                Err(_) => return tracing::info!(%from, "a connection is cut: its last answer was not read in time"),
+            }
         }
     };
     if let Err(error) = served {
@@ -134,6 +140,10 @@ mod tests {
 
     use super::*;
 
+    /// More than the buffers of two sockets take.
+    const LONG_BYTES: usize = 32 * 1024 * 1024;
+
+    /// Greets, and at `/long` does not come to an end.
     #[derive(Clone)]
     struct Hello;
 
@@ -146,8 +156,13 @@ mod tests {
             std::task::Poll::Ready(Ok(()))
         }
 
-        fn call(&mut self, _: Request<Incoming>) -> Self::Future {
-            std::future::ready(Ok(Response::new("hello".to_owned())))
+        fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+            let long = request.uri().path() == "/long";
+            std::future::ready(Ok(Response::new(if long {
+                "x".repeat(LONG_BYTES)
+            } else {
+                "hello".to_owned()
+            })))
         }
     }
 
@@ -178,5 +193,22 @@ mod tests {
         assert!(said(&mut next).await.ends_with(b"hello"));
         lifecycle.token().cancel();
         tokio::time::timeout(Duration::from_secs(10), server).await.expect("it ends").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_its_answer_keeps_no_process_from_ending() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let (stream, from) = listener.accept().await.unwrap();
+        let lifecycle = Lifecycle::new();
+        let (head, last_answers) = (Duration::from_secs(60), Duration::from_millis(50));
+        let served = connection(stream, from, Hello, head, last_answers, &lifecycle);
+        let reads_a_little_and_stops = async {
+            assert!(!said(&mut client).await.is_empty());
+            lifecycle.token().cancel();
+        };
+        let both = async { tokio::join!(served, reads_a_little_and_stops) };
+        tokio::time::timeout(Duration::from_secs(10), both).await.expect("the connection is cut");
     }
 }

@@ -110,11 +110,15 @@ fn bad_tokens_and_bad_http_get_a_4xx_from_the_proxy() {
 
         let big = "x".repeat(64 * 1024);
         let cases = [
-            ("no Host", format!("GET /{token}/ HTTP/1.1\r\n\r\n"), "HTTP/1.1 400"),
-            ("two Hosts", format!("GET /{token}/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), "HTTP/1.1 400"),
+            ("no Host", format!("GET /{token}/ HTTP/1.1\r\nConnection: close\r\n\r\n"), "HTTP/1.1 400"),
+            (
+                "two Hosts",
+                format!("GET /{token}/ HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n"),
+                "HTTP/1.1 400",
+            ),
             (
                 "64 kB of headers",
-                format!("GET /{token}/ HTTP/1.1\r\nHost: a\r\nX-Big: {big}\r\n\r\n"),
+                format!("GET /{token}/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Big: {big}\r\n\r\n"),
                 "HTTP/1.1 431",
             ),
         ];

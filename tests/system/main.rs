@@ -6,12 +6,15 @@
 mod harness;
 
 mod cli;
+mod compose;
 mod connect;
 mod dev;
+mod drone_in_container;
 mod ends;
 mod engine_calls;
 mod input;
 mod plane_client;
+mod refused_starts;
 mod remote_proxy;
 mod restarts;
 mod starts;

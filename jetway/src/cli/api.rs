@@ -1,10 +1,14 @@
 //! How the operator's verbs reach the API: its URL, the key, and errors as people want to read them.
 
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use jetway_protocol::error::ErrorBody;
+use jetway_service::client;
+use jetway_service::secrets::Source;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,9 +20,21 @@ pub struct ApiArguments {
     /// The API's bearer key
     #[arg(long, env = "JETWAY_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
+    /// A file with the API's key
+    #[arg(long, env = "JETWAY_API_KEY_FILE")]
+    api_key_file: Option<PathBuf>,
     /// Print JSON, for programs
     #[arg(long)]
     pub json: bool,
+    /// Made with the first call.
+    #[arg(skip)]
+    client: OnceLock<Client>,
+}
+
+#[derive(Debug, Clone)]
+struct Client {
+    http: reqwest::Client,
+    key: Option<String>,
 }
 
 /// Longer than any wait that the API itself allows.
@@ -26,16 +42,16 @@ const CALL_SECONDS_MAX: u64 = 330;
 
 impl ApiArguments {
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        self.answer(self.http()?.get(self.url(path))).await
+        self.answer(self.client()?.get(&self.url(path))).await
     }
 
     pub async fn post<B: Serialize>(&self, path: &str, body: &B) -> anyhow::Result<Value> {
-        self.answer(self.http()?.post(self.url(path)).json(body)).await
+        self.answer(self.client()?.post(&self.url(path)).json(body)).await
     }
 
     /// An answer that is read as it comes.
     pub async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
-        let response = self.send(self.http()?.get(self.url(path))).await?;
+        let response = self.send(self.client()?.get(&self.url(path))).await?;
         if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }
 
@@ -48,23 +64,26 @@ impl ApiArguments {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
-        let request = match &self.api_key {
-            Some(key) => request.bearer_auth(key),
-            None => request,
-        };
         request.send().await.map_err(|error| {
-            if error.is_connect() {
-                anyhow!("no controller answers at {} (start one with: jetway dev)", self.api_url)
+            let (url, cause) = (&self.api_url, client::root_cause(&error));
+            if !error.is_connect() {
+                anyhow!("{url}: {cause}")
+            } else if url.starts_with("https:") {
+                anyhow!("no connection to {url}: {cause}")
             } else {
-                anyhow!(error)
+                anyhow!("no controller answers at {url} ({cause}); start one with: jetway dev")
             }
         })
     }
 
-    fn http(&self) -> anyhow::Result<reqwest::Client> {
-        jetway_service::client::install_crypto();
-        let builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).no_proxy();
-        builder.build().context("cannot make an HTTP client")
+    fn client(&self) -> anyhow::Result<&Client> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let (text, file) = (self.api_key.as_deref(), self.api_key_file.as_deref());
+        let key = Source { variable: "JETWAY_API_KEY", text, file }.read()?;
+        let http = client::builder().build().context("cannot make an HTTP client")?;
+        Ok(self.client.get_or_init(|| Client { http, key }))
     }
 
     fn url(&self, path: &str) -> String {
@@ -87,6 +106,23 @@ impl ApiArguments {
             return Ok(name.to_owned());
         }
         bail!("no session runs for the key {name:?} (jetway ls shows those that do)")
+    }
+}
+
+impl Client {
+    fn get(&self, url: &str) -> reqwest::RequestBuilder {
+        self.with_key(self.http.get(url))
+    }
+
+    fn post(&self, url: &str) -> reqwest::RequestBuilder {
+        self.with_key(self.http.post(url))
+    }
+
+    fn with_key(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
     }
 }
 

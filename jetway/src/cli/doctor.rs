@@ -5,6 +5,8 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use jetway_drone::runtime::docker::config::ConnectError;
+use jetway_drone::runtime::docker::engine::{Engine, EngineFacts};
 use serde_json::{Value, json};
 
 use super::api::ApiArguments;
@@ -65,24 +67,15 @@ fn finding(check: &'static str, grade: Grade, text: impl Into<String>) -> Findin
 }
 
 async fn engine() -> Finding {
-    let check = "engine";
-    let docker = match bollard::Docker::connect_with_local_defaults() {
-        Ok(docker) => docker,
-        Err(error) => return finding(check, Grade::Bad, format!("no Docker engine: {error}")),
-    };
-    match docker.version().await {
-        Ok(version) => {
-            let (name, api) = (version.version.unwrap_or_default(), version.api_version.unwrap_or_default());
-            finding(check, Grade::Good, format!("Docker {name}, API {api}"))
-        }
-        Err(error) => finding(
-            check,
-            Grade::Bad,
-            format!(
-                "the Docker engine does not answer: {error}. Start it (systemctl start docker), and be root or in the group docker"
-            ),
-        ),
+    match engine_facts().await {
+        Ok(facts) => finding("engine", Grade::Good, format!("Docker {}, API {}", facts.version, facts.api)),
+        Err(error) => finding("engine", Grade::Bad, error.to_string()),
     }
+}
+
+/// By the connection that a drone makes, so that what is good here is good there.
+async fn engine_facts() -> Result<EngineFacts, ConnectError> {
+    Engine::from_environment()?.check().await
 }
 
 fn init_executable() -> Finding {

@@ -13,9 +13,12 @@ mod logs;
 mod ls;
 pub mod output;
 mod roles;
+mod secrets;
 pub mod signals;
 mod status;
 mod stop;
+mod stop_all;
+mod usage;
 
 pub use roles::parse_cidr;
 
@@ -50,14 +53,16 @@ enum Command {
     Status(status::StatusArguments),
     /// Show what a session printed
     Logs(logs::LogsArguments),
-    /// Stop a session
+    /// Stop a session, or all of them
     Stop(stop::StopArguments),
     /// Keep new sessions away from a drone
     Drain(drain::DrainArguments),
     /// Check this machine and the installation, and say what to do
     Doctor(doctor::DoctorArguments),
-    /// Exit 0 if the URL's component answers as healthy
+    /// Exit 0 if a role answers as healthy: this container's, the one named, or the one at a URL
     Health(health::HealthArguments),
+    /// Write random secrets into files that do not exist yet
+    Secrets(secrets::SecretsArguments),
 
     /// The demo application, as it runs inside its container
     #[command(hide = true)]
@@ -71,10 +76,33 @@ enum Command {
 }
 
 impl Arguments {
-    /// From the command line and the environment; ends the process with a usage message where they make no sense.
+    /// From the command line and the environment; ends the process with one line where they make no sense.
     pub fn read() -> Self {
-        let matches = Self::command().mut_subcommands(with_environment).get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let matches = Self::command().mut_subcommands(with_environment).try_get_matches();
+        matches
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .unwrap_or_else(|error| usage::end(&error))
+    }
+
+    /// Whether it makes a few calls and ends.
+    pub fn is_verb(&self) -> bool {
+        match &self.command {
+            Command::Dev(_)
+            | Command::Controller(_)
+            | Command::Drone(_)
+            | Command::Proxy(_)
+            | Command::DemoApp
+            | Command::NetGuard { .. } => false,
+            Command::Connect(_)
+            | Command::Ls(_)
+            | Command::Status(_)
+            | Command::Logs(_)
+            | Command::Stop(_)
+            | Command::Drain(_)
+            | Command::Doctor(_)
+            | Command::Health(_)
+            | Command::Secrets(_) => true,
+        }
     }
 }
 
@@ -103,6 +131,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Drain(arguments) => drain::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Health(arguments) => health::run(arguments).await,
+        Command::Secrets(arguments) => secrets::run(&arguments),
         Command::DemoApp => demo_app().await,
         Command::NetGuard { arguments } => net_guard(&arguments).await,
     }

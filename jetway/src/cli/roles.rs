@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
+use jetway_drone::runtime::docker::{contact, host_paths};
 use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
 use jetway_protocol::secret::Secret;
 use jetway_service::lifecycle::Lifecycle;
-use jetway_service::{secrets, telemetry};
+use jetway_service::secrets::{self, Source};
+use jetway_service::telemetry;
 
 use super::signals::StopSignals;
 use crate::dev::places;
@@ -36,6 +38,9 @@ pub struct ControllerArguments {
     /// Postgres, as a URL: postgres://user:password@host/database
     #[arg(long, env = "JETWAY_DB", hide_env_values = true)]
     db: String,
+    /// A file with the password, for a URL that has none
+    #[arg(long, env = "JETWAY_DB_PASSWORD_FILE")]
+    db_password_file: Option<PathBuf>,
     /// Where the API listens
     #[arg(long, env = "JETWAY_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -60,19 +65,14 @@ pub struct ControllerArguments {
 
 pub async fn controller(arguments: ControllerArguments) -> anyhow::Result<ExitCode> {
     telemetry::start("info");
-    let api_key = match (arguments.api_key, &arguments.api_key_file) {
-        (Some(key), _) => Some(key),
-        (None, Some(path)) => Some(
-            std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read the API key file {}", path.display()))?
-                .trim()
-                .to_owned(),
-        ),
-        (None, None) => None,
-    };
+    let (text, file) = (arguments.api_key.as_deref(), arguments.api_key_file.as_deref());
+    let api_key = Source { variable: "JETWAY_API_KEY", text, file }.read()?;
+    let file = arguments.db_password_file.as_deref();
+    let db_password = Source { variable: "JETWAY_DB_PASSWORD", text: None, file }.read()?;
     let lifecycle = Lifecycle::new();
     let config = jetway_controller::Config {
         db: arguments.db,
+        db_password,
         listen: arguments.listen,
         cluster: arguments.cluster,
         secret: arguments.secret.read()?,
@@ -144,6 +144,10 @@ pub struct DroneArguments {
     /// Jetway's own image, to close the host's ports with where this process may not
     #[arg(long, env = "JETWAY_HELPER_IMAGE")]
     helper_image: Option<String>,
+    /// HERE=THERE, separated by commas: a directory here and on the engine's host, for a drone in a container; its
+    /// binds and volumes are known without
+    #[arg(long = "host-path", env = "JETWAY_HOST_PATH", value_delimiter = ',', value_parser = host_paths::parse)]
+    host_paths: Vec<(PathBuf, PathBuf)>,
     #[command(flatten)]
     secret: SecretArguments,
 }
@@ -182,6 +186,8 @@ pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
         memory_bytes: arguments.memory_bytes,
         helper_image: arguments.helper_image,
         container_runtime: arguments.container_runtime,
+        host_paths: arguments.host_paths,
+        engine_patience: contact::PATIENCE,
         secret: arguments.secret.read()?,
     };
     let signals = StopSignals::watch()?;
@@ -190,7 +196,7 @@ pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
         None => return Ok(ExitCode::SUCCESS),
     };
     tracing::info!(address = %drone.address, drone = %drone.id, "drone is ready");
-    let stopped = until_stopped(signals, lifecycle).await;
+    let stopped = until_refused_or_stopped(drone.refused(), signals, lifecycle).await;
     drone.leave_engine().await;
     if let Some(run_dir) = own_run_dir {
         places::leave_run_dir(&run_dir);
@@ -237,7 +243,22 @@ pub async fn proxy(arguments: ProxyArguments) -> anyhow::Result<ExitCode> {
     let signals = StopSignals::watch()?;
     let proxy = jetway_proxy::start(config, lifecycle.clone()).await?;
     tracing::info!(address = %proxy.address, proxy = %proxy.id, "proxy is ready");
-    until_stopped(signals, lifecycle).await
+    until_refused_or_stopped(proxy.refused(), signals, lifecycle).await
+}
+
+/// Where no controller will ever take this process, it is not to look healthy.
+async fn until_refused_or_stopped(
+    refused: impl Future<Output = String>,
+    signals: StopSignals,
+    lifecycle: Lifecycle,
+) -> anyhow::Result<ExitCode> {
+    tokio::select! {
+        why = refused => {
+            lifecycle.stop().await;
+            Err(anyhow!(why))
+        }
+        _ = signals.first() => until_stopped(signals, lifecycle).await,
+    }
 }
 
 async fn until_stopped(signals: StopSignals, lifecycle: Lifecycle) -> anyhow::Result<ExitCode> {

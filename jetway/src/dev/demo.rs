@@ -10,21 +10,24 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
+use jetway_drone::runtime::docker::engine::Engine;
 use serde_json::{Value, json};
 
 const CALL_DEADLINE: Duration = Duration::from_secs(45);
+const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 /// Seconds after the last window closed. Long enough for a reload, short enough to be seen.
 const MAX_IDLE_SECONDS: u32 = 2;
 
 #[derive(Clone)]
 pub struct Demo {
     api: SocketAddr,
+    http: reqwest::Client,
     image: Arc<OnceLock<String>>,
 }
 
 impl Demo {
-    pub fn new(api: SocketAddr) -> Self {
-        Self { api, image: Arc::default() }
+    pub fn new(api: SocketAddr, http: reqwest::Client) -> Self {
+        Self { api, http, image: Arc::default() }
     }
 
     pub fn api(&self) -> SocketAddr {
@@ -35,10 +38,19 @@ impl Demo {
         self.image.get().map(String::as_str)
     }
 
+    /// Whether a connect would find a drone now.
+    pub async fn is_placeable(&self) -> bool {
+        let request = self.http.get(format!("http://{}/ctrl/drones", self.api)).timeout(LOOK_DEADLINE);
+        let Ok(answer) = request.send().await else { return false };
+        let drones: Value = answer.json().await.unwrap_or_default();
+        drones["drones"].as_array().is_some_and(|drones| drones.iter().any(|drone| drone["state"] == "ready"))
+    }
+
     /// Builds the image from this very executable, unless it is there already.
     pub async fn prepare_image(&self) -> anyhow::Result<()> {
-        let docker = bollard::Docker::connect_with_local_defaults()?.negotiate_version().await?;
-        let image = crate::demo::image::ensure_image(&docker, &std::env::current_exe()?).await?;
+        let mut engine = Engine::from_environment()?;
+        engine.check().await?;
+        let image = crate::demo::image::ensure_image(engine.docker(), &std::env::current_exe()?).await?;
         let _set_once = self.image.set(image);
         Ok(())
     }
@@ -66,7 +78,8 @@ impl Demo {
                 "max_idle_seconds": MAX_IDLE_SECONDS,
             },
         });
-        let answer = client()?.post(format!("http://{}/ctrl/connect", self.api)).json(&body).send().await;
+        let request = self.http.post(format!("http://{}/ctrl/connect", self.api)).timeout(CALL_DEADLINE);
+        let answer = request.json(&body).send().await;
         let answer: Value = match answer {
             Ok(answer) => answer.json().await.map_err(|error| error.to_string())?,
             Err(error) => return Err(error.to_string()),
@@ -76,11 +89,6 @@ impl Demo {
             None => Err(answer["message"].as_str().unwrap_or("the API gave no URL").to_owned()),
         }
     }
-}
-
-fn client() -> Result<reqwest::Client, String> {
-    jetway_service::client::install_crypto();
-    reqwest::Client::builder().timeout(CALL_DEADLINE).no_proxy().build().map_err(|error| error.to_string())
 }
 
 async fn main_room(State(demo): State<Demo>) -> Response {
@@ -119,7 +127,8 @@ async fn info(State(demo): State<Demo>, Path(backend): Path<String>) -> Response
 async fn start_of(demo: &Demo, backend: &str) -> Option<Value> {
     let backend: jetway_protocol::ids::BackendId = backend.parse().ok()?;
     let url = format!("http://{}/ctrl/backends/{backend}", demo.api);
-    let view: Value = client().ok()?.get(url).send().await.ok()?.json().await.ok()?;
+    let answer = demo.http.get(url).timeout(CALL_DEADLINE).send().await.ok()?;
+    let view: Value = answer.json().await.ok()?;
     // A room of the demo only: this route is open to any page.
     if view["key"]["namespace"] != "demo" {
         return None;

@@ -118,10 +118,12 @@ async fn serve(
 
     // One lifecycle a part, so that they end in order: the proxy first, the controller last.
     let (controller_life, drone_life, proxy_life) = (Lifecycle::new(), Lifecycle::new(), Lifecycle::new());
-    let demo = demo::Demo::new(api);
+    let http = jetway_service::client::builder().build()?;
+    let demo = demo::Demo::new(api, http.clone());
     let controller = jetway_controller::start(
         jetway_controller::Config {
             db,
+            db_password: None,
             listen: api,
             cluster,
             secret: secret.clone(),
@@ -145,7 +147,7 @@ async fn serve(
             return Err(error);
         }
     };
-    let narrator = narrate::Narrator::new(controller.address);
+    let narrator = narrate::Narrator::new(controller.address, http);
     drone_life.spawn_until_stopped(narrator.run(drone.events()));
 
     let serving = serve_browsers(arguments, &demo, proxy, secret, controllers, &proxy_life);
@@ -190,21 +192,15 @@ async fn serve_browsers(
             .await
             .context("the demo's image could not be made (jetway dev --no-demo goes without)")?;
     }
-    until_placeable(demo.api()).await?;
+    until_placeable(demo).await?;
     announce(arguments, demo, proxy.address);
     std::future::pending().await
 }
 
 /// Until the drone has registered and a connect would find it.
-async fn until_placeable(api: SocketAddr) -> anyhow::Result<()> {
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).no_proxy().build()?;
-    let placeable = async || {
-        let answer = client.get(format!("http://{api}/ctrl/drones")).send().await.ok()?;
-        let drones: serde_json::Value = answer.json().await.ok()?;
-        (drones["drones"].as_array()?.iter().any(|drone| drone["state"] == "ready")).then_some(())
-    };
+async fn until_placeable(demo: &demo::Demo) -> anyhow::Result<()> {
     let start = tokio::time::Instant::now();
-    while placeable().await.is_none() {
+    while !demo.is_placeable().await {
         anyhow::ensure!(
             start.elapsed() < UNTIL_PLACEABLE,
             "the drone did not register (JETWAY_LOG=info tells more)"
@@ -256,6 +252,8 @@ fn drone_config(
         memory_bytes: None,
         helper_image: None,
         container_runtime: None,
+        host_paths: Vec::new(),
+        engine_patience: Duration::ZERO,
         secret,
     })
 }

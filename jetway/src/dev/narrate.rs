@@ -13,15 +13,17 @@ use crate::cli::output::shown;
 
 pub struct Narrator {
     api: SocketAddr,
+    http: reqwest::Client,
     names: HashMap<BackendId, String>,
 }
 
+const CALL_DEADLINE: Duration = Duration::from_secs(2);
 /// Sessions whose names are remembered.
 const NAMES_MAX: usize = 10_000;
 
 impl Narrator {
-    pub fn new(api: SocketAddr) -> Self {
-        Self { api, names: HashMap::new() }
+    pub fn new(api: SocketAddr, http: reqwest::Client) -> Self {
+        Self { api, http, names: HashMap::new() }
     }
 
     pub async fn run(mut self, mut events: broadcast::Receiver<BackendEvent>) {
@@ -62,18 +64,18 @@ impl Narrator {
             return name.clone();
         }
         let url = format!("http://{}/ctrl/backends/{backend}", self.api);
-        let name = key_of(&url).await.map_or_else(|| backend.to_string(), |key| shown(&key));
+        let name = self.key_of(&url).await.map_or_else(|| backend.to_string(), |key| shown(&key));
         if self.names.len() < NAMES_MAX {
             self.names.insert(backend.clone(), name.clone());
         }
         name
     }
-}
 
-async fn key_of(url: &str) -> Option<String> {
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).no_proxy().build().ok()?;
-    let answer: serde_json::Value = client.get(url).send().await.ok()?.json().await.ok()?;
-    answer["key"]["name"].as_str().map(str::to_owned)
+    async fn key_of(&self, url: &str) -> Option<String> {
+        let answer = self.http.get(url).timeout(CALL_DEADLINE).send().await.ok()?;
+        let view: serde_json::Value = answer.json().await.ok()?;
+        view["key"]["name"].as_str().map(str::to_owned)
+    }
 }
 
 fn ending(end: &End) -> String {

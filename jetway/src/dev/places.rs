@@ -64,7 +64,7 @@ pub fn run_base() -> anyhow::Result<(PathBuf, bool)> {
     let path = candidates
         .iter()
         .find(writable)
-        .context("no place for sockets: none of /run, /dev/shm and /tmp may be written")?;
+        .context("no place for sockets: none of /run, /dev/shm and /tmp may be written; give --run-dir")?;
     Ok((path.clone(), false))
 }
 

@@ -69,8 +69,20 @@ impl Browser {
     }
 
     pub async fn open(&mut self, url: &str) -> anyhow::Result<Window> {
-        let created =
-            self.call(None, "Target.createTarget", json!({ "url": url, "newWindow": true })).await?;
+        self.open_target(json!({ "url": url, "newWindow": true })).await
+    }
+
+    /// A window of somebody else's: it shares no cookies with any other.
+    pub async fn open_as_another(&mut self, url: &str) -> anyhow::Result<Window> {
+        let context = self.call(None, "Target.createBrowserContext", json!({})).await?;
+        self.open_target(
+            json!({ "url": url, "newWindow": true, "browserContextId": context["browserContextId"] }),
+        )
+        .await
+    }
+
+    async fn open_target(&mut self, parameters: Value) -> anyhow::Result<Window> {
+        let created = self.call(None, "Target.createTarget", parameters).await?;
         let target = created["targetId"].as_str().context("targetId")?.to_owned();
         let attached =
             self.call(None, "Target.attachToTarget", json!({ "targetId": target, "flatten": true })).await?;
@@ -107,6 +119,14 @@ impl Browser {
                 }
             }
         }
+    }
+
+    /// What the window shows, as a PNG.
+    pub async fn screenshot(&mut self, window: &Window) -> anyhow::Result<Vec<u8>> {
+        let shot =
+            self.call(Some(&window.session), "Page.captureScreenshot", json!({ "format": "png" })).await?;
+        let data = shot["data"].as_str().context("a picture")?;
+        Ok(data_encoding::BASE64.decode(data.as_bytes())?)
     }
 
     /// A mouse event, at a place in the window's own pixels.

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod compose;
 pub mod engine;
 pub mod eventually;
 pub mod processes;

@@ -66,7 +66,7 @@ pub struct Stack {
     pub database: String,
     database_name: String,
     admin: String,
-    secret: String,
+    pub secret: String,
     ports: HashMap<Role, u16>,
     options: Options,
     processes: HashMap<Role, Process>,

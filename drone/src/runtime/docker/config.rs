@@ -91,6 +91,12 @@ pub enum ConnectError {
         "the engine speaks API {api} (version {version}); it needs {minimum} or newer: upgrade Docker to 20.10 or newer"
     )]
     TooOld { version: String, api: String, minimum: &'static str },
+    #[error(
+        "{0} is a directory, not an engine's socket (Docker makes one where a mount's source is missing): start the engine on the host, remove that directory, and mount the socket again"
+    )]
+    SocketIsDirectory(String),
+    #[error("{0} is not a socket: name the engine's with DOCKER_HOST=unix:///path/of/docker.sock")]
+    NotASocket(String),
     #[error("the engine failed at the start: {0}")]
     Engine(RuntimeError),
     #[error(transparent)]
@@ -99,6 +105,18 @@ pub enum ConnectError {
     Network(#[from] NetworkError),
     #[error("{path} cannot be used: {reason}")]
     Directory { path: PathBuf, reason: String },
+    /// This process runs in a container, and the engine can only bind directories of its own host.
+    #[error(
+        "the engine cannot reach {path} ({flag}), which lies under no bind or volume of this container: {advice}"
+    )]
+    OutOfReach { path: PathBuf, flag: &'static str, advice: &'static str },
+}
+
+impl ConnectError {
+    /// Whether an engine that is starting may answer so.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::NotRunning(_) | Self::Engine(RuntimeError::Engine(_)))
+    }
 }
 
 #[cfg(test)]

@@ -130,6 +130,14 @@ pub async fn list(engine: &Engine, config: &DockerConfig) -> Result<Vec<Found>, 
         .await)
 }
 
+/// The slots of every drone that has a container on this engine, in whatever state.
+pub async fn slots_of_all(engine: &Engine) -> Result<Vec<SlotId>, RuntimeError> {
+    let filters = serde_json::json!({ "label": [names::LABEL_SLOT] }).to_string();
+    let answer = engine.get("/containers/json", &[("all", "true"), ("filters", &filters)]).await?;
+    let rows = answer.as_array().into_iter().flatten();
+    Ok(rows.filter_map(|row| row["Labels"][names::LABEL_SLOT].as_str()?.parse().ok()).collect())
+}
+
 /// A row of the list, and whether an inspection has to say the rest.
 fn read_row(row: &Value) -> Option<(Found, bool)> {
     let labels = &row["Labels"];

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
@@ -204,11 +204,6 @@ fn network(
 pub fn is_allowed(name: &str, allowed: &[String]) -> bool {
     let is_special = matches!(name, "" | "host" | "none" | "default") || name.starts_with("container:");
     !is_special && allowed.iter().any(|allowed| allowed == name)
-}
-
-/// Where the slot's directory is, below the run directory.
-pub fn slot_dir(config: &DockerConfig, slot: jetway_protocol::ids::SlotId) -> PathBuf {
-    config.run_dir.join("s").join(names::slot_directory(slot))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! one word that they do not know, and because its streams cannot tell that they are open before the first item.
 
 use std::future::Future;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,40 +44,30 @@ pub struct EngineFacts {
 pub struct Engine {
     docker: Docker,
     reads: reqwest::Client,
-    socket: PathBuf,
 }
 
 impl Engine {
     /// By `DOCKER_HOST`, as Docker's own client.
     pub fn from_environment() -> Result<Self, ConnectError> {
-        let host = std::env::var("DOCKER_HOST").ok();
-        Self::at(&socket_path(host.as_deref())?)
+        Self::at(&socket_from_environment()?)
     }
 
     pub fn at(socket: &Path) -> Result<Self, ConnectError> {
-        jetway_service::client::install_crypto();
         let shown = socket.display().to_string();
         let docker = Docker::connect_with_unix(&shown, CALL_DEADLINE.as_secs(), bollard::API_DEFAULT_VERSION)
             .map_err(|_| ConnectError::NotRunning(shown.clone()))?
             .with_request_modifier(url_safe_login);
-        let reads = reqwest::Client::builder()
+        let reads = jetway_service::client::builder()
             .unix_socket(socket.to_owned())
             .no_proxy()
             .pool_max_idle_per_host(2)
             .build()
             .map_err(|error| ConnectError::Engine(RuntimeError::Engine(error.to_string())))?;
-        Ok(Self { docker, reads, socket: socket.to_owned() })
+        Ok(Self { docker, reads })
     }
 
-    /// The first contact: whether it answers, may be used and is new enough.
+    /// Whether it answers, and is new enough.
     pub async fn check(&mut self) -> Result<EngineFacts, ConnectError> {
-        let shown = self.socket.display().to_string();
-        if let Err(error) = tokio::net::UnixStream::connect(&self.socket).await {
-            return Err(match error.kind() {
-                std::io::ErrorKind::PermissionDenied => ConnectError::PermissionDenied(shown),
-                _ => ConnectError::NotRunning(shown),
-            });
-        }
         let version = self.get("/version", &[]).await.map_err(ConnectError::Engine)?;
         let api = text(&version["ApiVersion"]);
         if !is_new_enough(&api) {
@@ -227,6 +218,24 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
+}
+
+/// The engine's socket, by `DOCKER_HOST`, as Docker's own client.
+pub fn socket_from_environment() -> Result<PathBuf, ConnectError> {
+    let host = std::env::var("DOCKER_HOST").ok();
+    socket_path(host.as_deref())
+}
+
+/// Whether somebody listens on the socket who lets us in.
+pub async fn look_at(socket: &Path) -> Result<(), ConnectError> {
+    let shown = socket.display().to_string();
+    let Err(error) = tokio::net::UnixStream::connect(socket).await else { return Ok(()) };
+    Err(match std::fs::metadata(socket) {
+        Ok(found) if found.is_dir() => ConnectError::SocketIsDirectory(shown),
+        Ok(found) if !found.file_type().is_socket() => ConnectError::NotASocket(shown),
+        _ if error.kind() == std::io::ErrorKind::PermissionDenied => ConnectError::PermissionDenied(shown),
+        _ => ConnectError::NotRunning(shown),
+    })
 }
 
 fn socket_path(host: Option<&str>) -> Result<PathBuf, ConnectError> {

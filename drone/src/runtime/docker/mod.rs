@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +31,7 @@ use super::{
 };
 
 pub mod config;
+pub mod contact;
 mod container;
 mod container_spec;
 mod credentials;
@@ -37,6 +39,7 @@ pub mod engine;
 mod events;
 pub mod guard;
 pub mod guard_helper;
+pub mod host_paths;
 mod image;
 pub mod import;
 mod init_executable;
@@ -49,11 +52,13 @@ pub mod nft;
 mod pull;
 pub mod reference;
 mod routes;
+mod slot_dirs;
 mod start;
 mod stop_signal;
 mod subnet;
 
 pub use config::{ConnectError, DockerConfig};
+pub use contact::Contact;
 pub use engine::EngineFacts;
 pub use guard::GuardStatus;
 pub use network::NetworkError;
@@ -106,12 +111,21 @@ impl SlotRecord {
 }
 
 impl DockerRuntime {
-    /// Finds the engine, makes or finds the drone's network, closes the host's ports to it and begins to listen.
+    /// With an engine that answers now.
     pub async fn connect(config: DockerConfig, lifecycle: &Lifecycle) -> Result<Self, ConnectError> {
-        let mut engine = engine::Engine::from_environment()?;
-        let facts = engine.check().await?;
+        Self::over(Contact::make(Duration::ZERO).await?, config, lifecycle).await
+    }
+
+    /// Makes or finds the drone's network, closes the host's ports to it and begins to listen.
+    pub async fn over(
+        contact: Contact,
+        config: DockerConfig,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, ConnectError> {
+        let Contact { engine, facts } = contact;
         let init_dir = init_executable::install(&config.init_executable, &config.data_dir)?;
-        prepare_run_dir(&config)?;
+        slot_dirs::prepare(&config)?;
+        slot_dirs::sweep(&engine, &config).await?;
         let network = network::ensure(&engine, &config).await?;
         let guard = guard::Guard::of(&config);
         let guard_status = guard.close(&engine, &config).await;
@@ -182,7 +196,7 @@ impl DockerRuntime {
         if let Err(error) = self.guard.open(engine, &self.shared.config, &self.guard_status).await {
             tracing::warn!(%error, "the firewall's table is left behind");
         }
-        let _not_empty = std::fs::remove_dir(self.shared.config.run_dir.join("s"));
+        let _not_empty = std::fs::remove_dir(slot_dirs::root(&self.shared.config));
         Ok(())
     }
 
@@ -215,7 +229,7 @@ impl Runtime for DockerRuntime {
 
     async fn create(&self, request: &CreateRequest) -> Result<(), RuntimeError> {
         let mount = self.data_mount(request).await?;
-        let slot_dir = container_spec::slot_dir(&self.shared.config, request.slot);
+        let slot_dir = slot_dirs::of(&self.shared.config, request.slot);
         init_line::make_directory(&slot_dir)
             .map_err(|error| RuntimeError::Engine(format!("{}: {error}", slot_dir.display())))?;
         let surroundings = container_spec::Surroundings {
@@ -261,7 +275,7 @@ impl Runtime for DockerRuntime {
     async fn remove(&self, slot: SlotId) -> Result<(), RuntimeError> {
         container::remove(&self.shared.engine, slot).await?;
         self.shared.slots.remove(&slot);
-        let directory = container_spec::slot_dir(&self.shared.config, slot);
+        let directory = slot_dirs::of(&self.shared.config, slot);
         match std::fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(path = %directory.display(), %error, "a slot's directory is left behind");
@@ -320,26 +334,8 @@ impl Runtime for DockerRuntime {
     }
 
     async fn open_line_of(&self, slot: SlotId, nonce: Option<String>) -> Result<InitLine, RuntimeError> {
-        let directory = container_spec::slot_dir(&self.shared.config, slot);
+        let directory = slot_dirs::of(&self.shared.config, slot);
         init_line::open(&self.lifecycle, &directory, nonce)
             .map_err(|error| RuntimeError::Engine(format!("{}: {error}", directory.display())))
     }
-}
-
-/// Made now, and checked for the length that a socket's path may have.
-fn prepare_run_dir(config: &DockerConfig) -> Result<(), ConnectError> {
-    use std::os::unix::fs::PermissionsExt;
-    let slots = config.run_dir.join("s");
-    let wrong = |reason: String| ConnectError::Directory { path: config.run_dir.clone(), reason };
-    let length =
-        container_spec::slot_dir(config, SlotId(uuid::Uuid::nil())).join(init_line::SOCKET).as_os_str().len();
-    if length > init_line::SOCKET_PATH_BYTES_MAX {
-        let excess = length - init_line::SOCKET_PATH_BYTES_MAX;
-        return Err(wrong(format!(
-            "it is {excess} bytes too long for the sockets in it: choose a shorter --run-dir"
-        )));
-    }
-    std::fs::create_dir_all(&slots).map_err(|error| wrong(error.to_string()))?;
-    let mode = std::fs::Permissions::from_mode(0o711);
-    std::fs::set_permissions(&slots, mode).map_err(|error| wrong(error.to_string()))
 }
