@@ -30,13 +30,16 @@ impl Compose {
     /// Makes the images; starts nothing.
     pub fn prepare() -> anyhow::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the root")?.to_owned();
+        let program = program()?;
+        let version = Command::new(&program[0]).args(&program[1..]).args(["version", "--short"]).output()?;
+        println!("{} {}", program.join(" "), text(&version).trim());
         let project = format!("jetway-test-{}", std::process::id());
         let ports: Vec<u16> = free_ports(5)?;
         let address = |port: u16| format!("http://localhost:{port}");
         // Below 10.64.0.0/10, whose networks are the sessions'; two runs at one time get different ones.
         let network = format!("10.62.{}", std::process::id() % 250);
         let mut compose = Self {
-            program: program()?,
+            program,
             root,
             environment: BTreeMap::new(),
             web: address(ports[0]),
