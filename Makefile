@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build image dev test figures check fmt sqlx fresh-machine clean
+.PHONY: help setup build image dev test chaos figures check fmt sqlx fresh-machine clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ dev: setup build ## Run the whole system on this machine, with a demo to open in
 test: ## Set up and run all tests; make test ARGS="-E 'test(name)'" runs some
 	@scripts/setup --test
 	@tests/run $(ARGS)
+
+chaos: ## Run everything under faults at random, as root; MINUTES=10 SEED=7 choose, ARGS="--keep-logs DIR" keeps logs
+	@scripts/setup --test
+	@tests/run --chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 figures: ## Measure a connect stage by stage, beside bare Docker (by hand, on a quiet machine)
 	@scripts/setup --test

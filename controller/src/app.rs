@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, GrantId, InstallationId};
+use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::secret::Secret;
 use jetway_protocol::token::{STATIC_PREFIX, TokenContent, TokenSealer};
 use jetway_service::lifecycle::Lifecycle;
@@ -16,6 +17,8 @@ use crate::connect::deliver::Deliveries;
 use crate::db::Pools;
 use crate::drone::DroneCalls;
 use crate::fleet::Fleet;
+use crate::lease::Leases;
+use crate::silence::Silence;
 
 /// Connects under way at once, the waiting ones included.
 pub const CONNECTS_MAX: u32 = 4096;
@@ -32,6 +35,10 @@ pub struct Shared {
     /// For what drones and proxies report.
     pub internal: PgPool,
     pub housekeeping: PgPool,
+    /// For renewals and the watch, and nothing else.
+    pub lease_db: PgPool,
+    pub leases: Leases,
+    pub silence: Silence,
     pub installation: InstallationId,
     pub cluster: ClusterName,
     pub secret: Secret,
@@ -83,12 +90,15 @@ impl Counters {
 
 impl Shared {
     pub fn new(pools: Pools, installation: InstallationId, settings: Settings) -> App {
-        let Pools { requests: db, internal, housekeeping } = pools;
-        let Settings { cluster, secret, access, public_url, lifecycle } = settings;
+        let Pools { requests: db, internal, housekeeping, leases: lease_db } = pools;
+        let Settings { cluster, secret, access, public_url, lease, lifecycle } = settings;
         Arc::new(Self {
             db,
             internal,
             housekeeping,
+            lease_db,
+            leases: Leases::new(lease),
+            silence: Silence::default(),
             installation,
             cluster,
             sealer: TokenSealer::new(&secret, installation),
@@ -139,5 +149,6 @@ pub struct Settings {
     pub secret: Secret,
     pub access: Access,
     pub public_url: String,
+    pub lease: Option<LeaseTerms>,
     pub lifecycle: Lifecycle,
 }

@@ -68,7 +68,7 @@ impl DroneCalls {
         id: &BackendId,
         user: &str,
     ) -> Result<RevokeReply, CallError> {
-        let body = Revoke { user: user.to_owned() };
+        let body = Revoke { term: Some(drone.term), user: user.to_owned() };
         self.client.post(&url(drone, &format!("/b/{id}/revoke")), &body, CALL_DEADLINE).await
     }
 
@@ -95,8 +95,8 @@ impl DroneCalls {
     }
 
     pub async fn draining(&self, drone: &DroneRef, draining: bool) -> Result<(), CallError> {
-        let _nothing: Option<()> =
-            self.client.put(&url(drone, "/draining"), &Draining { draining }, CALL_DEADLINE).await?;
+        let body = Draining { term: Some(drone.term), draining };
+        let _nothing: Option<()> = self.client.put(&url(drone, "/draining"), &body, CALL_DEADLINE).await?;
         Ok(())
     }
 

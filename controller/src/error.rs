@@ -92,8 +92,10 @@ impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         use std::error::Error;
         let answer = match &error {
-            DbError::Query(_) => Self::new(Code::Database, "the database does not answer; try again")
-                .retry_after_ms(DATABASE_RETRY_MS),
+            DbError::Query(_) | DbError::Silent => {
+                Self::new(Code::Database, "the database does not answer; try again")
+                    .retry_after_ms(DATABASE_RETRY_MS)
+            }
             DbError::Row { .. } => {
                 Self::new(Code::Internal, "a stored row cannot be read; see the controller's log")
             }

@@ -9,6 +9,9 @@
 //! | `dispatch` | every second | rows that no drone acknowledged, taken for a few seconds each | `PUT`, later a look and a `DELETE`, at the drone; acknowledges or ends the row |
 //! | `stops` | every second | wishes to stop that the status does not show | `POST …/stop` at the drone |
 //! | `inventory` | every 10 s by one controller, and when a connect met a drone without its backend | `GET /b` of each drone, then its rows | ends rows whose drone says gone, or twice ended; puts back or deletes backends without a row |
+//! | `renewals` | heartbeats, gathered for 50 ms | – | their renewals, one statement a batch |
+//! | `watch` | every 2 s, more often for a short lease | every drone's renewal number | its turn; ends leases that it has watched to their end |
+//! | `release` | every second, and when a drone is known to be dead | rows of terms that are over | ends them |
 //! | `prune` | every minute by one controller | – | deletes old ended backends and silent proxies |
 //! | a connect | a request | – | one row; a `PUT` or a grant at the drone |
 //! | a grant's delivery | a connect whose drone did not answer | – | the grant, at the drone, for 30 s |
@@ -23,7 +26,9 @@ mod drone;
 mod error;
 mod fleet;
 mod http;
+mod lease;
 mod object;
+mod silence;
 mod start;
 mod tasks;
 #[cfg(test)]

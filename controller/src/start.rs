@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use axum::Router;
 use jetway_protocol::ids::{ClusterName, InstallationId};
+use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::secret::Secret;
+use jetway_service::clock;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::server::{self, Limits};
 use sqlx::Connection;
@@ -41,6 +43,8 @@ pub struct Config {
     pub insecure: bool,
     /// What `status_url` begins with; by default the bound address.
     pub public_url: Option<String>,
+    /// What a drone's lease is from its next registration on. `None`: drones have none, and sessions outlive any outage.
+    pub lease: Option<LeaseTerms>,
     /// Routes of the embedding process, served beside ours.
     pub extra_routes: Option<Router>,
 }
@@ -134,11 +138,16 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
         secret: config.secret,
         access,
         public_url: public_url.unwrap_or_else(|| format!("http://{address}")),
+        lease: config.lease,
         lifecycle,
     };
     let app = Shared::new(pools.clone(), installation, settings);
     if let Err(error) = app.fleet.refresh(&app.housekeeping).await {
         tracing::warn!(%error, "the table of drones could not be read yet");
+    }
+    // So that this controller knows the timeline before it answers.
+    if let Err(error) = tasks::watch::tick(&app, clock::boot_time).await {
+        tracing::warn!(%error, "the watch of the drones' leases could not begin yet");
     }
     tasks::start(&app);
     serve(&app, pools, listener, http::router(&app, config.extra_routes));

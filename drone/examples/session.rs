@@ -12,6 +12,7 @@ fn main() {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["serve"] => serve(),
+        ["attack"] => attack(),
         ["exit", code] => {
             println!("to stdout");
             eprint!("to stderr without a newline");
@@ -42,6 +43,32 @@ fn serve() {
         let length = stream.read(&mut said).unwrap_or(0);
         let _gone = stream.write_all(b"hello ").and_then(|()| stream.write_all(&said[..length]));
     }
+}
+
+/// Everything that an application could try so as to outlive the lease; then it goes on as if nothing had happened.
+fn attack() {
+    let said = |what: &str, done: bool| println!("{what}: {}", if done { "done" } else { "refused" });
+    // SAFETY: takes only numbers.
+    unsafe {
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
+        let none = std::ptr::null_mut::<libc::c_void>();
+        said("attach", libc::ptrace(libc::PTRACE_ATTACH, 1, none, none) == 0);
+        said("seize", libc::ptrace(libc::PTRACE_SEIZE, 1, none, none) == 0);
+        // The kernel takes these, and PID 1 never sees them.
+        libc::kill(1, libc::SIGKILL);
+        libc::kill(1, libc::SIGSTOP);
+        said("unmount", libc::umount2(c"/.jetway/lease".as_ptr(), libc::MNT_DETACH) == 0);
+    }
+    said("memory", std::fs::OpenOptions::new().write(true).open("/proc/1/mem").is_ok());
+    let late = b"1 00000000-0000-0000-0000-000000000000 99999999999\n";
+    said("deadline", std::fs::write("/.jetway/lease/deadline", late).is_ok());
+    said("replace", std::fs::write("/.jetway/lease/new", late).is_ok());
+    // The directory above the mounts is the image's, and its owner's to rename.
+    if std::fs::rename("/.jetway", "/elsewhere").is_ok() {
+        let _made = std::fs::create_dir_all("/.jetway/lease");
+        let _put = std::fs::write("/.jetway/lease/deadline", late);
+    }
+    serve();
 }
 
 fn eat() {

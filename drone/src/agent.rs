@@ -16,6 +16,7 @@ use crate::admission::Admission;
 use crate::backend::Backend;
 use crate::data_dir::DataDir;
 use crate::journal::{Journals, Tombstones};
+use crate::lease::Lease;
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::runtime::Runtime;
@@ -37,6 +38,7 @@ pub struct Agent {
     pub runtime: Arc<dyn Runtime>,
     pub lifecycle: Lifecycle,
     pub membership: Arc<Membership>,
+    pub lease: Arc<Lease>,
     pub backends: DashMap<BackendId, Arc<Backend>>,
     /// Whose each slot is: made or about to be made.
     pub slots: DashMap<SlotId, BackendId>,
@@ -71,6 +73,7 @@ pub struct Parts {
     pub runtime: Arc<dyn Runtime>,
     pub lifecycle: Lifecycle,
     pub membership: Arc<Membership>,
+    pub lease: Arc<Lease>,
 }
 
 impl Agent {
@@ -88,6 +91,7 @@ impl Agent {
             runtime: parts.runtime,
             lifecycle: parts.lifecycle,
             membership: parts.membership,
+            lease: parts.lease,
             backends: DashMap::new(),
             slots: DashMap::new(),
             journals,

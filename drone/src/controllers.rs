@@ -9,7 +9,7 @@ use jetway_service::controllers::is_to_be_asked_elsewhere;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-const CALL_SECONDS_MAX: u64 = 5;
+pub const CALL_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct Controllers {
@@ -38,7 +38,7 @@ impl Controllers {
         path: &str,
         body: &B,
     ) -> Result<T, CallError> {
-        self.post_to_one(path, body, is_to_be_asked_elsewhere).await.1
+        self.post_to_one(path, body, CALL_MAX, is_to_be_asked_elsewhere).await.1
     }
 
     /// The same, and which controller it was; the next call goes to another one after an error that `moves_on`.
@@ -46,6 +46,7 @@ impl Controllers {
         &self,
         path: &str,
         body: &B,
+        patience: Duration,
         moves_on: fn(&CallError) -> bool,
     ) -> (&str, Result<T, CallError>) {
         let current = self.current.load(Ordering::Relaxed);
@@ -53,8 +54,7 @@ impl Controllers {
             let reason = "no controller is configured".to_owned();
             return ("", Err(CallError::NotSent { url: path.to_owned(), reason }));
         };
-        let answer =
-            self.client.post(&format!("{base}{path}"), body, Duration::from_secs(CALL_SECONDS_MAX)).await;
+        let answer = self.client.post(&format!("{base}{path}"), body, patience).await;
         if answer.as_ref().is_err_and(moves_on) {
             self.move_on(current);
         }

@@ -1,6 +1,7 @@
 //! For tests: an agent over the fake engine, registered with term 1, in a directory of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jetway_protocol::attach::ToProxy;
@@ -8,6 +9,8 @@ use jetway_protocol::controller_api::{Capacity, Registered};
 use jetway_protocol::drone_api::PutBackend;
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, BootId, FencingToken, GrantId, InstallationId, ProxyId, Term};
+use jetway_protocol::key::Key;
+use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::spec::{BackendSpec, Executable};
 use jetway_protocol::status::{End, Status};
 use jetway_service::lifecycle::Lifecycle;
@@ -18,6 +21,7 @@ use crate::agent::{Agent, Parts};
 use crate::backend::{self, Asking, Backend};
 use crate::data_dir::DataDir;
 use crate::data_dir::tests::TestDir;
+use crate::lease::{self, Lease};
 use crate::membership::Membership;
 use crate::runtime::fake::{Fake, FakeRuntime, Script};
 use crate::streams::Stream;
@@ -28,51 +32,118 @@ pub struct Harness {
     pub fake: Arc<Fake>,
     pub dir: Arc<TestDir>,
     pub lifecycle: Lifecycle,
+    pub clock: TestClock,
+}
+
+/// A boot-time clock that goes with tokio's, and stands still or jumps where a test says so.
+#[derive(Clone)]
+pub struct TestClock {
+    pub boot_id: BootId,
+    began: tokio::time::Instant,
+    ahead_ms: Arc<AtomicU64>,
+}
+
+impl TestClock {
+    fn new() -> Self {
+        let (boot_id, began) = (BootId::random(), tokio::time::Instant::now());
+        Self { boot_id, began, ahead_ms: Arc::new(AtomicU64::new(1_000_000)) }
+    }
+
+    pub fn now(&self) -> Duration {
+        self.began.elapsed() + Duration::from_millis(self.ahead_ms.load(Ordering::SeqCst))
+    }
+
+    /// What a pause of the whole agent looks like to it: time has passed, and no timer of its own has run out.
+    pub fn jump(&self, by: Duration) {
+        self.ahead_ms.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    fn reader(&self) -> lease::BootClock {
+        let clock = self.clone();
+        Arc::new(move || clock.now())
+    }
 }
 
 impl Harness {
     pub fn new(script: Script) -> Self {
         let lifecycle = Lifecycle::new();
         let fake = Fake::new(script, lifecycle.clone());
-        Self::over(fake, Arc::new(TestDir::new()), lifecycle)
+        Self::over(fake, Arc::new(TestDir::new()), lifecycle, TestClock::new(), Some(registered()))
     }
 
-    fn over(fake: Arc<Fake>, dir: Arc<TestDir>, lifecycle: Lifecycle) -> Self {
+    /// The first registration, with a lease of this length, was sent now.
+    pub fn leased(script: Script, length: Duration) -> Self {
+        let lifecycle = Lifecycle::new();
+        let fake = Fake::new(script, lifecycle.clone());
+        let registered = leased(Term(1), length);
+        Self::over(fake, Arc::new(TestDir::new()), lifecycle, TestClock::new(), Some(registered))
+    }
+
+    fn over(
+        fake: Arc<Fake>,
+        dir: Arc<TestDir>,
+        lifecycle: Lifecycle,
+        clock: TestClock,
+        registered: Option<Registered>,
+    ) -> Self {
         let (data_dir, identity) = DataDir::open(dir.path()).unwrap();
         let membership = Arc::new(Membership::default());
-        membership.set_registered(registered());
+        let lease = Arc::new(Lease::open(dir.path(), clock.boot_id, clock.reader()));
+        if let Some(registered) = registered {
+            lease.registered(&registered, lease.now());
+            membership.set_registered(registered);
+        }
         let parts = Parts {
             id: identity.id,
-            boot_id: BootId::random(),
+            boot_id: clock.boot_id,
             netns: "net:[1]".to_owned(),
             capacity: capacity(),
             data_dir,
             runtime: Arc::new(FakeRuntime(fake.clone())),
             lifecycle: lifecycle.clone(),
             membership,
+            lease,
         };
         let agent = Arc::new(Agent::new(parts).unwrap());
         lifecycle.spawn_until_stopped(reconcile::follow_hints(agent.clone()));
-        Self { agent, fake, dir, lifecycle }
+        Self { agent, fake, dir, lifecycle, clock }
     }
 
     /// `kill -9` of the agent, and its next start: the containers go on meanwhile.
     pub async fn restarted(self, change: impl FnOnce(&mut Script)) -> Self {
-        let Self { agent, fake, dir, lifecycle } = self;
+        self.restarted_as(Some(registered()), change).await
+    }
+
+    /// `registered`: what a controller says to it before it adopts, if one says anything.
+    pub async fn restarted_as(
+        self,
+        registered: Option<Registered>,
+        change: impl FnOnce(&mut Script),
+    ) -> Self {
+        let Self { agent, fake, dir, lifecycle, clock } = self;
         assert!(lifecycle.stop().await);
         drop(agent);
         let lifecycle = Lifecycle::new();
         let fake = fake.agent_died(lifecycle.clone());
         fake.script(change);
-        let next = Self::over(fake, dir, lifecycle);
+        let next = Self::over(fake, dir, lifecycle, clock, registered);
         adoption::adopt_all(&next.agent).unwrap();
         next
     }
 
     pub fn put(&self, id: &str, change: impl FnOnce(&mut BackendSpec)) -> Arc<Backend> {
-        let put = put_of(change);
+        self.put_as(id, put_of(change))
+    }
+
+    /// One that holds a key, under the lease unless `change` says `keep`.
+    pub fn put_keyed(&self, id: &str, change: impl FnOnce(&mut BackendSpec)) -> Arc<Backend> {
+        self.put_as(id, keyed(put_of(change)))
+    }
+
+    fn put_as(&self, id: &str, put: PutBackend) -> Arc<Backend> {
         let reservation = self.agent.admission.admit(&put.spec.executable).unwrap();
-        backend::put(&self.agent, id.parse().unwrap(), put, reservation).unwrap()
+        let tenure = lease::is_for(&put).then(|| self.agent.lease.take().unwrap());
+        backend::put(&self.agent, id.parse().unwrap(), put, reservation, tenure).unwrap()
     }
 
     /// A proxy's stream, and an ask on it with the first grant.
@@ -103,7 +174,13 @@ pub fn registered() -> Registered {
         draining: false,
         heartbeat_ms: 1000,
         lease_ms: 600_000,
+        lease: None,
     }
+}
+
+pub fn leased(term: Term, length: Duration) -> Registered {
+    let lease = Some(LeaseTerms::of_length(length).unwrap());
+    Registered { term, lease, ..registered() }
 }
 
 pub fn capacity() -> Capacity {
@@ -122,6 +199,11 @@ pub fn put_of(change: impl FnOnce(&mut BackendSpec)) -> PutBackend {
         static_token: None,
         timeline: Vec::new(),
     }
+}
+
+pub fn keyed(put: PutBackend) -> PutBackend {
+    let key = Key { name: "doc".to_owned(), namespace: String::new(), tag: String::new() };
+    PutBackend { key: Some(key), ..put }
 }
 
 pub fn grant(id: u64) -> Grant {

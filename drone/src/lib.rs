@@ -8,7 +8,8 @@
 //! |---|---|---|
 //! | [`backend`], one each | requests, init's line, hints, its clocks | its journal, [`outbox`], address book, tombstones |
 //! | the engine's part of a start, one a start | the backend | its progress |
-//! | [`registration`] | its clock, a stale term | [`membership`] |
+//! | [`registration`] | its clock, a stale term | [`membership`], [`lease`] and its file |
+//! | [`lease::follow_suspends`] | its clock | nothing but a nudge |
 //! | [`outbox::deliver`] | a new status | acknowledgements in journals |
 //! | [`reconcile`], three | engine events, clocks | nothing but hints; removes what belongs to nobody |
 //! | [`http`]: the listener, one a connection, one an attach stream, one a dialled tunnel | the network | – |
@@ -25,6 +26,7 @@ mod admission;
 mod agent;
 mod data_dir;
 mod journal;
+mod lease;
 mod run_dir;
 mod streams;
 
@@ -43,6 +45,8 @@ pub mod runtime;
 mod harness;
 #[cfg(test)]
 mod outbox_tests;
+#[cfg(test)]
+mod registration_tests;
 
 pub use config::Config;
 pub use data_dir::DataDirError;

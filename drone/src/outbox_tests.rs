@@ -48,7 +48,7 @@ async fn events(State(controller): State<Controller>, Json(events): Json<Events>
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     if events.term != Term(*controller.term.lock().unwrap()) {
-        let stale = Stale { code: StaleCode::Term, message: "register again".into() };
+        let stale = Stale { code: StaleCode::Term, message: "register again".into(), present: None };
         return (StatusCode::CONFLICT, Json(stale)).into_response();
     }
     let refused = *controller.refused.lock().unwrap();
@@ -86,7 +86,7 @@ impl Controller {
     }
 }
 
-fn config(url: String, dir: &TestDir) -> Config {
+pub fn config(url: String, dir: &TestDir) -> Config {
     Config {
         // The first of them is nobody's: the drone moves on.
         controllers: vec!["http://127.0.0.1:1".into(), url],
@@ -123,7 +123,7 @@ async fn what_was_not_acknowledged_is_sent_again_by_the_next_agent() {
     let drone = start_with_runtime(config(url.clone(), &dir), lifecycle.clone(), runtime).await.unwrap();
     let put = |put: jetway_protocol::drone_api::PutBackend, id: &str| {
         let reservation = drone.agent.admission.admit(&put.spec.executable).unwrap();
-        crate::backend::put(&drone.agent, id.parse().unwrap(), put, reservation).unwrap()
+        crate::backend::put(&drone.agent, id.parse().unwrap(), put, reservation, None).unwrap()
     };
     put(put_of(|_| {}), "a");
     controller.hears(Status::Ready).await;
@@ -167,7 +167,7 @@ async fn what_a_controller_refuses_does_not_hold_up_the_rest() {
     for id in ["poison", "good"] {
         let put = put_of(|_| {});
         let reservation = drone.agent.admission.admit(&put.spec.executable).unwrap();
-        crate::backend::put(&drone.agent, id.parse().unwrap(), put, reservation).unwrap();
+        crate::backend::put(&drone.agent, id.parse().unwrap(), put, reservation, None).unwrap();
     }
     controller.hears(Status::Ready).await;
     lifecycle.stop().await;
@@ -191,7 +191,7 @@ async fn a_drone_that_serves_is_heard_of_at_once_and_stops_what_does_not_stop() 
 
     let put = put_of(|spec| spec.stop_grace_seconds = 600);
     let reservation = drone.agent.admission.admit(&put.spec.executable).unwrap();
-    let backend = crate::backend::put(&drone.agent, "b".parse().unwrap(), put, reservation).unwrap();
+    let backend = crate::backend::put(&drone.agent, "b".parse().unwrap(), put, reservation, None).unwrap();
     reaches(&backend, Status::Ready).await;
     assert_eq!(drone.stop_sessions(Duration::from_millis(100)).await, 0);
     assert!(drone.agent.membership.is_draining());

@@ -1,23 +1,24 @@
 //! Keeps the drone known to the controllers: registers, sends heartbeats, registers again when its term is over.
 //!
-//! Woken by its own clock and by [`Membership::stale`]; writes [`Membership`]. Backends do not notice a new term.
+//! Woken by its own clock and by [`Membership::stale`]; writes [`Membership`], and the [`Lease`] that each answer grants: it
+//! counts from when the question was sent. Backends do not notice a new term.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_protocol::PROTOCOL_VERSION;
-use jetway_protocol::controller_api::{Heartbeat, HeartbeatReply, Register, Registered, Stale};
-use jetway_protocol::ids::DroneId;
+use jetway_protocol::controller_api::{Heartbeat, HeartbeatReply, Register, Registered, Stale, StaleCode};
+use jetway_protocol::ids::{DroneId, Term};
 use jetway_service::backoff::{Backoff, jittered};
 use jetway_service::client::CallError;
-use jetway_service::clock;
-use jetway_service::controllers::FirstContact;
+use jetway_service::controllers::{FirstContact, is_to_be_asked_elsewhere};
 use jetway_service::silence::Silence;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::Agent;
-use crate::controllers::Controllers;
+use crate::controllers::{CALL_MAX, Controllers};
+use crate::lease::{self, Lease, Moved};
 use crate::membership::Membership;
 
 /// Waits between tries: a controller that is back is found within this.
@@ -26,15 +27,22 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// What a controller may ask for as the time between heartbeats.
 const HEARTBEAT_MS_MIN: u64 = 100;
 const HEARTBEAT_MS_MAX: u64 = 60_000;
+/// A register that does not replace what is there is told what is; somebody else may be quicker so many times.
+const MOVED_MAX: usize = 5;
+/// For inits to look at a deadline that has come nearer, before the controllers count by it, too.
+const NEARER_WAIT: Duration = Duration::from_secs(1);
 
 pub struct Registration {
     pub controllers: Arc<Controllers>,
     pub membership: Arc<Membership>,
+    pub lease: Arc<Lease>,
     /// What is said at each registration; the uptime is filled in.
     pub register: Register,
     pub contact: FirstContact,
     /// Of the controllers, after the first registration.
     pub silence: Silence,
+    /// The last registration has brought the deadline nearer, and inits have not had the time to look.
+    pub is_nearer: bool,
 }
 
 /// A registration that was not taken: by whom, and why.
@@ -54,17 +62,29 @@ impl Registration {
     pub async fn first(&mut self) -> Result<Registered, Refused> {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         loop {
-            let (url, error) = match self.register().await {
+            let (url, error) = match self.register(None, CALL_MAX).await {
                 Ok(registered) => return Ok(registered),
                 Err(not_taken) => not_taken,
             };
-            if let Some((409, stale)) = error.refusal::<Stale>() {
+            if let Some((409, stale)) = error.refusal::<Stale>()
+                && is_final(stale.code)
+            {
                 return Err(Refused::Stale(stale));
             }
             if let Some(why) = self.contact.failed(&url, &error, Instant::now()) {
                 return Err(Refused::ByAll(why));
             }
             backoff.wait().await;
+        }
+    }
+
+    /// For an agent with a journal, before it touches anything: one that answers at once says whether this drone is somebody
+    /// else's by now. Who does not is not waited for.
+    pub async fn at_once(&mut self, patience: Duration) -> Result<(), Refused> {
+        let Err((_, error)) = self.register(None, patience).await else { return Ok(()) };
+        match error.refusal::<Stale>() {
+            Some((409, stale)) if is_final(stale.code) => Err(Refused::Stale(stale)),
+            _ => Ok(()),
         }
     }
 
@@ -75,67 +95,139 @@ impl Registration {
         let mut registered = self.membership.term().is_some();
         let mut is_known = registered;
         loop {
-            if !registered && let Err((url, error)) = self.register().await {
-                if is_known {
-                    self.not_reached(&error, "a controller does not take this drone again yet");
-                } else if let Some(why) = self.contact.failed(&url, &error, Instant::now())
-                    && agent.backends.is_empty()
-                {
-                    refused.send_replace(Some(why));
+            if !registered {
+                match self.register(Some(&agent), CALL_MAX).await {
+                    Ok(_) => {}
+                    Err((url, error)) => {
+                        if is_known {
+                            self.refused_by_now(&agent, &error, &refused);
+                            self.not_reached(&error, "a controller does not take this drone again yet");
+                        } else if let Some(why) = self.contact.failed(&url, &error, Instant::now())
+                            && agent.backends.is_empty()
+                        {
+                            refused.send_replace(Some(why));
+                        }
+                        backoff.wait().await;
+                        continue;
+                    }
                 }
-                backoff.wait().await;
-                continue;
             }
             is_known = true;
             backoff.reset();
+            if std::mem::take(&mut self.is_nearer) {
+                agent.lease.nudge();
+                tokio::time::sleep(NEARER_WAIT).await;
+            }
             self.beat_until_stale(&agent).await;
             registered = false;
         }
     }
 
-    async fn register(&mut self) -> Result<Registered, NotTaken> {
-        self.register.uptime_ms = u64::try_from(clock::boot_time().as_millis()).unwrap_or(u64::MAX);
-        let (url, answer) =
-            self.controllers.post_to_one("/internal/drones/register", &self.register, |_| true).await;
-        let registered: Registered = answer.map_err(|error| (url.to_owned(), error))?;
-        tracing::info!(term = %registered.term, cluster = %registered.cluster, "registered");
-        self.silence.ends();
-        self.register.installation = Some(registered.installation);
-        self.membership.set_registered(registered.clone());
-        Ok(registered)
+    /// `agent`: whose backends must have their ends written down before a new term makes
+    /// the drone's deadline a later one.
+    async fn register(&mut self, agent: Option<&Agent>, patience: Duration) -> Result<Registered, NotTaken> {
+        for turn in 1.. {
+            if !condemned(agent).await {
+                return Err(not_condemned());
+            }
+            let sent_at = self.lease.now();
+            self.register.uptime_ms = u64::try_from(sent_at.as_millis()).unwrap_or(u64::MAX);
+            let path = "/internal/drones/register";
+            let (url, answer) = self.controllers.post_to_one(path, &self.register, patience, |_| true).await;
+            let url = url.to_owned();
+            let answer: Result<Registered, CallError> = answer;
+            let registered = match answer {
+                Ok(registered) => registered,
+                Err(error) => match error.refusal::<Stale>() {
+                    Some((409, stale)) if stale.code == StaleCode::Moved && turn < MOVED_MAX => {
+                        self.register.replaces = stale.present;
+                        continue;
+                    }
+                    _ => return Err((url, error)),
+                },
+            };
+            // The agent may have been paused while it waited for this answer.
+            if !condemned(agent).await {
+                return Err(not_condemned());
+            }
+            let moved = self.lease.registered(&registered, sent_at);
+            if moved == Moved::Nothing && turn < MOVED_MAX {
+                tracing::warn!(term = %registered.term, "a term that is no newer than the last one; asking again");
+                continue;
+            }
+            tracing::info!(term = %registered.term, cluster = %registered.cluster, "registered");
+            self.silence.ends();
+            self.register.installation = Some(registered.installation);
+            self.membership.set_registered(registered.clone());
+            self.is_nearer |= moved == Moved::Nearer;
+            return Ok(registered);
+        }
+        Err(not_condemned())
     }
 
     async fn beat_until_stale(&mut self, agent: &Agent) {
         let heartbeat_ms = self.membership.heartbeat_ms().clamp(HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX);
-        let period = Duration::from_millis(heartbeat_ms);
-        let mut renewal = 0;
+        let usual = Duration::from_millis(heartbeat_ms);
+        let period = self.lease.terms().map_or(usual, |terms| terms.heartbeat(usual));
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX.min(period));
         loop {
             let Some(term) = self.membership.term() else { return };
-            renewal += 1;
-            let orders = self.membership.orders();
-            let beat = Heartbeat { term, renewal, load: agent.load() };
-            let reply: Result<HeartbeatReply, _> =
-                self.controllers.post(&path(self.register.drone, "heartbeat"), &beat).await;
-            let wait = match reply {
-                Ok(reply) => {
-                    self.membership.heard_draining(reply.draining, orders);
-                    if self.silence.ends() {
-                        tracing::info!("a controller answers again");
-                    }
+            let wait = match self.beat(agent, term).await {
+                Beat::Heard => {
                     backoff.reset();
                     jittered(period)
                 }
-                Err(CallError::Refused { status: 409, .. }) => return,
-                Err(error) => {
-                    self.not_reached(&error, "a heartbeat failed; trying on");
-                    backoff.next_wait()
-                }
+                Beat::Stale => return,
+                Beat::Failed => backoff.next_wait(),
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.membership.stale(term) => return,
             }
+        }
+    }
+
+    /// One renewal. A file that says more than this drone may have is mended first.
+    async fn beat(&mut self, agent: &Agent, term: Term) -> Beat {
+        if !self.lease.is_written() {
+            return Beat::Failed;
+        }
+        let orders = self.membership.orders();
+        let terms = self.lease.terms();
+        let patience = terms.map_or(CALL_MAX, |terms| CALL_MAX.min(terms.held_for() / 3));
+        let load = agent.load();
+        let path = path(self.register.drone, "heartbeat");
+        let sent_at = self.lease.now();
+        let beat = Heartbeat { term, renewal: self.lease.next_renewal(), lease: terms, load };
+        let reply = self.controllers.post_to_one(&path, &beat, patience, is_to_be_asked_elsewhere).await.1;
+        match reply {
+            Ok(HeartbeatReply { draining }) => {
+                self.lease.acknowledged(term, sent_at);
+                self.membership.heard_draining(draining, orders);
+                if self.silence.ends() {
+                    tracing::info!("a controller answers again");
+                }
+                Beat::Heard
+            }
+            Err(error @ CallError::Refused { status: 409, .. }) => {
+                let present = error.refusal::<Stale>().and_then(|(_, stale)| stale.present);
+                self.register.replaces = present.or(self.register.replaces);
+                Beat::Stale
+            }
+            Err(error) => {
+                self.not_reached(&error, "a heartbeat failed; trying on");
+                Beat::Failed
+            }
+        }
+    }
+
+    /// Somebody else has taken this drone's place. Without sessions there is nothing to stay for.
+    fn refused_by_now(&mut self, agent: &Agent, error: &CallError, refused: &watch::Sender<Option<String>>) {
+        if let Some((409, stale)) = error.refusal::<Stale>()
+            && is_final(stale.code)
+            && agent.backends.is_empty()
+        {
+            refused.send_replace(Some(stale.message));
         }
     }
 
@@ -146,6 +238,34 @@ impl Registration {
             tracing::debug!(%error, "{what}");
         }
     }
+}
+
+/// What became of a heartbeat.
+enum Beat {
+    Heard,
+    /// The term is over.
+    Stale,
+    Failed,
+}
+
+/// Waiting and looking again changes nothing.
+fn is_final(code: StaleCode) -> bool {
+    match code {
+        StaleCode::NameTaken | StaleCode::Installation | StaleCode::IdInUse | StaleCode::Other => true,
+        StaleCode::Term | StaleCode::Moved => false,
+    }
+}
+
+async fn condemned(agent: Option<&Agent>) -> bool {
+    match agent {
+        Some(agent) => lease::condemn(agent).await,
+        None => true,
+    }
+}
+
+fn not_condemned() -> NotTaken {
+    let reason = "the ends of sessions whose lease is over cannot be written down".to_owned();
+    (String::new(), CallError::NotSent { url: "/internal/drones/register".to_owned(), reason })
 }
 
 pub fn path(drone: DroneId, what: &str) -> String {
@@ -166,6 +286,9 @@ pub fn register(config: &crate::config::Config, parts: Facts) -> Register {
         advertise: parts.advertise,
         capacity: parts.capacity,
         installation: parts.identity.installation,
+        holds_lease: true,
+        replaces: None,
+        agent: Some(uuid::Uuid::new_v4()),
     }
 }
 

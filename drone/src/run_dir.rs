@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::lease;
+
 /// Sessions' users of any uid reach their sockets through it; nobody else needs to look around in it.
 const MODE: u32 = 0o711;
 /// In the data directory: the run directory that was made and not yet taken away.
@@ -54,8 +56,15 @@ impl RunDir {
     }
 }
 
+impl RunDir {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Drop for RunDir {
     fn drop(&mut self) {
+        lease::file::remove(&self.path);
         if !self.is_ours {
             return;
         }

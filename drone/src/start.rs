@@ -24,6 +24,7 @@ use crate::config::{self, Config};
 use crate::controllers::Controllers;
 use crate::data_dir::{DataDir, DataDirError, Identity};
 use crate::http::{self, Gate};
+use crate::lease::{self, Lease, Tenure};
 use crate::membership::Membership;
 use crate::registration::{self, Facts, Refused, Registration};
 use crate::run_dir::{RunDir, RunDirError};
@@ -34,6 +35,10 @@ use crate::{adoption, outbox, reconcile};
 
 /// A session that was killed has ended after this, unless its engine is stuck.
 const HARD_STOP_MAX: Duration = Duration::from_secs(5);
+/// For the engine to take the drone's network away at the end.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
+/// A controller that answers by then is asked whether this drone is somebody else's, before its sessions are adopted.
+const ASK_FIRST_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -59,6 +64,15 @@ pub enum StartError {
     Stopped,
 }
 
+impl From<Refused> for StartError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Stale(Stale { message, .. }) => Self::Refused(message),
+            Refused::ByAll(why) => Self::RefusedByAll(why),
+        }
+    }
+}
+
 /// A running agent. Dropping it stops nothing: its tasks belong to the lifecycle.
 pub struct Drone {
     pub address: SocketAddr,
@@ -67,7 +81,7 @@ pub struct Drone {
     docker: Option<Arc<DockerRuntime>>,
     refused: watch::Receiver<Option<String>>,
     /// Held until the caller lets go of this.
-    _run_dir: Option<RunDir>,
+    run_dir: Option<RunDir>,
 }
 
 impl Drone {
@@ -112,14 +126,21 @@ impl Drone {
         }
     }
 
-    /// At the end of an agent without sessions: takes its network and firewall table away, so that nothing of it is
-    /// left. With sessions everything stays for the next start, which adopts them.
+    /// At the end of an agent without sessions: takes its network, firewall table and lease directory away, so that nothing
+    /// of it is left. With sessions everything stays for the next start, which adopts them. An engine that hangs is not
+    /// waited for.
     pub async fn leave_engine(&self) {
         let Some(docker) = &self.docker else { return };
         if !self.agent.backends.is_empty() || !self.agent.strays.is_empty() {
             return;
         }
-        match docker.remove_network().await {
+        let left = tokio::time::timeout(LEAVE_MAX, docker.remove_network()).await;
+        if let Some(run_dir) = &self.run_dir {
+            lease::file::remove(run_dir.path());
+        }
+        let silent =
+            || Err(NetworkError::Engine(RuntimeError::Engine(format!("no answer in {LEAVE_MAX:?}"))));
+        match left.unwrap_or_else(|_| silent()) {
             Ok(()) => {}
             // It went down with the host, most likely; the next start finds the network again.
             Err(NetworkError::Engine(RuntimeError::Engine(reason))) => {
@@ -144,7 +165,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Drone, StartE
     }
     let mut drone = opening.run(docker.clone(), lifecycle).await?;
     drone.docker = Some(docker);
-    drone._run_dir = Some(run_dir);
+    drone.run_dir = Some(run_dir);
     Ok(drone)
 }
 
@@ -191,8 +212,10 @@ impl Opening {
             contact: FirstContact::new(&urls),
             controllers: Arc::new(Controllers::new(urls, &config.secret)),
             membership: Arc::new(Membership::default()),
+            lease: Arc::new(Lease::open(&config.run_dir, boot_id, Arc::new(clock::boot_time))),
             register: registration::register(&config, facts),
             silence: Silence::default(),
+            is_nearer: false,
         };
         Ok(Self { config, data_dir, identity, address, gate, registration, capacity })
     }
@@ -200,17 +223,24 @@ impl Opening {
     /// From the data directory, or from the first registration, which then is waited for.
     async fn installation(&mut self, lifecycle: &Lifecycle) -> Result<InstallationId, StartError> {
         if let Some(installation) = self.identity.installation {
+            self.ask_first(lifecycle).await?;
             return Ok(installation);
         }
         let registered = lifecycle.token().run_until_cancelled(self.registration.first()).await;
-        let registered = registered.ok_or(StartError::Stopped)?;
-        let registered = registered.map_err(|refused| match refused {
-            Refused::Stale(Stale { message, .. }) => StartError::Refused(message),
-            Refused::ByAll(why) => StartError::RefusedByAll(why),
-        })?;
+        let registered = registered.ok_or(StartError::Stopped)?.map_err(StartError::from)?;
         self.identity.installation = Some(registered.installation);
         self.data_dir.save(self.identity)?;
         Ok(registered.installation)
+    }
+
+    /// Two agents with one identity on one engine would end each other's sessions. Not where the lease is over: those
+    /// sessions must be ended before a new term is asked for.
+    async fn ask_first(&mut self, lifecycle: &Lifecycle) -> Result<(), StartError> {
+        if self.registration.controllers.urls().is_empty() || self.registration.lease.is_lost(Tenure::FOUND) {
+            return Ok(());
+        }
+        let asked = lifecycle.token().run_until_cancelled(self.registration.at_once(ASK_FIRST_MAX)).await;
+        asked.ok_or(StartError::Stopped)?.map_err(StartError::from)
     }
 
     async fn run(self, runtime: Arc<dyn Runtime>, lifecycle: Lifecycle) -> Result<Drone, StartError> {
@@ -224,6 +254,7 @@ impl Opening {
             runtime,
             lifecycle: lifecycle.clone(),
             membership: self.registration.membership.clone(),
+            lease: self.registration.lease.clone(),
         };
         let broken = |source| StartError::Journal { path: path.clone(), source };
         let agent = Arc::new(Agent::new(parts).map_err(broken)?);
@@ -240,7 +271,8 @@ impl Opening {
         lifecycle.spawn_until_stopped(reconcile::follow_hints(agent.clone()));
         lifecycle.spawn_until_stopped(reconcile::look_at_everything(agent.clone()));
         lifecycle.spawn_until_stopped(reconcile::ping(agent.clone()));
-        Ok(Drone { address: self.address, id: agent.id, agent, refused, docker: None, _run_dir: None })
+        lifecycle.spawn_until_stopped(lease::follow_suspends(agent.clone()));
+        Ok(Drone { address: self.address, id: agent.id, agent, refused, docker: None, run_dir: None })
     }
 }
 

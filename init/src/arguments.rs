@@ -1,13 +1,14 @@
-//! The command line: `jetway-init [--socket PATH] [--] entrypoint args…`. What the command means is `application`'s
+//! The command line: `jetway-init [--socket PATH] [--lease DIRECTORY] [--] entrypoint args…`. What the command means is `application`'s
 //! business.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use jetway_protocol::init::SOCKET_PATH;
+use jetway_protocol::init::{LEASE_DIR, SOCKET_PATH};
 
-pub const USAGE: &str = "usage: jetway-init [--socket PATH] [--] [ENTRYPOINT [ARGUMENT]...]";
+pub const USAGE: &str =
+    "usage: jetway-init [--socket PATH] [--lease DIRECTORY] [--] [ENTRYPOINT [ARGUMENT]...]";
 
 /// Bytes of a socket's path: `sockaddr_un` has 108 and a closing zero (unix(7)).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -15,14 +16,16 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Arguments {
     pub socket: PathBuf,
+    /// The directory with the drone's deadline.
+    pub lease: PathBuf,
     /// The image's entrypoint and command; empty where the image has none.
     pub command: Vec<OsString>,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misuse {
-    #[error("--socket needs a path")]
-    NoPath,
+    #[error("{0} needs a path")]
+    NoPath(&'static str),
     #[error("the socket's path must have 1 to {SOCKET_PATH_BYTES_MAX} bytes, this one has {0}")]
     PathLength(usize),
     #[error("unknown option {0:?}; put -- before an entrypoint that starts with -")]
@@ -32,18 +35,19 @@ pub enum Misuse {
 /// Options end at the first word that is none, so an entrypoint's own options are never taken for ours.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Misuse> {
     let mut words = words.into_iter().peekable();
-    let mut socket = PathBuf::from(SOCKET_PATH);
+    let (mut socket, mut lease) = (PathBuf::from(SOCKET_PATH), PathBuf::from(LEASE_DIR));
     while let Some(option) = words.next_if(|word| word.as_bytes().starts_with(b"-")) {
         match option.as_bytes() {
             b"--" => break,
-            b"--socket" => socket = checked(words.next().ok_or(Misuse::NoPath)?.as_ref())?,
+            b"--socket" => socket = checked(words.next().ok_or(Misuse::NoPath("--socket"))?.as_ref())?,
+            b"--lease" => lease = words.next().ok_or(Misuse::NoPath("--lease"))?.into(),
             bytes => match bytes.strip_prefix(b"--socket=") {
                 Some(path) => socket = checked(std::ffi::OsStr::from_bytes(path).as_ref())?,
                 None => return Err(Misuse::UnknownOption(option)),
             },
         }
     }
-    Ok(Arguments { socket, command: words.collect() })
+    Ok(Arguments { socket, lease, command: words.collect() })
 }
 
 fn checked(path: &Path) -> Result<PathBuf, Misuse> {
@@ -81,7 +85,8 @@ mod tests {
 
     #[test]
     fn misuse_is_named() {
-        assert_eq!(parsed(&["--socket"]), Err(Misuse::NoPath));
+        assert_eq!(parsed(&["--socket"]), Err(Misuse::NoPath("--socket")));
+        assert_eq!(parsed(&["--lease"]), Err(Misuse::NoPath("--lease")));
         assert_eq!(parsed(&["--socket", ""]), Err(Misuse::PathLength(0)));
         assert_eq!(parsed(&["--socket", &"a".repeat(108)]), Err(Misuse::PathLength(108)));
         assert_eq!(parsed(&["-x", "app"]), Err(Misuse::UnknownOption("-x".into())));

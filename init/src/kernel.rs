@@ -1,9 +1,9 @@
 //! The system calls that belong to no other module, each behind a safe function: what this process is (not to be
-//! inspected, adoptive parent), its own words, chance, waiting, and dialling a Unix socket without blocking.
+//! inspected, adoptive parent), its own words, chance, waiting, boot time, and dialling a Unix socket without blocking.
 
 use std::io::{self, Write};
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -57,6 +57,53 @@ pub fn wait(descriptors: &mut [libc::pollfd], timeout: Option<Duration>) -> io::
     match io::Error::last_os_error() {
         error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
         error => Err(error),
+    }
+}
+
+/// Time since the host's boot, suspend included: the clock that the drone's deadline is on.
+pub fn boot_time() -> Duration {
+    // SAFETY: all zeroes is a valid time, and the kernel fills it. It fails for no argument that we give.
+    let now = unsafe {
+        let mut now: libc::timespec = zeroed();
+        libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now);
+        now
+    };
+    Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
+}
+
+/// A descriptor that becomes readable at a boot time, also when the host was asleep until then: a wait's own timeout stands
+/// still with the host.
+pub struct BootTimer {
+    descriptor: OwnedFd,
+}
+
+impl BootTimer {
+    pub fn new() -> io::Result<Self> {
+        let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+        // SAFETY: takes only numbers.
+        let fd = unsafe { libc::timerfd_create(libc::CLOCK_BOOTTIME, flags) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor that nobody else owns.
+        Ok(Self { descriptor: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// In place of what was set before, and of what has come of it.
+    pub fn set(&self, at: Duration) -> io::Result<()> {
+        // SAFETY: all zeroes is a valid setting.
+        let mut setting: libc::itimerspec = unsafe { zeroed() };
+        setting.it_value.tv_sec = at.as_secs().try_into().unwrap_or(libc::time_t::MAX);
+        // All zeroes would switch it off.
+        setting.it_value.tv_nsec = at.subsec_nanos().max(1).into();
+        let fd = self.raw_descriptor();
+        // SAFETY: the kernel reads the setting and keeps none of it.
+        let set = unsafe { libc::timerfd_settime(fd, libc::TFD_TIMER_ABSTIME, &setting, ptr::null_mut()) };
+        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    pub fn raw_descriptor(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
     }
 }
 

@@ -1,7 +1,8 @@
 //! `jetway-init`: PID 1 in every session's container. It waits ("parks") on the drone's socket for the one session
 //! that it will ever run, starts the application, says when it is ready and how it ended, and brings it its signals.
 //!
-//! It knows nothing of keys, HTTP or Postgres, and decides nothing about how long a session lives. One thread, no
+//! It knows nothing of keys, HTTP or Postgres, and decides nothing about how long a session lives, but
+//! has the last word when the drone's lease is over. One thread, no
 //! runtime: `supervisor` waits in `ppoll`, `state` decides, the other modules each speak to one part of the kernel.
 
 mod arguments;
@@ -12,6 +13,7 @@ mod state;
 mod application;
 mod exec;
 mod kernel;
+mod lease;
 mod line;
 mod listening;
 mod procfs;

@@ -5,6 +5,8 @@
 //! |---|---|---|---|---|
 //! | parked | start it | exit 0 | exit 0 if it asks for an end | – |
 //! | taken | same id: answer again, else refuse | signal once, then a deadline | forward | say so, exit with its status |
+//!
+//! The drone's deadline ([`jetway_protocol::lease`]), where the session has one, is a stop and then an exit.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -31,6 +33,8 @@ pub enum Action {
         signal: i32,
     },
     KillEverything,
+    /// Read the drone's deadline now.
+    LookAtLease,
     Exit {
         status: i32,
     },
@@ -53,6 +57,8 @@ struct Taken {
     group: Option<i32>,
     ready: Option<SocketAddr>,
     stop: Option<Stop>,
+    /// The drone's deadline began the stop.
+    lease_over: bool,
 }
 
 #[derive(Debug)]
@@ -75,6 +81,7 @@ impl State {
             pid: taken.pid,
             ready: taken.ready,
             stopping: taken.stop.is_some(),
+            lease_over: taken.lease_over,
         });
         FromInit::Hello(Hello {
             version: PROTOCOL_VERSION,
@@ -91,6 +98,7 @@ impl State {
     pub fn on_message(&mut self, message: ToInit, now: Instant) -> Vec<Action> {
         match (message, &mut self.taken) {
             (ToInit::Ping, _) => vec![Action::Say(FromInit::Pong)],
+            (ToInit::LookAtLease, _) => vec![Action::LookAtLease],
             (ToInit::Stop { .. }, None) => vec![Action::Exit { status: 0 }],
             (ToInit::Stop { signal, grace_ms }, Some(taken)) => taken.stop(signal, grace_ms, now),
             (ToInit::Session(session), Some(taken)) => taken.answer_again(&session),
@@ -102,6 +110,7 @@ impl State {
                     group: None,
                     ready: None,
                     stop: None,
+                    lease_over: false,
                 });
                 vec![Action::Start(session)]
             }
@@ -130,6 +139,20 @@ impl State {
         self.taken.as_ref().map_or_else(Vec::new, |taken| {
             vec![Action::Say(FromInit::ListeningElsewhere { backend: taken.backend.clone(), addresses })]
         })
+    }
+
+    /// The drone's deadline is `left` away. A stop that is under way keeps its own end where that is sooner.
+    pub fn deadline_is_near(&mut self, signal: i32, left: Duration, now: Instant) -> Vec<Action> {
+        self.taken.as_mut().map_or_else(Vec::new, |taken| {
+            taken.lease_over |= taken.stop.is_none();
+            let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            taken.stop(signal, left_ms, now)
+        })
+    }
+
+    /// The drone's deadline has passed: nothing is waited for.
+    pub fn deadline_passed(&self) -> Vec<Action> {
+        vec![Action::KillEverything, Action::Exit { status: Ending::Signal(libc::SIGKILL).status() }]
     }
 
     /// Somebody signalled this process. Children's endings do not come here.
@@ -263,6 +286,28 @@ mod tests {
         assert_eq!(state.on_message(stop(0), after(400)), [], "killed already");
         assert_eq!(state.on_time(after(401)), [], "it is given a moment to be reaped");
         assert_eq!(state.on_time(after(1400)), [Action::Exit { status: 137 }]);
+    }
+
+    #[test]
+    fn a_near_deadline_stops_once_and_says_so() {
+        let now = Instant::now();
+        let mut state = running(now);
+        let near = |state: &mut State, left| state.deadline_is_near(15, Duration::from_secs(left), now);
+        let says = |state: &State| match state.hello() {
+            FromInit::Hello(Hello { session: Some(session), .. }) => (session.stopping, session.lease_over),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(says(&state), (false, false));
+        assert_eq!(near(&mut state, 10), [Action::Signal { pid: 9, signal: 15 }]);
+        assert_eq!(near(&mut state, 9), []);
+        assert_eq!(says(&state), (true, true));
+        assert_eq!(state.deadline(), Some(now + Duration::from_secs(9)));
+
+        let mut state = running(now);
+        state.on_message(ToInit::Stop { signal: 15, grace_ms: 3000 }, now);
+        assert_eq!(near(&mut state, 10), [], "it stops already");
+        assert_eq!((says(&state), state.deadline()), ((true, false), Some(now + Duration::from_secs(3))));
+        assert_eq!(state.deadline_passed(), [Action::KillEverything, Action::Exit { status: 137 }]);
     }
 
     #[test]

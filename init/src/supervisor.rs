@@ -3,16 +3,19 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use jetway_protocol::ids::BackendId;
-use jetway_protocol::init::{FromInit, Session};
+use jetway_protocol::ids::{BackendId, BootId};
+use jetway_protocol::init::{EXIT_LEASE_OVER, FromInit, Session};
+use jetway_protocol::lease::Standing;
 use jetway_protocol::spec::InitMode;
 
 use crate::application::{self, CannotStart, Environment, Plan};
 use crate::arguments::Arguments;
 use crate::exec::{self, SpawnError};
 use crate::kernel;
+use crate::lease::Lease;
 use crate::line::Line;
 use crate::listening::{Finding, Search};
 use crate::signals::{self, Signals};
@@ -28,6 +31,9 @@ pub struct Supervisor {
     line: Line,
     state: State,
     search: Option<Search>,
+    boot_id: Option<BootId>,
+    lease_directory: PathBuf,
+    lease: Option<Lease>,
 }
 
 impl Supervisor {
@@ -38,9 +44,10 @@ impl Supervisor {
         }
         let nonce = u128::from_ne_bytes(kernel::random_bytes()?);
         let boot_id = std::fs::read_to_string(BOOT_ID_PATH).ok().and_then(|text| text.trim().parse().ok());
+        let Arguments { socket, lease: lease_directory, command } = arguments;
         let state = State::parked(format!("{nonce:032x}"), boot_id);
-        let line = Line::new(arguments.socket, Instant::now());
-        Ok(Self { command: arguments.command, signals, line, state, search: None })
+        let line = Line::new(socket, Instant::now());
+        Ok(Self { command, signals, line, state, search: None, boot_id, lease_directory, lease: None })
     }
 
     /// Until there is a status to exit with.
@@ -70,14 +77,21 @@ impl Supervisor {
         let on_signals = libc::pollfd { fd: self.signals.raw_descriptor(), events: libc::POLLIN, revents: 0 };
         // A negative descriptor is passed over (poll(2)).
         let (fd, events) = self.line.interest().unwrap_or((-1, 0));
-        let mut descriptors = [on_signals, libc::pollfd { fd, events, revents: 0 }];
+        let timer = self.lease.as_ref().map_or(-1, Lease::raw_descriptor);
+        let on_lease = libc::pollfd { fd: timer, events: libc::POLLIN, revents: 0 };
+        let mut descriptors = [on_signals, libc::pollfd { fd, events, revents: 0 }, on_lease];
         kernel::wait(&mut descriptors, nearest.map(|deadline| deadline.saturating_duration_since(now)))
     }
 
     /// Takes in everything that has happened, each thing's actions carried out before the next is looked at: a stop
     /// right behind its session finds the application started. Each source is asked without waiting, so what `wait`
-    /// saw does not matter. The line comes first: its stop must not stand behind anything.
+    /// saw does not matter. The lease comes first, because init may have been paused; then the line: its stop must not stand
+    /// behind anything.
     fn react(&mut self, now: Instant) -> Option<i32> {
+        let found = self.lease.as_mut().and_then(Lease::look_if_due);
+        if let Some(status) = self.stand(found, now) {
+            return Some(status);
+        }
         self.line.write(now);
         for message in self.line.read(now) {
             let actions = self.state.on_message(message, now);
@@ -130,12 +144,60 @@ impl Supervisor {
             }
             Action::KillEverything => signals::kill_everything(self.state.group()),
             Action::Start(session) => return self.start(&session),
+            Action::LookAtLease => {
+                let found = self.lease.as_mut().map(Lease::look);
+                return self.stand(found, Instant::now());
+            }
             Action::Exit { status } => return Some(self.leave(status)),
         }
         None
     }
 
+    /// What the drone's deadline asks for.
+    fn stand(&mut self, found: Option<(Standing, Duration)>, now: Instant) -> Option<i32> {
+        let actions = match (found, &self.lease) {
+            (Some((Standing::Stop, left)), Some(lease)) => {
+                self.state.deadline_is_near(lease.stop_signal, left, now)
+            }
+            (Some((Standing::Gone, _)), _) => self.state.deadline_passed(),
+            (Some((Standing::Held | Standing::Stop, _)) | None, _) => Vec::new(),
+        };
+        self.carry_out_all(actions)
+    }
+
+    /// False: nothing may be executed. Where this process cannot compare clocks with the agent, that one keeps the lease
+    /// alone.
+    fn open_lease(&mut self, session: &Session) -> bool {
+        let Some(terms) = &session.lease else { return true };
+        if self.boot_id != Some(terms.boot_id) {
+            kernel::tell("the drone's boot-time clock is not this one's: the drone keeps the lease alone");
+            return true;
+        }
+        match Lease::open(&self.lease_directory, terms) {
+            Ok(lease) => self.lease = Some(lease),
+            Err(error) => {
+                kernel::tell(&format!("cannot keep the lease: {error}"));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Right before the execution: an agent that was stopped between its own look and the session must start nothing.
+    fn is_admitted(&mut self) -> bool {
+        self.lease.as_mut().is_none_or(Lease::admits)
+    }
+
+    fn lease_is_over(&mut self, backend: &BackendId) -> i32 {
+        kernel::tell("the drone's lease is over: nothing is executed");
+        self.line.say(&FromInit::LeaseOver { backend: backend.clone() }, Instant::now());
+        self.leave(EXIT_LEASE_OVER)
+    }
+
     fn start(&mut self, session: &Session) -> Option<i32> {
+        if !self.open_lease(session) {
+            return Some(self.lease_is_over(&session.backend));
+        }
         let environment = application::merged(std::env::vars_os(), session);
         let plan = match Plan::new(session, &self.command, &environment) {
             Ok(plan) => plan,
@@ -145,6 +207,9 @@ impl Supervisor {
             return Some(self.become_application(session, &plan, &environment));
         }
         self.search = Search::before(session, Instant::now());
+        if !self.is_admitted() {
+            return Some(self.lease_is_over(&session.backend));
+        }
         let cannot = match exec::spawn(&plan) {
             Ok(pid) => {
                 let actions = self.state.started(pid);
@@ -158,10 +223,17 @@ impl Supervisor {
 
     /// The last words are written before, because there is no after.
     fn become_application(&mut self, session: &Session, plan: &Plan, environment: &Environment) -> i32 {
+        if !self.is_admitted() {
+            return self.lease_is_over(&session.backend);
+        }
         let pid = std::process::id() as i32;
         let backend = session.backend.clone();
         self.line.say(&FromInit::Started { backend, pid }, Instant::now());
         self.line.flush(LAST_WORDS);
+        // The words may have taken a while.
+        if !self.is_admitted() {
+            return self.lease_is_over(&session.backend);
+        }
         let failure = exec::replace(plan);
         self.cannot_start(&session.backend, &plan.explain(failure, environment))
     }

@@ -8,13 +8,17 @@
 //! | `POST /internal/proxies/register` | proxy | [`ProxyHeartbeat`] | 200 [`ProxyRegistered`]; repeated as the heartbeat |
 //! | `GET /internal/drones/{drone id}` | proxy | – | 200 [`DroneAddress`]; 404 |
 //!
-//! 409 on register: the name belongs to another drone, or the drone id is in use on another host ([`Stale`] says which).
+//! 409 on register: it does not replace what is there ([`Stale::present`] is what to replace instead), the name belongs to
+//! another drone, or the drone id is in use elsewhere ([`StaleCode`] says which). What a reply grants counts from when its
+//! request was *sent*: see [`crate::lease`].
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::ids::{
     BackendId, BootId, ClusterName, DroneId, DroneName, FencingToken, InstallationId, PoolName, ProxyId, Term,
 };
+use crate::lease::{LeaseTerms, Replaces};
 use crate::status::StatusEntry;
 use crate::time::UnixMicros;
 use crate::timeline::Stage;
@@ -36,6 +40,15 @@ pub struct Register {
     pub capacity: Capacity,
     /// The installation it belongs to since its first registration, if there was one.
     pub installation: Option<InstallationId>,
+    /// Whether this drone keeps a lease, and so says what it replaces. An agent from before the lease does neither.
+    #[serde(default)]
+    pub holds_lease: bool,
+    /// What the refusal before this one has handed out; `None` at the first try.
+    #[serde(default)]
+    pub replaces: Option<Replaces>,
+    /// Random in each agent process: two that share an identity are told apart by it.
+    #[serde(default)]
+    pub agent: Option<Uuid>,
 }
 
 /// What a drone has and what it allows.
@@ -57,14 +70,21 @@ pub struct Registered {
     pub cluster: ClusterName,
     pub draining: bool,
     pub heartbeat_ms: u64,
+    /// For agents from before the lease, who only show it.
     pub lease_ms: u64,
+    /// The lease of this term. `None` (as in `jetway dev`): there is none, and nothing is stopped for want of it.
+    #[serde(default)]
+    pub lease: Option<LeaseTerms>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Heartbeat {
     pub term: Term,
-    /// New with every heartbeat: the lease's renewal number.
+    /// New with every heartbeat, from 1 in each term: the lease's renewal number.
     pub renewal: i64,
+    /// What this drone counts by in this term: what `Registered` said.
+    #[serde(default)]
+    pub lease: Option<LeaseTerms>,
     pub load: Load,
 }
 
@@ -110,6 +130,9 @@ pub struct BackendEvent {
 pub struct Stale {
     pub code: StaleCode,
     pub message: String,
+    /// With [`StaleCode::Moved`]: what to replace. `None` there: nothing, there is no such drone (any more).
+    #[serde(default)]
+    pub present: Option<Replaces>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +144,13 @@ pub enum StaleCode {
     NameTaken,
     /// The drone was registered with another installation.
     Installation,
+    /// Register once more, with `present` as what is replaced and a fresh look at the clock.
+    Moved,
+    /// Another host, or another agent with a copy of the data directory, is this drone.
+    IdInUse,
+    /// What a newer controller may say.
+    #[serde(other)]
+    Other,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -19,14 +19,15 @@
 //! | `GET /attach` | WebSocket | see [`crate::attach`] |
 //! | `GET /b/{id}/dial` | `Upgrade: jetway-dial`, header [`FENCING_HEADER`] | 101, then the bytes of a connection to the backend's port |
 //!
-//! Refusals are 4xx with [`Refusal`]. 404 means: not here, and no tombstone. 410: ended, with a tombstone.
+//! A command whose term is not the drone's is refused: an older one with `wrong_term`, a later one with `unavailable`
+//! ([`crate::lease::heed`]). Refusals are 4xx with [`Refusal`]. 404 means: not here, and no tombstone. 410: ended, with a tombstone.
 
 use serde::{Deserialize, Serialize};
 
 use crate::grant::Grant;
-use crate::ids::{BackendId, FencingToken, GrantId, Term};
+use crate::ids::{BackendId, FencingToken, GrantId, Subdomain, Term};
 use crate::key::Key;
-use crate::spec::BackendSpec;
+use crate::spec::{BackendSpec, OnIsolation};
 use crate::status::{EndReason, Status, StatusEntry, TerminationKind};
 use crate::time::UnixMicros;
 use crate::timeline::Stage;
@@ -70,6 +71,9 @@ pub struct GrantReply {
 /// Ends what a user may do with a backend: grants are deleted, open connections closed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoke {
+    /// `None`: from a controller before the lease.
+    #[serde(default)]
+    pub term: Option<Term>,
     pub user: String,
 }
 
@@ -80,6 +84,9 @@ pub struct RevokeReply {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
+    /// `None`: from a controller before the lease.
+    #[serde(default)]
+    pub term: Option<Term>,
     pub kind: TerminationKind,
     pub reason: EndReason,
 }
@@ -97,6 +104,9 @@ pub struct DeleteReply {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draining {
+    /// `None`: from a controller before the lease.
+    #[serde(default)]
+    pub term: Option<Term>,
     pub draining: bool,
 }
 
@@ -118,6 +128,13 @@ pub struct BackendView {
     /// The container's address, once it has one.
     #[serde(default)]
     pub address: Option<String>,
+    /// What a controller needs of the spec to put a lost row back. `None`: not known, or from an agent before the lease.
+    #[serde(default)]
+    pub on_isolation: Option<OnIsolation>,
+    #[serde(default)]
+    pub subdomain: Option<Subdomain>,
+    #[serde(default)]
+    pub use_static_token: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,12 +21,16 @@ pub const INIT_DIR: &str = "/.jetway/bin";
 pub const RUN_DIR: &str = "/.jetway/run";
 /// The drone's socket, as init sees it.
 pub const SOCKET_PATH: &str = "/.jetway/run/drone.sock";
+/// Where the directory with the drone's deadline is mounted, read-only: the file in it is [`crate::lease::Deadline::FILE_NAME`].
+pub const LEASE_DIR: &str = "/.jetway/lease";
 /// Bytes of one line, at most: an environment of 1 MiB is refused long before.
 pub const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Exit status of init when the application could not be executed (as a shell's).
 pub const EXIT_CANNOT_EXECUTE: i32 = 126;
 /// Exit status of init when the application was not found (as a shell's).
 pub const EXIT_NOT_FOUND: i32 = 127;
+/// Exit status of init when the lease was over before the application was executed (`EX_TEMPFAIL` of sysexits.h).
+pub const EXIT_LEASE_OVER: i32 = 75;
 
 /// Init's first line on every connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +52,9 @@ pub struct SessionState {
     /// Where it was seen listening, if it was ready.
     pub ready: Option<SocketAddr>,
     pub stopping: bool,
+    /// It stops because the drone's deadline is near, not because it was told to.
+    #[serde(default)]
+    pub lease_over: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +75,10 @@ pub enum FromInit {
     StartFailed {
         backend: BackendId,
         message: String,
+    },
+    /// The drone's deadline was too near to execute anything. Init exits with [`EXIT_LEASE_OVER`] after this.
+    LeaseOver {
+        backend: BackendId,
     },
     /// It listens on the session's port, at a wildcard or a container address.
     Ready {
@@ -98,6 +109,8 @@ pub enum ToInit {
         signal: i32,
         grace_ms: u64,
     },
+    /// The drone's deadline has come nearer: look at the file now.
+    LookAtLease,
     Ping,
 }
 
@@ -121,6 +134,20 @@ pub struct Session {
     pub addresses: Vec<std::net::IpAddr>,
     #[serde(default)]
     pub mode: InitMode,
+    /// `None`: nothing is stopped for want of a lease.
+    #[serde(default)]
+    pub lease: Option<SessionLease>,
+}
+
+/// What init needs to have the last word ([`crate::lease::LastWord`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionLease {
+    /// The agent's. An init that sees another one (a runtime with a kernel of its own) cannot compare clocks: there the agent
+    /// keeps the lease alone, as it does for an application in init's place.
+    pub boot_id: BootId,
+    /// From the stop signal to the deadline.
+    pub grace_ms: u64,
+    pub stop_signal: i32,
 }
 
 /// Shows the names in the environment, never the values.

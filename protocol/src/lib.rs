@@ -9,6 +9,7 @@ pub mod key;
 pub mod time;
 
 pub mod grant;
+pub mod lease;
 pub mod secret;
 pub mod spec;
 pub mod state;

@@ -13,6 +13,7 @@ mod drone_in_container;
 mod ends;
 mod engine_calls;
 mod input;
+mod lease;
 mod plane_client;
 mod refused_starts;
 mod remote_proxy;

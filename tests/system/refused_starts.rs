@@ -103,6 +103,31 @@ fn a_controller_that_has_not_answered_yet_is_waited_for() {
 }
 
 #[test]
+fn a_data_directory_in_use_and_a_name_that_is_another_drones_end_a_drones_start() {
+    with_stack(Options::default(), async |stack| {
+        let (data, run) = (stack.directory.join("drone"), stack.run_dir.clone());
+        let drone = |data: &Path, run: &Path, name: &str| -> anyhow::Result<Command> {
+            let mut command = Command::new(executable("jetway")?);
+            command.args(["drone", "--controller", &stack.api, "--listen", "127.0.0.1:0", "--name", name]);
+            command.arg("--data-dir").arg(data).arg("--run-dir").arg(run);
+            command.env("JETWAY_SECRET", &stack.secret);
+            Ok(command)
+        };
+        let (other, other_run) = (stack.directory.join("other"), stack.directory.join("other-run"));
+        let name =
+            stack.get("/ctrl/drones").await?["drones"][0]["name"].as_str().unwrap_or_default().to_owned();
+        for (what, command, sign) in [
+            ("the same data directory", drone(&data, &other_run, "second")?, "in use by another drone"),
+            ("the same run directory", drone(&other, &run, "second")?, "in use by another drone"),
+            ("the same name", drone(&other, &other_run, &name)?, "belongs to another drone"),
+        ] {
+            refused(what, command, sign).await?;
+        }
+        stack.until_ready().await
+    });
+}
+
+#[test]
 fn an_engine_that_cannot_be_used_ends_a_drones_start() {
     with_stack(Options::default(), async |stack| {
         let directory = stack.directory.join("engine");

@@ -88,11 +88,10 @@ fn a_known_url_works_and_idle_teardown_goes_on_while_the_controller_is_away() {
         let mut session = Session::open(&url).await?;
         session.echo("no controller").await?;
         session.close().await?;
-        crate::harness::eventually("the container goes", SOON, async || {
-            let response = stack.http.get(&url).send().await.map_err(|error| error.to_string())?;
-            if response.status() == 410 { Ok(()) } else { Err(response.status().to_string()) }
-        })
-        .await?;
+        // Asked of the engine: a request for the URL would be a use of the session.
+        stack.no_containers(SOON).await?;
+        let status = stack.http.get(&url).send().await?.status();
+        ensure!(status == 410, "{status}");
         stack.start_role(Role::Controller)?;
         stack.until_ready().await?;
         // The end was reported to nobody while it happened; it must not be lost.

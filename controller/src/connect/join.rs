@@ -31,7 +31,7 @@ pub async fn join(app: &App, wanted: &Wanted, live: LiveBackend, deadline: Insta
             ApiError::new(Code::KeyHeld, "the key is held by a backend with another tag").about(&live.id)
         );
     }
-    if live.status.is_ending() || live.stop_requested {
+    if live.status.is_ending() || live.stop_requested || live.is_released {
         return until_ended(app, &live, deadline).await;
     }
     let grant = if live.use_static_token {
@@ -133,7 +133,8 @@ pub(super) async fn offer_once(
 
 /// Waits until the row has ended; then the connect looks again.
 async fn until_ended(app: &App, live: &LiveBackend, deadline: Instant) -> ApiResult<Round> {
-    let ended = wait::until_row_ended(app, &live.drone, &live.id, deadline).await?;
+    let drone = (!live.is_released).then_some(&live.drone);
+    let ended = wait::until_row_ended(app, drone, &live.id, deadline).await?;
     if ended { Ok(Round::Again) } else { Err(super::stopping().about(&live.id)) }
 }
 

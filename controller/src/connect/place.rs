@@ -129,6 +129,9 @@ fn fits(drone: &Drone, age: Duration, need: &Need<'_>, reservations: &[Reservati
     if drone.draining {
         return Err(Why::NotNow("is draining".into()));
     }
+    if drone.lease.is_over() {
+        return Err(Why::NotNow("has lost its lease, and has not registered anew".into()));
+    }
     let silent = drone.heartbeat_age + age;
     if silent > HEARTBEAT_AGE_MAX {
         return Err(Why::NotNow(format!("was last heard of {} s ago", silent.as_secs())));
@@ -201,6 +204,7 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
+    use crate::db::drones::LeaseState;
     use crate::testing::{CLUSTER, registration};
 
     fn drone(name: &str, change: impl FnOnce(&mut Drone)) -> Arc<Drone> {
@@ -218,6 +222,7 @@ mod tests {
             draining: false,
             heartbeat_age: Duration::ZERO,
             registered_age: Duration::from_secs(3600),
+            lease: LeaseState::None,
         };
         change(&mut drone);
         Arc::new(drone)
@@ -239,7 +244,8 @@ mod tests {
     fn each_reason_to_pass_a_drone_over() {
         type Change = fn(&mut Drone);
         let app = Executable::of_image("app");
-        let table: [(Change, &str); 9] = [
+        let table: [(Change, &str); 10] = [
+            (|d| d.lease = LeaseState::Over, "has lost its lease, and has not registered anew"),
             (|d| d.cluster = "other:1".parse().unwrap(), "is in the cluster other:1"),
             (|d| d.pool = "big".to_owned().try_into().unwrap(), "is in the pool \"big\""),
             (|d| d.draining = true, "is draining"),

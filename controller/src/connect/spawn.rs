@@ -11,6 +11,7 @@ use jetway_protocol::drone_api::{PutBackend, RefusalCode};
 use jetway_protocol::error::{Code, PassedOver};
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, GrantId};
+use jetway_protocol::lease::{Evidence, Holding, released};
 use jetway_protocol::status::Status;
 use jetway_protocol::timeline::StageName;
 use jetway_service::backoff::{Backoff, jittered};
@@ -24,7 +25,6 @@ use super::validate::{Spawn, Wanted};
 use super::{Round, grant, static_grant};
 use crate::app::App;
 use crate::db::backends::{self, Inserted, NewBackend};
-use crate::db::drones as drone_rows;
 use crate::db::drones::{Drone, DroneRef};
 use crate::drone::{Failure, PUT_DEADLINE};
 use crate::error::{ApiError, ApiResult};
@@ -34,10 +34,12 @@ use crate::fleet::Reservation;
 const DRONES_MAX: usize = 3;
 /// For so long the sender of a row's first `PUT` is the only one, by Postgres' clock.
 const DISPATCH: Duration = Duration::from_secs(8);
-/// Times that one drone is sent the same `PUT`, where it said that it cannot answer now, or has another term.
+/// Times that one drone is sent the same `PUT`, where it said that it cannot answer now.
 const PUTS_MAX: u32 = 5;
 /// What a caller is told to wait when no drone has room.
 const NO_DRONE_RETRY_MS: u64 = 2000;
+/// And while new keys wait for drones to be outwaited: a synchronous standby may join before.
+const UNSETTLED_RETRY_MS_MAX: u64 = 30_000;
 /// How long a connect waits for a drone that has just started and would fit, and how often it looks.
 const STARTING_WAIT: Duration = Duration::from_secs(3);
 const STARTING_LOOK: Duration = Duration::from_millis(200);
@@ -69,7 +71,7 @@ pub async fn spawn(app: &App, wanted: &Wanted, spawn: &Spawn, stopwatch: &mut St
         let executable = &spawn.spec.executable;
         app.fleet.reserve(drone.id, executable.cpu_reserve, executable.memory_reserve_bytes);
         let body = put_body(app, wanted, spawn, &id, &drone, fencing_token, &grant, stopwatch);
-        match put(app, &drone, &id, body, sender.until).await {
+        match put(app, &drone, &id, &body, sender.until).await {
             Put::Done { status, answered, drone } => {
                 stopwatch.lap(StageName::Dispatched);
                 return Ok(Round::Done(Box::new(Connected {
@@ -84,11 +86,14 @@ pub async fn spawn(app: &App, wanted: &Wanted, spawn: &Spawn, stopwatch: &mut St
                     drone_answered: answered,
                 })));
             }
-            Put::Nothing(message) => {
+            Put::Nothing { message, again } => {
                 tracing::info!(backend = %id, drone = %drone.name, message, "a drone refused a backend");
                 end_refused(app, &id, &drone, sender.id, &message).await?;
                 if spawn.id.is_some() {
                     return Err(chosen_id_refused(&id, &drone, &message));
+                }
+                if again {
+                    continue;
                 }
                 let message = format!("refused: {message}");
                 refusals.push(Refused { drone: drone.id, name: drone.name.to_string(), message });
@@ -119,6 +124,17 @@ impl From<Refused> for PassedOver {
     fn from(refused: Refused) -> Self {
         Self { drone: refused.name, reason: refused.message }
     }
+}
+
+/// A key that Postgres does not know may be held by a drone whose row was lost with the old primary.
+fn unsettled(app: &App) -> ApiError {
+    let wait = app.leases.unsettled_for();
+    let message = format!(
+        "Postgres has failed over to a standby that may have lost the last commits; new keys are given in about {} s, when every drone has been outwaited",
+        wait.as_secs()
+    );
+    let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    ApiError::new(Code::Busy, message).retry_after_ms(ms.clamp(NO_DRONE_RETRY_MS, UNSETTLED_RETRY_MS_MAX))
 }
 
 /// The same request would meet its own ended row: only another id, or none, helps. So there is no time to wait.
@@ -220,6 +236,7 @@ async fn insert(
             Ok(Insert::Placed(drone.reach_under(term, advertise), fencing_token))
         }
         Inserted::DroneGone => Ok(Insert::DroneGone),
+        Inserted::Unsettled => Err(unsettled(app)),
         Inserted::Conflict => {
             if let Some(key) = &wanted.key
                 && backends::live_by_key(&mut connection, key).await?.is_some()
@@ -272,65 +289,50 @@ fn put_body(
 enum Put {
     /// It is there, or may be.
     Done { status: Status, answered: bool, drone: DroneRef },
-    /// It is certain that nothing runs there, and why.
-    Nothing(String),
+    /// It is certain that nothing runs there and never will, and why. `again`: the drone itself may take another one.
+    Nothing { message: String, again: bool },
 }
 
-/// Sends nothing that could still be under way when `until` has come and somebody else may send.
-async fn put(app: &App, drone: &DroneRef, id: &BackendId, mut body: PutBackend, until: Instant) -> Put {
-    let mut drone = drone.clone();
+/// Sends nothing that could still be under way when `until` has come and somebody else may send. The row's `PUT` is always
+/// of the row's term: a drone that has registered since refuses it for good, and the next try has an id of its own.
+async fn put(app: &App, drone: &DroneRef, id: &BackendId, body: &PutBackend, until: Instant) -> Put {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(400));
-    // Once an answer was unclear, no later "no" proves that nothing came of it.
-    let mut proof = None;
-    let mut may_have_it = false;
-    for left in (0..PUTS_MAX).rev() {
-        if Instant::now() + PUT_DEADLINE > until {
-            // Where nothing was sent at all, the task that repeats what is lost does it.
-            break;
-        }
-        proof = None;
-        let error = match app.drones.put(&drone, id, &body).await {
-            Ok(view) => return Put::Done { status: view.status, answered: true, drone },
-            // It is starting, or its disk is in trouble, and may be well in a moment.
-            Err(CallError::Refused { status: 500.., .. }) if left > 0 => {
-                may_have_it = true;
+    let mut holding = Holding {
+        row_term: body.term,
+        drone_term: body.term,
+        on_isolation: body.spec.on_isolation,
+        acknowledged: false,
+        puts_sent: 0,
+    };
+    let unanswered = || Put::Done { status: Status::Scheduled, answered: false, drone: drone.clone() };
+    // Where time runs out, the task that repeats what is lost goes on.
+    while Instant::now() + PUT_DEADLINE <= until {
+        holding.puts_sent += 1;
+        let error = match app.drones.put(drone, id, body).await {
+            Ok(view) => {
+                return Put::Done { status: view.status, answered: true, drone: drone.clone() };
+            }
+            // It is starting, has not registered yet, or its disk is in trouble, and may be well in a moment.
+            Err(CallError::Refused { status: 500.., .. }) if holding.puts_sent < PUTS_MAX => {
                 backoff.wait().await;
                 continue;
             }
             Err(error) => Failure::from(error),
         };
-        match error {
-            // It registered between our commit and our call: the same message under its present term.
-            Failure::Refused(RefusalCode::WrongTerm, message) => {
-                proof = Some(message);
-                match present(app, drone.id).await {
-                    Some(now) if now.term != drone.term => {
-                        body.term = now.term;
-                        drone = now;
-                    }
-                    Some(_) | None => break,
-                }
-            }
+        let (evidence, message, again) = match error {
             // "Not here" is no answer to a `PUT`: something between us made it, and the drone may have the backend.
             Failure::Unclear(message) | Failure::Refused(RefusalCode::Unknown, message) => {
                 tracing::warn!(backend = %id, drone = %drone.name, message, "a drone did not answer a PUT");
-                break;
+                return unanswered();
             }
-            Failure::Refused(_, message) | Failure::NotSent(message) => {
-                proof = Some(message);
-                break;
-            }
-        }
+            Failure::Refused(RefusalCode::WrongTerm, message) => (Evidence::Refused, message, true),
+            Failure::Refused(_, message) => (Evidence::Refused, message, false),
+            Failure::NotSent(message) => (Evidence::NeverSent, message, false),
+        };
+        // An earlier one may have been taken: then no later "no" proves that nothing came of it.
+        return if released(&holding, evidence) { Put::Nothing { message, again } } else { unanswered() };
     }
-    match proof {
-        Some(message) if !may_have_it => Put::Nothing(message),
-        Some(_) | None => Put::Done { status: Status::Scheduled, answered: false, drone },
-    }
-}
-
-async fn present(app: &App, id: DroneId) -> Option<DroneRef> {
-    let mut connection = app.db.acquire().await.ok()?;
-    drone_rows::address(&mut connection, id).await.ok()?.map(|(drone, _)| drone)
+    unanswered()
 }
 
 /// Frees what the row held. Where that fails the row waits for the reconciler, which asks the drone.

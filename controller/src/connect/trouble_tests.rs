@@ -273,3 +273,23 @@ async fn rows_of_silent_drones_and_unreadable_ones_hold_up_no_other() {
     let left: i64 = sqlx::query_scalar(sql).fetch_one(&harness.app.db).await.unwrap();
     assert_eq!(left, 1, "only the unreadable one");
 }
+
+#[tokio::test]
+async fn a_session_that_has_ended_before_postgres_knows_it_is_no_failed_start() {
+    let harness = Harness::new().await;
+    let drone = harness.drone("one").await;
+    let id = the_backend_of(&harness.connect(&keyed("k")).await.json());
+    drone.advance(&id, Status::Ready);
+    harness.report(&drone).await;
+    drone.set_mode(Mode::Silent);
+    let grants = drone.calls("GRANT");
+    let ending = async {
+        eventually("the grant", async || drone.calls("GRANT"), |calls| *calls > grants).await;
+        drone.bury(&id);
+        drone.set_mode(Mode::Usual);
+    };
+    let body = waiting(5);
+    let (answer, ()) = tokio::join!(harness.connect(&body), ending);
+    assert_eq!(answer.outcome(), (503, "key_stopping".into()), "{}", answer.text());
+    assert!(answer.json()["retry_after_ms"].is_number());
+}

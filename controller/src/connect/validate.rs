@@ -8,7 +8,7 @@ use jetway_protocol::grant::{AUTH_BYTES_MAX, USER_BYTES_MAX};
 use jetway_protocol::ids::{BackendId, ClusterName, PoolName};
 use jetway_protocol::key::Key;
 use jetway_protocol::spec::{
-    BackendSpec, FIRST_CONNECTION_SECONDS, LINGER_SECONDS, OnIsolation, START_TIMEOUT_SECONDS,
+    BackendSpec, FIRST_CONNECTION_SECONDS, InitMode, LINGER_SECONDS, OnIsolation, START_TIMEOUT_SECONDS,
     STOP_GRACE_SECONDS,
 };
 
@@ -146,8 +146,10 @@ fn check_spawn(config: SpawnConfig, key: Option<&Key>) -> ApiResult<Spawn> {
     let seconds = |what: &str, given: Option<i64>, min: i64, max: i64| -> ApiResult<Option<u32>> {
         Ok(number(&at(what), given, min, max)?.and_then(|seconds| u32::try_from(seconds).ok()))
     };
+    let executable = executable::check(config.executable, key)?;
+    let on_isolation = on_isolation(config.on_isolation, key, executable.init)?;
     let spec = BackendSpec {
-        executable: executable::check(config.executable, key)?,
+        executable,
         lifetime_limit_seconds: seconds(
             "lifetime_limit_seconds",
             config.lifetime_limit_seconds,
@@ -173,16 +175,27 @@ fn check_spawn(config: SpawnConfig, key: Option<&Key>) -> ApiResult<Spawn> {
             START_TIMEOUT_SECONDS_MAX,
         )?
         .unwrap_or(START_TIMEOUT_SECONDS),
-        // Without a caller's key there is nobody to give the key to: it may as well go on.
-        on_isolation: config.on_isolation.unwrap_or(if key.is_some() {
-            OnIsolation::Stop
-        } else {
-            OnIsolation::Keep
-        }),
+        on_isolation,
         subdomain,
         use_static_token: config.use_static_token,
     };
     Ok(Spawn { id, cluster, pool, spec })
+}
+
+/// Without a caller's key there is nothing to give away: it may as well go on. Where init becomes the application, nobody
+/// in the container ends it when the agent is dead: its key must not be given away.
+fn on_isolation(given: Option<OnIsolation>, key: Option<&Key>, init: InitMode) -> ApiResult<OnIsolation> {
+    match (given, key, init) {
+        (Some(OnIsolation::Stop), None, _) => Err(ApiError::invalid(
+            "spawn_config.on_isolation is \"stop\", which needs a key: without one nothing is ever given away",
+        )),
+        (Some(OnIsolation::Stop), Some(_), InitMode::Exec) => Err(ApiError::invalid(
+            "spawn_config.on_isolation is \"stop\", which executable.init \"exec\" cannot promise: leave it out, or say \"keep\"",
+        )),
+        (Some(given), _, _) => Ok(given),
+        (None, Some(_), InitMode::Supervise) => Ok(OnIsolation::Stop),
+        (None, None, _) | (None, Some(_), InitMode::Exec) => Ok(OnIsolation::Keep),
+    }
 }
 
 /// A number between two others, both included.

@@ -26,17 +26,21 @@ const VIEW_DEADLINE: Duration = Duration::from_millis(250);
 const POLL_FIRST: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(500);
 
-/// True: the row has ended. False: the deadline, or the controller's own end, came first.
+/// True: the row has ended. False: the deadline, or the controller's own end, came first. Without a drone, which may be dead,
+/// only Postgres is asked.
 pub async fn until_row_ended(
     app: &App,
-    drone: &DroneRef,
+    drone: Option<&DroneRef>,
     id: &BackendId,
     deadline: Instant,
 ) -> ApiResult<bool> {
     let mut backoff = Backoff::new(POLL_FIRST, POLL_MAX);
     loop {
         // What the drone says comes first; its event reaches Postgres a moment later.
-        if follow_until(app, drone, id, deadline, |entry| entry.status == Status::Terminated).await.is_some()
+        if let Some(drone) = drone
+            && follow_until(app, drone, id, deadline, |entry| entry.status == Status::Terminated)
+                .await
+                .is_some()
         {
             backoff.reset();
         }
@@ -50,7 +54,7 @@ pub async fn until_row_ended(
             let wait = backoff.next_wait();
             pause(app, deadline, wait).await;
             // Back to the drone once Postgres has been asked in vain for a while.
-            if wait > POLL_MAX / 3 {
+            if drone.is_some() && wait > POLL_MAX / 3 {
                 break;
             }
         }
@@ -66,6 +70,8 @@ pub async fn until_ready(
 ) -> ApiResult<()> {
     let deadline = Instant::now() + wait;
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    // Of a session that was ready before, an end is no failed start: its key is free in a moment.
+    let was_ready = connected.status >= Status::Ready;
     let mut reached = connected.status;
     while reached < Status::Ready {
         let (drone, id) = (&connected.drone, &connected.id);
@@ -92,20 +98,16 @@ pub async fn until_ready(
     connected.status = connected.status.max(reached);
     let (drone, id) = (&connected.drone, &connected.id);
     match app.drones.view(drone, id, VIEW_DEADLINE).await.map_err(Failure::from) {
-        Ok(view) if view.status == Status::Terminated => {
+        Ok(view) if view.status == Status::Terminated && !was_ready => {
             let end = view.history.into_iter().rev().find_map(|entry| entry.end);
             return Err(start_failed(id, end));
         }
-        Ok(view) if view.status.is_ending() => {
-            let message = "the backend became ready and is stopping already; connect again";
-            return Err(ApiError::new(Code::KeyStopping, message)
-                .retry_after_ms(STOPPING_RETRY_MS)
-                .about(id));
-        }
+        Ok(view) if view.status.is_ending() => return Err(ended_meanwhile(id)),
         Ok(view) => {
             stopwatch.add(&view.timeline);
             connected.drone_answered = true;
         }
+        Err(Failure::Refused(RefusalCode::Ended, _)) if was_ready => return Err(ended_meanwhile(id)),
         Err(Failure::Refused(RefusalCode::Ended, _)) => {
             return Err(start_failed(id, ended_in_postgres(app, id).await));
         }
@@ -163,6 +165,15 @@ async fn ended_in_postgres(app: &App, id: &BackendId) -> Option<End> {
             None
         }
     }
+}
+
+fn ended_meanwhile(id: &BackendId) -> ApiError {
+    ApiError::new(
+        Code::KeyStopping,
+        "the backend was ready and has been told to stop, or has ended; connect again",
+    )
+    .retry_after_ms(STOPPING_RETRY_MS)
+    .about(id)
 }
 
 fn start_failed(id: &BackendId, end: Option<End>) -> ApiError {

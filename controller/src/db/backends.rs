@@ -23,6 +23,8 @@ pub struct LiveBackend {
     pub use_static_token: bool,
     pub stop_requested: bool,
     pub acknowledged: bool,
+    /// Its drone's lease is over, or its drone is dead: its row is about to be ended.
+    pub is_released: bool,
     pub drone: DroneRef,
 }
 
@@ -31,6 +33,7 @@ pub async fn live_by_key(connection: &mut PgConnection, key: &Key) -> Result<Opt
     let row = sqlx::query!(
         "select b.id, b.fencing_token, b.key_tag as \"tag!\", b.status, b.cluster, b.subdomain, b.use_static_token,
                 b.stop_requested is not null as \"stop_requested!\", b.acknowledged_at is not null as \"acknowledged!\",
+                b.drone_term < d.dead_below or (not b.keeps and b.drone_term < d.lease_over_below) as \"is_released!\",
                 b.drone_id, d.name, d.term, d.advertise
          from backends b join drones d on d.id = b.drone_id
          where b.key_namespace = $1 and b.key_name = $2 and b.ended_at is null",
@@ -52,6 +55,7 @@ pub async fn live_by_key(connection: &mut PgConnection, key: &Key) -> Result<Opt
             use_static_token: row.use_static_token,
             stop_requested: row.stop_requested,
             acknowledged: row.acknowledged,
+            is_released: row.is_released,
             drone: DroneRef {
                 id: DroneId(row.drone_id),
                 name: parse(&row.name, "drones", "name", row.drone_id)?,
@@ -85,24 +89,30 @@ pub enum Inserted {
     },
     /// The key, the id or the subdomain is taken.
     Conflict,
-    /// The drone has gone or began draining since it was chosen.
+    /// The drone has gone, began draining or lost its lease since it was chosen.
     DroneGone,
+    /// Postgres has failed over, and not every drone has been outwaited: an absent key may be held.
+    Unsettled,
 }
 
 /// The one commit of a connect for a new key. The drone's term is read in the same statement, so it is never old.
 pub async fn insert(connection: &mut PgConnection, new: &NewBackend<'_>) -> Result<Inserted, DbError> {
     let row = sqlx::query!(
-        "with chosen as (select id, term, advertise from drones where id = $1 and not draining),
-         placed as (
+        "with chosen as (
+             select d.id, d.term, d.advertise,
+                    $3::text is null or i.settled_timeline = jetway_timeline() as settled
+             from drones d cross join installation i
+             where d.id = $1 and not d.draining and d.lease_over_below < d.term
+         ), placed as (
              insert into backends (id, key_namespace, key_name, key_tag, cluster, subdomain, drone_id, drone_term,
                                    status, spec, use_static_token, first_grant, dispatcher, dispatch_until)
              select $2, $3, $4, $5, $6, $7, chosen.id, chosen.term, $8, $9, $10, $11, $12,
                     now() + make_interval(secs => $13)
-             from chosen
+             from chosen where chosen.settled
              on conflict do nothing
              returning fencing_token
          )
-         select chosen.term, chosen.advertise, placed.fencing_token as \"fencing_token?\"
+         select chosen.term, chosen.advertise, chosen.settled as \"settled!\", placed.fencing_token as \"fencing_token?\"
          from chosen left join placed on true",
         new.drone.0,
         new.id.as_str(),
@@ -122,6 +132,7 @@ pub async fn insert(connection: &mut PgConnection, new: &NewBackend<'_>) -> Resu
     .await?;
     Ok(match row {
         None => Inserted::DroneGone,
+        Some(row) if !row.settled => Inserted::Unsettled,
         Some(row) => match row.fencing_token {
             None => Inserted::Conflict,
             Some(token) => Inserted::Placed {
@@ -185,7 +196,7 @@ pub async fn end_refused(
          set status = $3, ended_at = now(), end_json = $4, first_grant = null,
              spec = without_secrets(spec)
          where id = $1 and ended_at is null and acknowledged_at is null and dispatcher = $2
-           and dispatch_until > now()",
+           and dispatch_until > now() and puts_sent = 1",
         id.as_str(),
         dispatcher,
         Status::Terminated.rank(),
@@ -266,44 +277,6 @@ pub fn stop_rank(kind: TerminationKind) -> i16 {
     match kind {
         TerminationKind::Soft => 1,
         TerminationKind::Hard => 2,
-    }
-}
-
-/// Makes a row again for a keyed backend that lives on a drone and that Postgres does not know, or believes to have
-/// ended. False: its key, or its id, is somebody else's by now.
-pub async fn put_back(
-    connection: &mut PgConnection,
-    id: &BackendId,
-    fencing_token: FencingToken,
-    key: &Key,
-    status: Status,
-    drone: &super::drones::Drone,
-) -> Result<bool, DbError> {
-    let done = sqlx::query!(
-        "insert into backends (id, fencing_token, key_namespace, key_name, key_tag, cluster, drone_id, drone_term,
-                               status, acknowledged_at)
-         select $1, $2, $3, $4, $5, $6, $7, $8, $9, now()
-         where not exists (select 1 from backends
-                           where key_namespace = $3 and key_name = $4 and ended_at is null)
-         on conflict (id) do update set ended_at = null, end_json = null, status = excluded.status
-         where backends.fencing_token = excluded.fencing_token and backends.drone_id = excluded.drone_id
-           and backends.ended_at is not null",
-        id.as_str(),
-        fencing_token.0,
-        key.namespace,
-        key.name,
-        key.tag,
-        drone.cluster.as_str(),
-        drone.id.0,
-        drone.term.0,
-        status.rank()
-    )
-    .execute(connection)
-    .await;
-    match done {
-        Ok(done) => Ok(done.rows_affected() > 0),
-        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -27,8 +27,9 @@ pub struct Undispatched {
     pub drone: DroneRef,
 }
 
-/// Takes rows whose last sender has had its time; until `seconds` from now this sender is the only one. Rows of drones
-/// that are silent are left alone: nobody can be told anything, and they would fill the batch.
+/// Takes rows whose last sender has had its time; until `seconds` from now this sender is the only one. Each is moved to
+/// its drone's present term, under which it is sent: so nobody ends it for the end of an older one meanwhile. Rows of
+/// drones that are silent are left alone: nobody can be told anything, and they would fill the batch.
 pub async fn claim_undispatched(
     connection: &mut PgConnection,
     dispatcher: Uuid,
@@ -40,11 +41,14 @@ pub async fn claim_undispatched(
         "with due as (
              select b.id from backends b join drones d on d.id = b.drone_id
              where b.ended_at is null and b.acknowledged_at is null and b.dispatch_until < now()
-               and d.last_heartbeat > now() - make_interval(secs => $4)
+               and d.last_heartbeat > now() - make_interval(secs => $4) and d.lease_over_below < d.term
+               and b.drone_term >= d.dead_below and (b.keeps or b.drone_term >= d.lease_over_below)
              order by b.dispatch_until limit $3 for update of b skip locked
          )
-         update backends b set dispatcher = $1, dispatch_until = now() + make_interval(secs => $2)
-         from due, drones d where b.id = due.id and d.id = b.drone_id
+         update backends b
+         set dispatcher = $1, dispatch_until = now() + make_interval(secs => $2), drone_term = d.term,
+             puts_sent = b.puts_sent + 1
+         from due, drones d where b.id = due.id and d.id = b.drone_id and b.ended_at is null
          returning b.id, b.fencing_token, b.key_namespace, b.key_name, b.key_tag, b.spec, b.first_grant,
                    b.use_static_token, b.stop_requested is not null as \"stop_requested!\",
                    extract(epoch from now() - b.created_at)::double precision as \"age!\",

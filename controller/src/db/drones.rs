@@ -1,13 +1,16 @@
-//! The table `drones`: who they are, where they are reached, what they have, and their lease's renewal number.
+//! The table `drones`: who they are, where they are reached, and what they have. Their registration is
+//! `registrations.rs`'s, their leases are `leases.rs`'s.
 
 use std::time::Duration;
 
-use jetway_protocol::controller_api::{Capacity, Heartbeat, Load, Register};
+use jetway_protocol::controller_api::{Capacity, Load};
 use jetway_protocol::ids::{ClusterName, DroneId, DroneName, PoolName, Term};
+use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::time::UnixMicros;
 use sqlx::PgConnection;
 
-use super::{DbError, from_json, parse, readable, storable, to_json};
+use super::leases::terms_of;
+use super::{DbError, from_json, parse, readable};
 
 /// A drone as placement and calls need it.
 #[derive(Debug, Clone)]
@@ -26,6 +29,25 @@ pub struct Drone {
     pub heartbeat_age: Duration,
     /// Since its last registration, alike.
     pub registered_age: Duration,
+    pub lease: LeaseState,
+}
+
+/// How a drone stands in its present term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseState {
+    /// Nothing is ever stopped, or given away, for want of one.
+    None,
+    Held(LeaseTerms),
+    /// It was watched to its end: nothing is placed there before the drone has registered anew.
+    Over,
+    /// An operator has said that the drone is dead.
+    Forgotten,
+}
+
+impl LeaseState {
+    pub fn is_over(self) -> bool {
+        matches!(self, LeaseState::Over | LeaseState::Forgotten)
+    }
 }
 
 /// Who a drone is reached as, now.
@@ -37,91 +59,14 @@ pub struct DroneRef {
     pub advertise: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Registration {
-    Registered {
-        term: Term,
-        cluster: ClusterName,
-        draining: bool,
-    },
-    NameTaken,
-    /// The row's last heartbeat came after this host's boot, from another boot: two hosts say they are this drone.
-    OtherHost,
-}
-
-/// How much two clocks that both count from a boot may differ before a second host is suspected.
-const BOOT_SLACK: Duration = Duration::from_secs(10);
-
-/// Raises the drone's term in one statement.
-pub async fn register(
-    connection: &mut PgConnection,
-    drone: &Register,
-    cluster: &ClusterName,
-) -> Result<Registration, DbError> {
-    let uptime = Duration::from_millis(drone.uptime_ms).saturating_sub(BOOT_SLACK);
-    let row = sqlx::query!(
-        "insert into drones (id, name, cluster, pool, advertise, version, boot_id, capacity, load)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-         on conflict (id) do update
-         set name = excluded.name, cluster = excluded.cluster, pool = excluded.pool, advertise = excluded.advertise,
-             version = excluded.version, boot_id = excluded.boot_id, capacity = excluded.capacity,
-             load = excluded.load, term = nextval('drone_terms'), registered_at = now(), last_heartbeat = now()
-         where drones.boot_id = excluded.boot_id
-            or drones.last_heartbeat <= now() - make_interval(secs => $10)
-         returning term, draining",
-        drone.drone.0,
-        drone.name.as_str(),
-        cluster.as_str(),
-        drone.pool.as_str(),
-        drone.advertise,
-        storable(&drone.version),
-        drone.boot_id.0,
-        to_json(&drone.capacity),
-        // Nothing is placed on it before its first heartbeat has said that it serves.
-        to_json(&Load::default()),
-        uptime.as_secs_f64(),
-    )
-    .fetch_optional(connection)
-    .await;
-    match row {
-        Ok(Some(row)) => Ok(Registration::Registered {
-            term: Term(row.term),
-            cluster: cluster.clone(),
-            draining: row.draining,
-        }),
-        Ok(None) => Ok(Registration::OtherHost),
-        Err(sqlx::Error::Database(error)) if error.constraint() == Some("drones_name_unique") => {
-            Ok(Registration::NameTaken)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// `None`: that term is over, or there is no such drone. Else whether it is draining.
-pub async fn heartbeat(
-    connection: &mut PgConnection,
-    id: DroneId,
-    heartbeat: &Heartbeat,
-) -> Result<Option<bool>, DbError> {
-    let draining = sqlx::query_scalar!(
-        "update drones set renewal = $3, load = $4, last_heartbeat = now()
-         where id = $1 and term = $2 returning draining",
-        id.0,
-        heartbeat.term.0,
-        heartbeat.renewal,
-        to_json(&heartbeat.load)
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(draining)
-}
-
 /// Every drone: what placement's table is made of.
 pub async fn all(connection: &mut PgConnection) -> Result<Vec<Drone>, DbError> {
     let rows = sqlx::query!(
         "select id, name, cluster, pool, version, term, advertise, capacity, load, draining,
                 extract(epoch from now() - last_heartbeat)::double precision as \"age!\",
-                extract(epoch from now() - registered_at)::double precision as \"registered_age!\"
+                extract(epoch from now() - registered_at)::double precision as \"registered_age!\",
+                lease_over_below = term as \"over!\", forgotten_term is not distinct from term as \"forgotten!\",
+                lease_term is not distinct from term as \"leased!\", lease_length_ms, lease_margin_ms
          from drones"
     )
     .fetch_all(connection)
@@ -140,6 +85,12 @@ pub async fn all(connection: &mut PgConnection) -> Result<Vec<Drone>, DbError> {
             draining: row.draining,
             heartbeat_age: Duration::try_from_secs_f64(row.age).unwrap_or_default(),
             registered_age: Duration::try_from_secs_f64(row.registered_age).unwrap_or_default(),
+            lease: match terms_of(row.lease_length_ms, row.lease_margin_ms) {
+                _ if row.forgotten => LeaseState::Forgotten,
+                _ if row.over => LeaseState::Over,
+                Some(terms) if row.leased => LeaseState::Held(terms),
+                Some(_) | None => LeaseState::None,
+            },
         })
     }))
 }

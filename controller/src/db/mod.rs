@@ -9,8 +9,12 @@ pub mod dispatch;
 pub mod drones;
 pub mod events;
 pub mod installation;
+pub mod leases;
 pub mod list;
 pub mod proxies;
+pub mod put_backs;
+pub mod registrations;
+pub mod releases;
 pub mod turns;
 
 use std::str::FromStr;
@@ -26,17 +30,25 @@ const HOUSEKEEPING_CONNECTIONS_MAX: u32 = 3;
 /// Connections for what drones and proxies report, apart for the same reason: a drone whose heartbeats wait behind
 /// browsers looks dead.
 const INTERNAL_CONNECTIONS_MAX: u32 = 4;
+/// Connections for leases, apart for the same reason: one for the batch of renewals, one for the watch, and others in the
+/// place of those on which a server has fallen silent.
+const LEASE_CONNECTIONS_MAX: u32 = 8;
 /// A request waits this long for a connection; then it is told to come back.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A housekeeping task may wait longer: nobody waits for it.
 const HOUSEKEEPING_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const STATEMENT_TIMEOUT: &str = "5s";
+/// A renewal waits no longer than this for a row that somebody else has.
+const LEASE_LOCK_TIMEOUT: &str = "500ms";
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "10s";
 
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
     #[error("the database did not answer as it should")]
     Query(#[from] sqlx::Error),
+    /// It may be carried out all the same.
+    #[error("the database has not answered in time")]
+    Silent,
     #[error("the row {id} of {table} has an unreadable {column}")]
     Row { table: &'static str, column: &'static str, id: String },
 }
@@ -47,12 +59,18 @@ pub struct Pools {
     pub requests: PgPool,
     pub internal: PgPool,
     pub housekeeping: PgPool,
+    pub leases: PgPool,
 }
 
 impl Pools {
     /// Waits for what is under way, and ends the connections in order.
     pub async fn close(&self) {
-        tokio::join!(self.requests.close(), self.internal.close(), self.housekeeping.close());
+        tokio::join!(
+            self.requests.close(),
+            self.internal.close(),
+            self.housekeeping.close(),
+            self.leases.close()
+        );
     }
 }
 
@@ -76,7 +94,10 @@ pub fn pools(options: &PgConnectOptions) -> Pools {
         housekeeping: pool(HOUSEKEEPING_CONNECTIONS_MAX)
             .acquire_timeout(HOUSEKEEPING_ACQUIRE_TIMEOUT)
             .test_before_acquire(true)
-            .connect_lazy_with(options),
+            .connect_lazy_with(options.clone()),
+        leases: pool(LEASE_CONNECTIONS_MAX)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.options([("lock_timeout", LEASE_LOCK_TIMEOUT)])),
     }
 }
 
@@ -150,4 +171,4 @@ fn storable(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Row};
 use tracing::span;
 use uuid::Uuid;
 
-use super::{backends, dispatch, drones, events, list, proxies};
+use super::{backends, dispatch, drones, events, leases, list, proxies, releases};
 use crate::testing::{Harness, keyed};
 
 #[tokio::test]
@@ -54,7 +54,13 @@ async fn hot_queries_use_indexes_and_never_sort() {
 }
 
 /// Counts what sqlx says it has sent.
-struct Statements(Arc<AtomicUsize>);
+pub struct Statements(Arc<AtomicUsize>);
+
+impl Statements {
+    pub fn counted_in(count: &Arc<AtomicUsize>) -> Self {
+        Self(count.clone())
+    }
+}
 
 impl tracing::Subscriber for Statements {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
@@ -77,9 +83,47 @@ async fn a_connect_is_one_read_and_for_a_new_key_one_insert() {
     let harness = Harness::new().await;
     harness.drone("one").await;
     let count = Arc::new(AtomicUsize::new(0));
-    let _counting = tracing::subscriber::set_default(Statements(count.clone()));
+    let _counting = tracing::subscriber::set_default(Statements::counted_in(&count));
     assert_eq!(harness.connect(&keyed("k")).await.status, 200);
     assert_eq!(count.swap(0, Ordering::Relaxed), 2, "a new key: one read, one insert");
     assert_eq!(harness.connect(&keyed("k")).await.status, 200);
     assert_eq!(count.swap(0, Ordering::Relaxed), 1, "a live key: one read");
+}
+
+/// The plan of a statement that was prepared on this connection, with indexes wherever one could serve.
+async fn plan_of(c: &mut sqlx::PgConnection, like: &str) -> String {
+    for setting in ["plan_cache_mode = force_generic_plan", "enable_seqscan = off", "enable_bitmapscan = off"]
+    {
+        sqlx::query(AssertSqlSafe(format!("set {setting}"))).execute(&mut *c).await.unwrap();
+    }
+    let sql = "select name, cardinality(parameter_types) from pg_prepared_statements where statement like $1";
+    let row = sqlx::query(sql).bind(like).fetch_one(&mut *c).await.unwrap();
+    let (name, parameters): (String, i32) = (row.get(0), row.get(1));
+    let nulls = vec!["null"; usize::try_from(parameters).unwrap()].join(", ");
+    let explain = AssertSqlSafe(format!("explain execute {name} ({nulls})"));
+    let plan = sqlx::raw_sql(explain).fetch_all(&mut *c).await.unwrap();
+    plan.iter().map(|line| line.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn renewals_and_releases_use_indexes() {
+    let harness = Harness::new().await;
+    let drone = harness.drone("one").await;
+    let (drone, term) = drone.identity();
+    let mut c = harness.app.lease_db.acquire().await.unwrap();
+    let seat = jetway_protocol::lease::Seat { term, renewal: 9 };
+    let renewal = leases::Renewal { drone, seat, lease: None, load: Default::default() };
+    leases::renew(&mut c, &[renewal]).await.unwrap();
+    leases::end(&mut c, drone, seat, 1).await.unwrap();
+    releases::doomed(&mut c, 10).await.unwrap();
+    for (like, never) in [
+        ("with beat as%", "Seq Scan on drones"),
+        ("%set term = next.term, lease_over_below%", "Seq Scan"),
+        ("%cross join lateral%", "Seq Scan on backends"),
+    ] {
+        let plan = plan_of(&mut c, like).await;
+        assert!(!plan.contains(never), "{plan}");
+    }
+    let plan = plan_of(&mut c, "%cross join lateral%").await;
+    assert!(plan.contains("backends_live_term") && plan.contains("backends_live_leased"), "{plan}");
 }

@@ -12,6 +12,7 @@ use crate::connect::request::ConnectRequest;
 use crate::connect::respond::{ConnectResponse, Stopwatch};
 use crate::connect::{self, validate, wait};
 use crate::error::{ApiError, ApiResult};
+use crate::silence::{Unfinished, silent};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const BUSY_RETRY_MS: u64 = 1000;
@@ -44,18 +45,22 @@ async fn answer(app: &App, request: ConnectRequest) -> ApiResult<(bool, Response
     let wait = wanted.wait;
 
     // On a task of its own: a client that hangs up must not leave half a placement behind.
-    let task = app.lifecycle.spawn({
+    let work = {
         let app = app.clone();
         async move {
             let connected = connect::connect(&app, &wanted, &mut stopwatch).await?;
             // The permit is the work's: what goes on after its client has hung up still counts.
             Ok::<_, ApiError>((connected, stopwatch, permit))
         }
-    });
-    let finished = task.await;
-    let (mut connected, mut stopwatch, _one_of_many) = finished.map_err(|_| {
-        ApiError::new(Code::Internal, "a fault of the controller's; its log has the details")
-    })??;
+    };
+    let finished = app.silence.bounded(&app.lifecycle, work).await;
+    let (mut connected, mut stopwatch, _one_of_many) =
+        finished.map_err(|unfinished| match unfinished {
+            Unfinished::Silent => silent(),
+            Unfinished::Panicked(_logged_by_its_hook) => {
+                ApiError::new(Code::Internal, "a fault of the controller's; its log has the details")
+            }
+        })??;
 
     if let Some(wait) = wait {
         wait::until_ready(app, &mut connected, &mut stopwatch, wait).await?;
@@ -314,7 +319,7 @@ mod tests {
             assert!(timing.contains(stage), "{timing}");
         }
         insta::assert_json_snapshot!(answer.json(), {
-            ".token" => "[token]", ".secret_token" => "[secret]",
+            ".token" => "[token]", ".secret_token" => "[secret]", ".fencing_token" => "[number]",
             ".url" => insta::dynamic_redaction(|url, _| {
                 let url = url.as_str().unwrap().to_owned();
                 assert!(url.starts_with("http://localhost:9090/") && url.ends_with('/'), "{url}");
@@ -325,7 +330,7 @@ mod tests {
           "backend_id": "chosen",
           "drone": "dr-1",
           "drone_answered": true,
-          "fencing_token": 1,
+          "fencing_token": "[number]",
           "secret_token": "[secret]",
           "spawned": true,
           "status": "scheduled",
@@ -337,13 +342,13 @@ mod tests {
         "#);
         let again = harness.connect(&body).await;
         insta::assert_json_snapshot!(again.json(), {
-            ".token" => "[token]", ".secret_token" => "[secret]", ".url" => "[url]",
+            ".token" => "[token]", ".secret_token" => "[secret]", ".url" => "[url]", ".fencing_token" => "[number]",
         }, @r#"
         {
           "backend_id": "chosen",
           "drone": null,
           "drone_answered": true,
-          "fencing_token": 1,
+          "fencing_token": "[number]",
           "secret_token": "[secret]",
           "spawned": false,
           "status": "scheduled",

@@ -1,26 +1,58 @@
 //! `GET /ctrl/status` and `GET /pub/health`: whether this controller answers, and can reach its database.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use jetway_protocol::error::Code;
+use jetway_service::clock;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::db::drones::LeaseState;
 use crate::error::{ApiError, ApiResult};
 
-/// As Plane's: three strings.
+/// As Plane's, three strings, and how leases stand beside them, as this controller sees it.
 pub async fn ctrl_status(State(app): State<App>) -> ApiResult<Json<Value>> {
     ping(&app).await?;
     Ok(Json(json!({
         "status": "ok",
         "version": env!("CARGO_PKG_VERSION"),
         "hash": option_env!("JETWAY_GIT_HASH").unwrap_or("unknown"),
+        "lease": lease(&app),
     })))
+}
+
+fn lease(app: &App) -> Value {
+    let shown = app.leases.shown();
+    let watch_age = shown.last_tick.map(|last| clock::boot_time().saturating_sub(last));
+    let table = app.fleet.table();
+    let count =
+        |wanted: fn(LeaseState) -> bool| table.drones.iter().filter(|drone| wanted(drone.lease)).count();
+    json!({
+        "length_seconds": app.leases.terms.map(|terms| terms.length().as_secs()),
+        "margin_seconds": app.leases.terms.map(|terms| terms.margin().as_secs_f64()),
+        "drones": {
+            "held": count(|lease| matches!(lease, LeaseState::Held(_))),
+            "none": count(|lease| lease == LeaseState::None),
+            "over": count(|lease| lease == LeaseState::Over),
+            "forgotten": count(|lease| lease == LeaseState::Forgotten),
+        },
+        "watch_age_ms": watch_age.map(millis),
+        "watch_interruptions": shown.interruptions,
+        "timeline": shown.timeline,
+        "new_keys_wait_ms": millis(app.leases.unsettled_for()),
+        "synchronous_standby": shown.is_synchronous,
+    })
 }
 
 pub async fn health(State(app): State<App>) -> ApiResult<Json<Value>> {
     ping(&app).await?;
     Ok(Json(json!({ "status": "ok" })))
+}
+
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn ping(app: &App) -> ApiResult<()> {

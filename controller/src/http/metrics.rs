@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use jetway_service::clock;
 
 use crate::app::App;
 use crate::connect::place::HEARTBEAT_AGE_MAX;
+use crate::db::drones::LeaseState;
 
 pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -41,5 +43,57 @@ pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
     line("# TYPE jetway_drones gauge".into());
     line(format!("jetway_drones{{state=\"heard\"}} {}", table.drones.len() - silent));
     line(format!("jetway_drones{{state=\"silent\"}} {silent}"));
+    line("# HELP jetway_drone_leases Drones by how their lease stands.".into());
+    line("# TYPE jetway_drone_leases gauge".into());
+    for (state, is_it) in [
+        ("held", (|lease| matches!(lease, LeaseState::Held(_))) as fn(LeaseState) -> bool),
+        ("none", |lease| lease == LeaseState::None),
+        ("over", |lease| lease == LeaseState::Over),
+        ("forgotten", |lease| lease == LeaseState::Forgotten),
+    ] {
+        let count = table.drones.iter().filter(|drone| is_it(drone.lease)).count();
+        line(format!("jetway_drone_leases{{state=\"{state}\"}} {count}"));
+    }
+    lease_lines(&app, &mut line);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+fn lease_lines(app: &App, line: &mut impl FnMut(String)) {
+    let shown = app.leases.shown();
+    let mut one = |name: &str, kind: &str, help: &str, value: Option<f64>| {
+        line(format!("# HELP {name} {help}"));
+        line(format!("# TYPE {name} {kind}"));
+        if let Some(value) = value {
+            line(format!("{name} {value}"));
+        }
+    };
+    let length = app.leases.terms.map(|terms| terms.length().as_secs_f64());
+    one(
+        "jetway_lease_length_seconds",
+        "gauge",
+        "A lease's length, from a drone's next registration on.",
+        length,
+    );
+    #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^52 drones or failures")]
+    let (held, interruptions, ended) = (shown.held as f64, shown.interruptions as f64, shown.ended as f64);
+    one("jetway_leases_watched", "gauge", "Drones whose lease this controller watches.", Some(held));
+    one(
+        "jetway_leases_ended_total",
+        "counter",
+        "Leases that this controller has watched to their end.",
+        Some(ended),
+    );
+    let age = shown.last_tick.map(|last| clock::boot_time().saturating_sub(last).as_secs_f64());
+    one("jetway_lease_watch_age_seconds", "gauge", "Since the last answer of Postgres to the watch.", age);
+    let help = "Times that a failure of Postgres made every watch begin anew.";
+    one("jetway_lease_watch_interruptions_total", "counter", help, Some(interruptions));
+    let timeline = shown.timeline.map(f64::from);
+    one(
+        "jetway_postgres_timeline",
+        "gauge",
+        "The timeline that Postgres writes; it rises with each failover.",
+        timeline,
+    );
+    let settled = shown.timeline.map(|_| f64::from(u8::from(shown.is_settled)));
+    one("jetway_postgres_timeline_settled", "gauge", "1 while new keys are given out.", settled);
 }

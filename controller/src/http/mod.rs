@@ -9,6 +9,7 @@ mod backends;
 mod connect;
 mod drain;
 mod drones;
+mod forget;
 mod health;
 mod internal;
 mod logs;
@@ -20,9 +21,9 @@ mod status_stream;
 mod terminate;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{Method, header};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use jetway_protocol::error::Code;
@@ -31,14 +32,19 @@ use tower_http::cors::{Any, CorsLayer};
 
 use crate::app::App;
 use crate::error::{ApiError, shown};
+use crate::silence::{Unfinished, silent};
+
+/// Does the same by itself: the wait for a session that is starting is none for Postgres.
+const CONNECT: &str = "/ctrl/connect";
 
 pub fn router(app: &App, extra_routes: Option<Router>) -> Router {
-    let mut router = Router::new()
+    let needs_postgres = Router::new()
         .nest("/ctrl", ctrl(app))
         .nest("/pub", public())
         .nest("/internal", internal::router(app))
-        .route("/metrics", get(metrics::metrics))
-        .with_state(app.clone());
+        .layer(middleware::from_fn_with_state(app.clone(), bounded));
+    let mut router =
+        Router::new().route("/metrics", get(metrics::metrics)).merge(needs_postgres).with_state(app.clone());
     if let Some(extra) = extra_routes {
         router = router.merge(extra);
     }
@@ -59,6 +65,7 @@ fn ctrl(app: &App) -> Router<App> {
         .route("/drones", get(drones::list))
         .route("/c/{cluster}/d/{drone}/drain", post(drain::drain))
         .route("/c/{cluster}/d/{drone}/undrain", post(drain::undrain))
+        .route("/c/{cluster}/d/{drone}/forget", post(forget::forget))
         .route("/c/{cluster}/state", get(state::cluster_state))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
@@ -77,6 +84,18 @@ fn public() -> Router<App> {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(cors)
+}
+
+/// On a task of its own: what waits for Postgres is not dropped, whether its client hangs up or the server is silent.
+async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
+    if request.uri().path() == CONNECT {
+        return next.run(request).await;
+    }
+    match app.silence.bounded(&app.lifecycle, next.run(request)).await {
+        Ok(response) => response,
+        Err(Unfinished::Silent) => silent().into_response(),
+        Err(Unfinished::Panicked(panic)) => panicked(panic),
+    }
 }
 
 async fn no_route(request: Request) -> ApiError {

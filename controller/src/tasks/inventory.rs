@@ -3,7 +3,8 @@
 //! The inventory is taken before the rows are read, so a backend in it always had its row by then. What follows is
 //! cautious both ways: a row that is missing at the drone is ended only where it was acknowledged under an older term
 //! and the drone, asked to delete it, answers that it is gone, or where the drone has said in two runs that it has
-//! ended; a backend without a row is looked at once more before it is put back (its key is free) or deleted.
+//! ended; a backend without a row is looked at once more before it is put back, or, where its key is a newer backend's,
+//! deleted.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use jetway_protocol::drone_api::{BackendView, Inventory, InventoryEntry, RefusalCode};
 use jetway_protocol::ids::{BackendId, DroneId, FencingToken, Term};
+use jetway_protocol::lease::{Absence, PutBack, absence};
 use jetway_protocol::status::{End, EndReason, Status};
 use jetway_service::backoff::jittered;
 
@@ -19,7 +21,7 @@ use crate::app::{App, Counters};
 use crate::connect::place::HEARTBEAT_AGE_MAX;
 use crate::db::dispatch::{RowOfDrone, live_of_drone};
 use crate::db::drones::Drone;
-use crate::db::{DbError, backends, turns};
+use crate::db::{DbError, backends, put_backs, turns};
 use crate::drone::{CALL_DEADLINE, Failure};
 
 const PERIOD: Duration = Duration::from_secs(10);
@@ -52,7 +54,7 @@ pub fn start(app: &App) {
     });
 }
 
-async fn run(app: &App, nudged: bool) -> Result<(), DbError> {
+pub(super) async fn run(app: &App, nudged: bool) -> Result<(), DbError> {
     let mut connection = app.housekeeping.acquire().await?;
     if !nudged && !turns::take(&mut connection, "inventory", PERIOD.mul_f64(0.8)).await? {
         return Ok(());
@@ -62,7 +64,8 @@ async fn run(app: &App, nudged: bool) -> Result<(), DbError> {
     let heard = table
         .drones
         .iter()
-        .filter(|drone| drone.heartbeat_age + table.read_at.elapsed() <= HEARTBEAT_AGE_MAX);
+        .filter(|drone| drone.heartbeat_age + table.read_at.elapsed() <= HEARTBEAT_AGE_MAX)
+        .filter(|drone| !drone.lease.is_over());
     futures_util::stream::iter(heard.cloned())
         .for_each_concurrent(CONCURRENCY, |drone| async move {
             if let Err(error) = compare_drone(app, &drone).await {
@@ -124,10 +127,11 @@ fn compare<'a>(inventory: &'a Inventory, rows: &'a [RowOfDrone]) -> Differences<
         inventory.backends.iter().map(|entry| (&entry.id, entry)).collect();
     let should: HashMap<&BackendId, &RowOfDrone> = rows.iter().map(|row| (&row.id, row)).collect();
     let lives = |id| has.get(id).is_some_and(|entry| entry.status != Status::Terminated);
-    let (missing, unreported) = rows
-        .iter()
-        .filter(|row| row.acknowledged && !row.young && !lives(&row.id))
-        .partition(|row| row.placed_term < inventory.term && !has.contains_key(&row.id));
+    let (missing, unreported) =
+        rows.iter().filter(|row| row.acknowledged && !row.young && !lives(&row.id)).partition(|row| {
+            let asked = absence(row.placed_term, row.acknowledged, inventory.term);
+            asked == Absence::AskToDelete && !has.contains_key(&row.id)
+        });
     Differences {
         missing,
         unreported,
@@ -225,20 +229,23 @@ async fn settle_unknown(app: &App, drone: &Drone, entry: &InventoryEntry) -> Res
     // It may have ended, with its event, between the two looks.
     let (id, token) = (&entry.id, entry.fencing_token);
     let Look::Lives(view) = look(app, drone, id, token).await else { return Ok(()) };
-    if let Some(key) = &view.key {
-        let mut connection = app.housekeeping.acquire().await?;
-        if backends::put_back(&mut connection, id, token, key, view.status, drone).await? {
+    let mut connection = app.housekeeping.acquire().await?;
+    match put_backs::put_back_row(&mut connection, &view, drone).await? {
+        Some(PutBack::Insert | PutBack::Supersede) => {
             tracing::warn!(backend = %id, drone = %drone.name, "a backend without a row was put back");
             // An end that was reported before the row was there changed nothing; what is reported later, does.
             if let Look::Ended(end) = look(app, drone, id, token).await {
                 let end = end.unwrap_or_else(|| lost("it ended while its row was put back"));
                 backends::end_gone(&mut connection, id, token, &end).await?;
             }
-            return Ok(());
         }
+        Some(PutBack::Delete) => {
+            drop(connection);
+            let _stopped_now_or_next_time = is_gone(app, drone, &entry.id, drone.term).await;
+            tracing::warn!(backend = %id, drone = %drone.name, "a backend whose key is a newer one's was deleted at its drone");
+        }
+        None => {}
     }
-    let _stopped_now_or_next_time = is_gone(app, drone, &entry.id, drone.term).await;
-    tracing::warn!(backend = %entry.id, drone = %drone.name, "a backend without a row was deleted at its drone");
     Ok(())
 }
 
@@ -360,7 +367,10 @@ mod tests {
         assert_eq!(live["backends"][0]["backend_id"], "keyed", "{live}");
         assert_eq!(
             (drone.calls("DELETE rival"), drone.calls("DELETE nokey"), drone.calls("DELETE keyed")),
-            (1, 1, 0)
+            (1, 0, 0),
+            "only one whose key is another's is ownerless"
         );
+        let live = harness.get("/ctrl/backends?state=live").await.text();
+        assert!(live.contains("nokey"), "{live}");
     }
 }

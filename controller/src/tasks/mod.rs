@@ -5,7 +5,17 @@ mod dispatch;
 mod inventory;
 mod prune;
 mod refresh;
+pub mod release;
+mod renewals;
 mod stops;
+pub mod watch;
+
+#[cfg(test)]
+mod failover_tests;
+#[cfg(test)]
+mod lease_tests;
+#[cfg(test)]
+mod registration_tests;
 
 use std::future::Future;
 use std::time::Duration;
@@ -21,6 +31,26 @@ pub fn start(app: &App) {
     every(app, "stops", Duration::from_secs(1), stops::run);
     every(app, "prune", Duration::from_secs(60), prune::run);
     inventory::start(app);
+    release::start(app);
+    watch::start(app);
+    start_renewals(app);
+}
+
+/// Apart from the others: heartbeats wait for it.
+pub fn start_renewals(app: &App) {
+    renewals::start(app);
+}
+
+/// What a controller does by itself, each once: but for heartbeats, all that an idle installation asks of Postgres.
+#[cfg(test)]
+pub async fn each_once(app: &App, now: Duration) {
+    refresh::run(app.clone()).await.unwrap();
+    dispatch::run(app.clone()).await.unwrap();
+    stops::run(app.clone()).await.unwrap();
+    prune::run(app.clone()).await.unwrap();
+    release::run(app).await.unwrap();
+    watch::tick(app, || now).await.unwrap();
+    inventory::run(app, true).await.unwrap();
 }
 
 #[cfg(test)]

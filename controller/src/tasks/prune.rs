@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use crate::app::App;
-use crate::db::{DbError, backends, proxies, turns};
+use crate::db::{DbError, backends, leases, proxies, turns};
 
 const PERIOD: Duration = Duration::from_secs(60);
 const ENDED_AGE_SECONDS: f64 = 24.0 * 3600.0;
 const PROXY_AGE: Duration = Duration::from_secs(3600);
+const CONTROLLER_AGE: Duration = Duration::from_secs(3600);
 const BATCH: i64 = 500;
 const BATCHES_MAX: u32 = 20;
 
@@ -24,5 +25,6 @@ pub async fn run(app: App) -> Result<(), DbError> {
         }
     }
     proxies::prune(&mut connection, PROXY_AGE).await?;
+    leases::prune_controllers(&mut connection, CONTROLLER_AGE).await?;
     Ok(())
 }

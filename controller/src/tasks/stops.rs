@@ -21,7 +21,7 @@ pub async fn run(app: App) -> Result<(), DbError> {
 }
 
 async fn repeat(app: &App, due: StopDue) {
-    let stop = Stop { kind: due.kind, reason: EndReason::External };
+    let stop = Stop { term: Some(due.drone.term), kind: due.kind, reason: EndReason::External };
     if let Err(error) = app.drones.stop(&due.drone, &due.id, &stop).await {
         tracing::debug!(backend = %due.id, drone = %due.drone.name, %error, "a stop did not get through");
     }

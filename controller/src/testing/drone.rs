@@ -204,6 +204,9 @@ fn shown(id: &BackendId, kept: &Kept) -> BackendView {
         connections: 2,
         listening_elsewhere: Vec::new(),
         address: None,
+        on_isolation: Some(kept.put.spec.on_isolation),
+        subdomain: kept.put.spec.subdomain.clone(),
+        use_static_token: kept.put.spec.use_static_token,
     }
 }
 
@@ -228,7 +231,10 @@ async fn put_backend(
 ) -> Answer<BackendView> {
     called(&drone, format!("PUT {id}")).await;
     let mut inside = drone.lock();
-    if let Mode::Refuse(code) = inside.mode {
+    if let Mode::Refuse(code) | Mode::RefuseOnce(code) = inside.mode {
+        if inside.mode == Mode::RefuseOnce(code) {
+            inside.mode = Mode::Usual;
+        }
         return Err(no(code));
     }
     inside.check_term(body.term)?;

@@ -12,6 +12,8 @@ pub enum Mode {
     Usual,
     /// Refuses what is put.
     Refuse(RefusalCode),
+    /// Refuses the next one that is put.
+    RefuseOnce(RefusalCode),
     /// Takes what comes, and never answers.
     Silent,
     /// Knows nothing of what it has: as after the loss of its disk.

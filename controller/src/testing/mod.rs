@@ -3,6 +3,7 @@
 mod database;
 mod drone;
 mod drone_words;
+mod member;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use jetway_protocol::controller_api::{Capacity, Load, Register};
 use jetway_protocol::ids::{BootId, DroneId, Term};
+use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::secret::{Purpose, Secret};
 use jetway_service::lifecycle::Lifecycle;
 use serde_json::{Value, json};
@@ -21,6 +23,7 @@ use tower::ServiceExt;
 pub use self::database::Database;
 pub use self::drone::FakeDrone;
 pub use self::drone_words::{Mode, end, made_up};
+pub use self::member::Member;
 use crate::app::{Access, App, Settings, Shared};
 use crate::db;
 
@@ -69,9 +72,11 @@ impl Harness {
             secret: Secret::new(SECRET).unwrap(),
             access,
             public_url: "http://127.0.0.1:8080".into(),
+            lease: Some(LeaseTerms::default()),
             lifecycle: lifecycle.clone(),
         };
         let app = Shared::new(pools, installation, settings);
+        crate::tasks::start_renewals(&app);
         let router = crate::http::router(&app, None);
         Self { app, router, _database: database, lifecycle }
     }
@@ -79,6 +84,11 @@ impl Harness {
     /// A fake drone, registered and heard of.
     pub async fn drone(&self, name: &str) -> Arc<FakeDrone> {
         self.drone_with(name, |_| {}).await
+    }
+
+    /// A fake drone that nobody knows yet.
+    pub async fn fake(&self, name: &str) -> Arc<FakeDrone> {
+        FakeDrone::start(name, &self.lifecycle).await
     }
 
     pub async fn drone_with(&self, name: &str, change: impl FnOnce(&mut Register)) -> Arc<FakeDrone> {
@@ -150,6 +160,11 @@ impl Harness {
         sqlx::query_scalar("select count(*) from backends").fetch_one(&self.app.db).await.unwrap()
     }
 
+    /// One value of one row, as text.
+    pub async fn value(&self, sql: &'static str) -> String {
+        sqlx::query_scalar(sql).fetch_one(&self.app.db).await.unwrap()
+    }
+
     pub async fn execute(&self, sql: &'static str) {
         sqlx::query(sql).execute(&self.app.db).await.unwrap();
     }
@@ -214,6 +229,9 @@ pub fn registration(name: &str, advertise: &str) -> Register {
             networks: Vec::new(),
         },
         installation: None,
+        holds_lease: false,
+        replaces: None,
+        agent: None,
     }
 }
 

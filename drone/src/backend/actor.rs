@@ -30,6 +30,7 @@ use crate::agent::Agent;
 use crate::grants::Grants;
 use crate::idle::{Idle, Verdict};
 use crate::journal::{Journal, Record, Remembered};
+use crate::lease::{self, Tenure};
 use crate::runtime::Image;
 
 pub struct Actor {
@@ -38,6 +39,9 @@ pub struct Actor {
     pub(super) put: Box<PutBackend>,
     pub(super) outward: watch::Sender<Snapshot>,
     pub(super) journal: Journal,
+    /// `None`: nothing stops it for want of a lease.
+    pub(super) tenure: Option<Tenure>,
+    pub(super) nudges: watch::Receiver<u64>,
 
     pub(super) state: BackendState,
     pub(super) history: Vec<StatusEntry>,
@@ -98,20 +102,23 @@ pub(super) struct Clocks {
     /// The stop signal goes through the engine if init is not back on the line by then.
     pub signal: Option<Instant>,
     pub look: Option<Instant>,
+    /// The session is handed over as soon as the lease admits it.
+    pub claim: Option<Instant>,
     pub open_line: Option<Instant>,
 }
 
-/// Begins a backend that fits: the journal has it before this returns.
+/// Begins a backend that fits: the journal has it before this returns. `tenure`: where it is under the lease.
 pub fn put(
     agent: &Arc<Agent>,
     id: BackendId,
     put: PutBackend,
     reservation: Reservation,
+    tenure: Option<Tenure>,
 ) -> std::io::Result<Arc<Backend>> {
     let at = UnixMicros::now();
     let entry = StatusEntry { status: Status::Scheduled, at, end: None };
     let mut first = vec![
-        Record::Put { id: id.clone(), at, put: Box::new(put.clone()) },
+        Record::Put { id: id.clone(), at, put: Box::new(put.clone()), boot_id: Some(agent.boot_id) },
         Record::Status { entry, state: BackendState::Scheduled },
     ];
     if put.spec.use_static_token {
@@ -125,7 +132,7 @@ pub fn put(
     let remembered = records.next().and_then(Remembered::first);
     let mut remembered = remembered.ok_or(std::io::ErrorKind::InvalidData)?;
     records.for_each(|record| remembered.apply(record));
-    Ok(spawn(agent, remembered, journal, reservation, Actor::begin))
+    Ok(spawn(agent, remembered, journal, Held { reservation, tenure }, Actor::begin))
 }
 
 /// Takes over a backend that the agent before this one had.
@@ -136,14 +143,23 @@ pub fn adopt(agent: &Arc<Agent>, remembered: Remembered, journal: Journal) -> Ar
         agent.slots.insert(slot, remembered.id.clone());
         agent.addresses().mark_taken(address);
     }
-    spawn(agent, remembered, journal, reservation, Actor::resume)
+    let tenure = lease::is_for(&remembered.put).then_some(Tenure::FOUND);
+    let is_of_this_boot = remembered.boot_id.is_none_or(|boot_id| boot_id == agent.boot_id);
+    let first = if is_of_this_boot { Actor::resume } else { Actor::resume_after_a_boot };
+    spawn(agent, remembered, journal, Held { reservation, tenure }, first)
+}
+
+/// What a backend has of its agent's.
+struct Held {
+    reservation: Reservation,
+    tenure: Option<Tenure>,
 }
 
 fn spawn(
     agent: &Arc<Agent>,
     remembered: Remembered,
     journal: Journal,
-    reservation: Reservation,
+    held: Held,
     first: impl FnOnce(&mut Actor) + Send + 'static,
 ) -> Arc<Backend> {
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
@@ -158,12 +174,13 @@ fn spawn(
         id: remembered.id.clone(),
         fencing_token: remembered.put.fencing_token,
         key: remembered.put.key.clone(),
+        tenure: held.tenure,
         commands: sender,
         kill: kill.clone(),
         outward: outward.subscribe(),
     });
     agent.backends.insert(backend.id.clone(), backend.clone());
-    let mut actor = Actor::new(agent.clone(), remembered, journal, reservation, outward, commands, kill);
+    let mut actor = Actor::new(agent.clone(), remembered, journal, held, outward, commands, kill);
     actor.tell_what_is_unacknowledged(&backend.snapshot());
     agent.arrivals.send_modify(|count| *count += 1);
     // An agent's stop is no end of a session: the task is dropped where it stands, and the next agent adopts.
@@ -179,7 +196,7 @@ impl Actor {
         agent: Arc<Agent>,
         remembered: Remembered,
         journal: Journal,
-        reservation: Reservation,
+        held: Held,
         outward: watch::Sender<Snapshot>,
         commands: mpsc::Receiver<Command>,
         kill: CancellationToken,
@@ -190,6 +207,8 @@ impl Actor {
             Instant::now() + Duration::from_secs(limit.into()).saturating_sub(passed)
         });
         Self {
+            nudges: agent.lease.nudges(),
+            tenure: held.tenure,
             agent,
             id: remembered.id,
             idle: Idle::new(&remembered.put.spec),
@@ -222,7 +241,7 @@ impl Actor {
             commands,
             kill,
             killed: false,
-            _reservation: reservation,
+            _reservation: held.reservation,
         }
     }
 
@@ -238,10 +257,14 @@ impl Actor {
                     self.killed = true;
                     self.stop(TerminationKind::Hard, EndReason::External);
                 }
-                Some(command) = self.commands.recv() => self.command(command),
-                event = self.line.next() => self.heard(event),
-                progress = Starting::next(&mut self.starting) => self.progressed(progress),
-                Some(done) = self.jobs.next() => self.done(done),
+                Ok(()) = self.nudges.changed(), if self.tenure.is_some() => self.nudged(),
+                // The agent may have been paused in this wait: the lease is looked at before anything is done.
+                Some(command) = self.commands.recv() => if self.may_go_on() { self.command(command) },
+                event = self.line.next() => if self.may_go_on() { self.heard(event) },
+                progress = Starting::next(&mut self.starting) => {
+                    if self.may_go_on() { self.progressed(progress) }
+                }
+                Some(done) = self.jobs.next() => if self.may_go_on() { self.done(done) },
                 () = sleep_until(wake) => {}
             }
         }
@@ -277,6 +300,7 @@ impl Actor {
 
     fn watch_clocks(&mut self) {
         let now = Instant::now();
+        self.watch_lease();
         self.give_up_waiting(now);
         if self.status() == Status::Ready && self.idle.verdict(now) == Verdict::Due {
             // Nothing is awaited between here and the write to init's line.
@@ -297,19 +321,26 @@ impl Actor {
         if due(&mut self.clocks.look, now) {
             self.look();
         }
+        if due(&mut self.clocks.claim, now) {
+            self.claim_if_possible();
+        }
         if due(&mut self.clocks.open_line, now) {
             self.open_line();
         }
     }
 
     fn next_wake(&mut self) -> Option<Instant> {
-        let Clocks { start, lifetime, grace, signal, look, open_line } = self.clocks;
+        let Clocks { start, lifetime, grace, signal, look, claim, open_line } = self.clocks;
         let idle = match self.idle.verdict(Instant::now()) {
             Verdict::Wait(until) if self.status() == Status::Ready => until,
             _ => None,
         };
         let asks = self.waiting.iter().filter_map(|waiting| waiting.until).min();
-        [start, lifetime, grace, signal, look, open_line, idle, asks].into_iter().flatten().min()
+        let lease = self.lease_changes_at();
+        [start, lifetime, grace, signal, look, claim, open_line, idle, asks, lease]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

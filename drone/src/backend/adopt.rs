@@ -7,7 +7,7 @@ use jetway_protocol::attach::GRACE_AFTER_START_SECONDS;
 use jetway_protocol::controller_api::BackendEvent;
 use jetway_protocol::spec::InitMode;
 use jetway_protocol::state::BackendState;
-use jetway_protocol::status::Status;
+use jetway_protocol::status::{EndReason, Status};
 use tokio::time::Instant;
 
 use super::Snapshot;
@@ -39,6 +39,16 @@ impl Actor {
         }
     }
 
+    /// Nothing of an earlier boot runs, and it must never run again: its key may have been given away.
+    pub(super) fn resume_after_a_boot(&mut self) {
+        self.adopted = true;
+        if self.nonce.is_some() {
+            self.claim = Claim::Running;
+        }
+        self.failure.get_or_insert((EndReason::Lost, "its host was booted anew".to_owned()));
+        self.finish(Finish::Kill);
+    }
+
     /// Without a claim in the journal nothing ran for this backend: a new slot is the simplest way on.
     fn resume_start(&mut self) {
         if self.nonce.is_some() {
@@ -51,7 +61,7 @@ impl Actor {
             // On a network that is not ours only the engine knows the address, and it was not written down yet.
             self.claim = Claim::Running;
             let message = "the agent was restarted while it started".to_owned();
-            return self.fail(jetway_protocol::status::EndReason::Internal, message);
+            return self.fail(EndReason::Internal, message);
         }
         self.start_in_a_new_slot();
     }

@@ -151,7 +151,7 @@ fn stop_message(facts: &Facts<'_>, reason: EndReason) -> String {
         EndReason::Idle => "nobody used it any more".to_owned(),
         EndReason::Lifetime => "its lifetime was over".to_owned(),
         EndReason::External => "somebody stopped it".to_owned(),
-        EndReason::LeaseExpired => "the drone could not renew its lease".to_owned(),
+        EndReason::LeaseExpired => "its drone could not renew its lease".to_owned(),
         EndReason::Exited
         | EndReason::OutOfMemory
         | EndReason::ImageNotFound

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jetway_protocol::init::{FromInit, Hello, SessionState, ToInit};
 use jetway_protocol::spec::InitMode;
-use jetway_protocol::status::{EndReason, Status};
+use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use tokio::time::Instant;
 
 use super::actor::{Actor, Claim};
@@ -86,6 +86,10 @@ impl Actor {
         let session = hello.session.clone();
         let is_same_init = self.nonce.as_ref().is_none_or(|nonce| *nonce == hello.nonce);
         self.line.hello = Some(hello);
+        if self.tenure.is_some() && session.is_some() {
+            // It may have been away when the deadline came nearer.
+            self.line.send(ToInit::LookAtLease);
+        }
         match session {
             Some(session) if is_same_init && self.is_ours(&session) => self.session_reported(&session),
             None if is_same_init => self.claim_if_possible(),
@@ -109,6 +113,10 @@ impl Actor {
         if session.ready.is_some() {
             self.init_says_ready();
         }
+        if session.lease_over {
+            // Its stop signal went out while no agent was there to say so.
+            self.stop(TerminationKind::Soft, EndReason::LeaseExpired);
+        }
     }
 
     fn message(&mut self, message: FromInit) {
@@ -118,6 +126,11 @@ impl Actor {
             FromInit::ListeningElsewhere { addresses, .. } => self.listening_elsewhere = addresses,
             FromInit::StartFailed { message, .. } => {
                 self.failure.get_or_insert((EndReason::ExitedBeforeReady, message));
+                self.finish(Finish::Await);
+            }
+            FromInit::LeaseOver { .. } => {
+                let message = "the drone's lease was over before it was started".to_owned();
+                self.failure.get_or_insert((EndReason::LeaseExpired, message));
                 self.finish(Finish::Await);
             }
             FromInit::Exited { .. } => self.finish(Finish::Await),

@@ -9,6 +9,7 @@ mod adopt;
 mod doors;
 mod ending;
 mod engine;
+mod isolation;
 mod line;
 mod outward;
 mod ready;
@@ -18,6 +19,8 @@ mod stop;
 
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod isolation_tests;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +37,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::lease::Tenure;
 use crate::streams::Stream;
 
 pub use actor::{adopt, put};
@@ -54,6 +58,8 @@ pub struct Backend {
     pub id: BackendId,
     pub fencing_token: FencingToken,
     pub key: Option<Key>,
+    /// `None`: nothing stops it for want of a lease.
+    pub tenure: Option<Tenure>,
     commands: mpsc::Sender<Command>,
     /// A token and no command, so that neither a full queue nor a stuck engine call delays a kill.
     kill: CancellationToken,

@@ -28,7 +28,9 @@ impl Actor {
 
     pub(super) fn enter(&mut self, state: BackendState, end: Option<End>) {
         let entry = StatusEntry { status: state.status(), at: UnixMicros::now(), end };
-        tracing::info!(backend = %self.id, status = %entry.status, reason = ?entry.end.as_ref().map(|end| end.reason));
+        let reason = entry.end.as_ref().and_then(|end| serde_json::to_value(end.reason).ok());
+        let reason = reason.as_ref().and_then(serde_json::Value::as_str);
+        tracing::info!(backend = %self.id, status = %entry.status, reason);
         self.state = state;
         self.history.push(entry.clone());
         self.record(&Record::Status { entry: entry.clone(), state: self.state.clone() });
@@ -98,6 +100,9 @@ impl Actor {
             connections: self.idle.connections(),
             listening_elsewhere: self.listening_elsewhere.iter().map(ToString::to_string).collect(),
             address: self.address.map(|address| address.to_string()),
+            on_isolation: Some(self.put.spec.on_isolation),
+            subdomain: self.put.spec.subdomain.clone(),
+            use_static_token: self.put.spec.use_static_token,
         }
     }
 

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 
 use jetway_protocol::drone_api::PutBackend;
 use jetway_protocol::ids::BackendId;
-use jetway_protocol::init::Session;
+use jetway_protocol::init::{Session, SessionLease};
 use jetway_protocol::spec::InitMode;
 
 /// `address`: of the container, with the session's port.
-pub fn of(id: &BackendId, put: &PutBackend, address: SocketAddr) -> Session {
+pub fn of(id: &BackendId, put: &PutBackend, address: SocketAddr, lease: Option<SessionLease>) -> Session {
     let spec = &put.spec;
     let exec = spec.executable.init == InitMode::Exec;
     Session {
@@ -22,6 +22,7 @@ pub fn of(id: &BackendId, put: &PutBackend, address: SocketAddr) -> Session {
         port: (!exec).then_some(spec.executable.port),
         addresses: vec![address.ip()],
         mode: spec.executable.init,
+        lease,
     }
 }
 

@@ -22,7 +22,7 @@ use super::engine::{self, Finish, bounded};
 use super::{ready, session};
 use crate::agent::Agent;
 use crate::journal::Record;
-use crate::runtime::{CreateRequest, Image, ImageError, InitLine, RuntimeError};
+use crate::runtime::{ContainerStatus, CreateRequest, Image, ImageError, InitLine, RuntimeError};
 
 /// The longest pull that is waited for.
 const PULL_SECONDS_MAX: u64 = 30 * 60;
@@ -171,8 +171,11 @@ impl Actor {
         if self.status().is_ending() || self.finish.is_some() || self.claim == Claim::Running {
             return;
         }
+        let nonce = hello.nonce.clone();
+        if !self.is_admitted() {
+            return;
+        }
         if self.claim == Claim::Parked {
-            let nonce = hello.nonce.clone();
             // Before the session leaves: without this record, nothing ever ran here.
             if let Err(error) = self.journal.append(&Record::Claiming { nonce: nonce.clone() }) {
                 return self.fail(EndReason::Internal, unwritten(&error));
@@ -187,7 +190,7 @@ impl Actor {
                 self.stage_start = UnixMicros::now();
             }
         }
-        let session = session::of(&self.id, &self.put, address);
+        let session = session::of(&self.id, &self.put, address, self.session_lease());
         self.line.send(ToInit::Session(Box::new(session)));
     }
 
@@ -250,7 +253,7 @@ impl Actor {
         } else if may_exist {
             self.finish(Finish::Remove);
         } else {
-            self.end(crate::runtime::ContainerStatus::Absent, String::new());
+            self.end(ContainerStatus::Absent, String::new());
         }
     }
 }
@@ -332,15 +335,39 @@ impl StartTask {
             image,
             address: self.address,
         };
-        bounded(self.agent.runtime.create(&request)).await.map_err(refused)?;
+        self.create(&request).await.map_err(refused)?;
         self.say(Progress::Created(since(StageName::Created, start))).await;
         if self.stopped.is_cancelled() {
             return Ok(());
         }
         let start = UnixMicros::now();
-        let address = bounded(self.agent.runtime.start(self.slot)).await.map_err(refused)?;
+        let address = self.start().await.map_err(refused)?;
         self.say(Progress::Started(address, since(StageName::Started, start))).await;
         Ok(())
+    }
+
+    /// An engine that failed may have done what it was asked to; asked again, it says that it is done.
+    async fn create(&self, request: &CreateRequest) -> Result<(), RuntimeError> {
+        match bounded(self.agent.runtime.create(request)).await {
+            Err(RuntimeError::Engine(reason)) => {
+                tracing::warn!(slot = %self.slot, reason, "the engine failed to make a container; asking again");
+                bounded(self.agent.runtime.create(request)).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The same; but a container that does not run is not started again: its failure may come late, too.
+    async fn start(&self) -> Result<IpAddr, RuntimeError> {
+        let outcome = bounded(self.agent.runtime.start(self.slot)).await;
+        let Err(RuntimeError::Engine(reason)) = outcome else { return outcome };
+        match engine::inspect(&self.agent, self.slot).await {
+            Ok(ContainerStatus::Running { .. }) => {
+                tracing::warn!(slot = %self.slot, reason, "the engine failed to start a container, and it runs");
+                bounded(self.agent.runtime.start(self.slot)).await
+            }
+            _ => Err(RuntimeError::Engine(reason)),
+        }
     }
 
     async fn say(&self, progress: Progress) {

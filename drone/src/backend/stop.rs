@@ -104,7 +104,7 @@ impl Actor {
         }
     }
 
-    fn stop_signal(&self) -> i32 {
+    pub(super) fn stop_signal(&self) -> i32 {
         self.image.as_ref().map_or(SIGTERM, |image| image.stop_signal)
     }
 

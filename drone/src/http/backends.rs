@@ -1,5 +1,5 @@
-//! What controllers tell a drone to do with backends. Each command may be repeated; each but a revoke and a stop
-//! carries the term.
+//! What controllers tell a drone to do with backends. Each command may be repeated; each carries
+//! the term, except from controllers before the lease.
 
 use std::path::{Component, Path};
 use std::sync::Arc;
@@ -16,34 +16,55 @@ use jetway_protocol::status::{End, EndReason, TerminationKind};
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::{Stage, StageName};
 
-use super::refusal::{Body, Id, No, Serving, check_fencing, check_term, ended, live, no, not_live};
+use super::refusal::{
+    Body, Id, No, Serving, check_fencing, check_term, check_term_if_said, ended, live, no, not_live,
+};
 use crate::agent::Agent;
 use crate::backend::{self, Backend, NotAdded};
 use crate::journal::Tombstone;
+use crate::lease;
+
+const NO_LEASE: &str =
+    "the drone has no lease now, and takes no key: try again once a controller has heard of it";
 
 pub async fn put(
     Serving(agent): Serving,
     Id(id): Id,
-    Body(mut put): Body<PutBackend>,
+    put: Result<Body<PutBackend>, No>,
 ) -> Result<Json<BackendView>, No> {
-    check_term(&agent, put.term)?;
-    let arrived = UnixMicros::now();
-    let known = agent.backend(&id);
-    let backend = match known {
-        Some(backend) => {
-            check_fencing(&backend, put.fencing_token)?;
-            backend
-        }
-        None => {
-            check_offered(&agent, &put.spec.executable)?;
-            if !put.timeline.iter().any(|stage| stage.stage == StageName::Dispatched) {
-                let (stage, start) = (StageName::Dispatched, arrived);
-                put.timeline.push(Stage { stage, start, length_us: 0, note: String::new() });
-            }
-            admit(&agent, id, put)?
-        }
-    };
+    let taken = put.and_then(|Body(put)| take(&agent, &id, put));
+    let backend = taken.map_err(|no| refuse_for_good(&agent, &id, no))?;
     backend.view().await.map(Json).map_err(ended(&agent, &backend.id))
+}
+
+fn take(agent: &Arc<Agent>, id: &BackendId, mut put: PutBackend) -> Result<Arc<Backend>, No> {
+    check_term(agent, put.term)?;
+    if let Some(backend) = agent.backend(id) {
+        check_fencing(&backend, put.fencing_token)?;
+        return Ok(backend);
+    }
+    check_offered(agent, &put.spec.executable)?;
+    if !put.timeline.iter().any(|stage| stage.stage == StageName::Dispatched) {
+        let (stage, start) = (StageName::Dispatched, UnixMicros::now());
+        put.timeline.push(Stage { stage, start, length_us: 0, note: String::new() });
+    }
+    admit(agent, id.clone(), put)
+}
+
+/// A final refusal may free the key, and a second copy of the `PUT` may be on its way: it must find a tombstone. Where that
+/// cannot be written, nothing final is said.
+fn refuse_for_good(agent: &Agent, id: &BackendId, refusal: No) -> No {
+    if !refusal.is_final() {
+        return refusal;
+    }
+    let _one_at_a_time = agent.admitting();
+    if agent.backend(id).is_some() || agent.tombstones().get(id).is_some() {
+        return refusal;
+    }
+    match set_never_ran(agent, id, EndReason::Refused, "the drone refused it") {
+        Ok(()) => refusal,
+        Err(unwritten) => unwritten,
+    }
 }
 
 /// From the check to the journal nothing is awaited, so a caller that hangs up leaves either all or nothing.
@@ -59,9 +80,13 @@ fn admit(agent: &Arc<Agent>, id: BackendId, put: PutBackend) -> Result<Arc<Backe
     if agent.membership.is_draining() {
         return Err(no(RefusalCode::Draining, "the drone is draining"));
     }
+    let tenure = match lease::is_for(&put) {
+        true => Some(agent.lease.take().ok_or_else(|| no(RefusalCode::Unavailable, NO_LEASE))?),
+        false => None,
+    };
     let reservation = agent.admission.admit(&put.spec.executable);
     let reservation = reservation.map_err(|error| no(RefusalCode::NoCapacity, error.to_string()))?;
-    backend::put(agent, id, put, reservation).map_err(|error| {
+    backend::put(agent, id, put, reservation, tenure).map_err(|error| {
         tracing::error!(%error, "a journal cannot be begun");
         no(RefusalCode::Unavailable, format!("the journal cannot be written: {error}"))
     })
@@ -92,6 +117,9 @@ fn check_offered(agent: &Agent, executable: &Executable) -> Result<(), No> {
 pub async fn list(Serving(agent): Serving) -> Result<Json<Inventory>, No> {
     let term = agent.membership.term();
     let term = term.ok_or_else(|| no(RefusalCode::Unavailable, "the drone is not registered yet"))?;
+    if !agent.looked.load(Ordering::Acquire) {
+        return Err(no(RefusalCode::Unavailable, "the drone has not asked every container yet whose it is"));
+    }
     let entry = |backend: Arc<Backend>| InventoryEntry {
         id: backend.id.clone(),
         fencing_token: backend.fencing_token,
@@ -117,12 +145,7 @@ pub async fn delete(
         let _one_at_a_time = agent.admitting();
         let backend = agent.backend(&id);
         if backend.is_none() && agent.tombstones().get(&id).is_none() {
-            let tombstone =
-                Tombstone { id: id.clone(), fencing_token: None, end: never_ran(), at: UnixMicros::now() };
-            let set = agent.tombstones().set(tombstone);
-            set.map_err(|error| {
-                no(RefusalCode::Unavailable, format!("a tombstone cannot be written: {error}"))
-            })?;
+            set_never_ran(&agent, &id, EndReason::External, "it was deleted before it was put")?;
         }
         backend
     };
@@ -146,15 +169,19 @@ fn is_gone(agent: &Agent, id: &BackendId) -> bool {
     (ended_here || agent.looked.load(Ordering::Acquire)) && !agent.strays.contains_key(id)
 }
 
-fn never_ran() -> End {
-    End {
-        reason: EndReason::External,
+/// A tombstone for what no container was made for.
+fn set_never_ran(agent: &Agent, id: &BackendId, reason: EndReason, message: &str) -> Result<(), No> {
+    let end = End {
+        reason,
         kind: None,
         exit_code: None,
         oom_killed: false,
-        message: "it was deleted before it was put".to_owned(),
+        message: message.to_owned(),
         output: String::new(),
-    }
+    };
+    let tombstone = Tombstone { id: id.clone(), fencing_token: None, end, at: UnixMicros::now() };
+    let set = agent.tombstones().set(tombstone);
+    set.map_err(|error| no(RefusalCode::Unavailable, format!("a tombstone cannot be written: {error}")))
 }
 
 pub async fn add_grant(
@@ -180,6 +207,7 @@ pub async fn revoke(
     Id(id): Id,
     Body(revoke): Body<Revoke>,
 ) -> Result<Json<RevokeReply>, No> {
+    check_term_if_said(&agent, revoke.term)?;
     let revoked = live(&agent, &id)?.revoke(revoke.user).await.map_err(ended(&agent, &id))?;
     Ok(Json(RevokeReply { revoked }))
 }
@@ -189,12 +217,14 @@ pub async fn stop(
     Id(id): Id,
     Body(stop): Body<Stop>,
 ) -> Result<Json<BackendView>, No> {
+    check_term_if_said(&agent, stop.term)?;
     let backend = live(&agent, &id)?;
     backend.stop(stop.kind, stop.reason).await.map_err(ended(&agent, &id))?;
     backend.view().await.map(Json).map_err(ended(&agent, &id))
 }
 
-pub async fn draining(Serving(agent): Serving, Body(draining): Body<Draining>) -> Json<()> {
+pub async fn draining(Serving(agent): Serving, Body(draining): Body<Draining>) -> Result<Json<()>, No> {
+    check_term_if_said(&agent, draining.term)?;
     agent.membership.order_draining(draining.draining);
-    Json(())
+    Ok(Json(()))
 }

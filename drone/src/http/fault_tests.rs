@@ -34,7 +34,8 @@ async fn an_agent_that_stops_says_of_nobody_that_it_ended() {
     let viewed = backends::view(Serving(agent.clone()), Id(id)).await;
     assert_eq!(viewed.unwrap_err().into_response().status(), 503);
     for id in ["b", "new"] {
-        let put = backends::put(Serving(agent.clone()), Id(id.parse().unwrap()), Body(put_of(|_| {}))).await;
+        let put =
+            backends::put(Serving(agent.clone()), Id(id.parse().unwrap()), Ok(Body(put_of(|_| {})))).await;
         assert_eq!(put.unwrap_err().into_response().status(), 503, "{id}");
     }
 }

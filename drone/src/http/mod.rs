@@ -11,6 +11,8 @@ mod refusal;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod lease_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::{Arc, OnceLock};

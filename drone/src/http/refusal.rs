@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use jetway_protocol::drone_api::{Refusal, RefusalCode};
 use jetway_protocol::ids::{BackendId, FencingToken, Term};
+use jetway_protocol::lease::{Heed, heed};
 use serde::de::DeserializeOwned;
 
 use super::Gate;
@@ -22,6 +23,23 @@ const BODY_SECONDS_MAX: u64 = 10;
 pub struct No {
     code: RefusalCode,
     message: String,
+}
+
+impl No {
+    /// Whether the same request will never be taken: then a second copy of it must not be, either.
+    pub fn is_final(&self) -> bool {
+        match self.code {
+            RefusalCode::WrongTerm
+            | RefusalCode::Draining
+            | RefusalCode::NoCapacity
+            | RefusalCode::NotOffered
+            | RefusalCode::Invalid => true,
+            RefusalCode::WrongFencingToken
+            | RefusalCode::Ended
+            | RefusalCode::Unknown
+            | RefusalCode::Unavailable => false,
+        }
+    }
 }
 
 pub fn no(code: RefusalCode, message: impl Into<String>) -> No {
@@ -107,15 +125,27 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
-/// Only commands of the present term count: a controller with another one has an old view of this drone.
+/// Only commands of the present term count. One of a later term means that this drone has missed its own registration.
 pub fn check_term(agent: &Agent, term: Term) -> Result<(), No> {
-    match agent.membership.term() {
-        None => Err(no(RefusalCode::Unavailable, "the drone is not registered yet")),
-        Some(current) if current == term => Ok(()),
-        Some(current) => {
-            Err(no(RefusalCode::WrongTerm, format!("the drone's term is {current}, the command's is {term}")))
+    let own = agent.membership.term();
+    match (heed(own, term), own) {
+        (Heed::Yes, _) => Ok(()),
+        (Heed::Over, own) => {
+            let own = own.map_or_else(String::new, |own| own.to_string());
+            Err(no(RefusalCode::WrongTerm, format!("the drone's term is {own}, the command's is {term}")))
+        }
+        (Heed::NotYet, None) => Err(no(RefusalCode::Unavailable, "the drone is not registered yet")),
+        (Heed::NotYet, Some(own)) => {
+            agent.membership.report_stale(own);
+            let message = format!("the drone's term is {own}, the command's {term}: it registers again");
+            Err(no(RefusalCode::Unavailable, message))
         }
     }
+}
+
+/// For commands of controllers from before the lease, which say no term.
+pub fn check_term_if_said(agent: &Agent, term: Option<Term>) -> Result<(), No> {
+    term.map_or(Ok(()), |term| check_term(agent, term))
 }
 
 pub fn check_fencing(backend: &Backend, given: FencingToken) -> Result<(), No> {

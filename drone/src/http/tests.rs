@@ -51,14 +51,14 @@ impl Server {
         (gate, Self { test, address, http: reqwest::Client::builder().no_proxy().build().unwrap() })
     }
 
-    async fn call(&self, method: &str, path: &str, body: &impl Serialize) -> (StatusCode, String) {
+    pub async fn call(&self, method: &str, path: &str, body: &impl Serialize) -> (StatusCode, String) {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let request = self.http.request(method, format!("http://{}{path}", self.address));
         let answer = request.bearer_auth(bearer(Purpose::ControllerToDrone)).json(body).send().await.unwrap();
         (answer.status(), answer.text().await.unwrap())
     }
 
-    async fn refused(&self, method: &str, path: &str, body: &impl Serialize) -> (u16, RefusalCode) {
+    pub async fn refused(&self, method: &str, path: &str, body: &impl Serialize) -> (u16, RefusalCode) {
         let (status, text) = self.call(method, path, body).await;
         let refusal: Refusal = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text}"));
         (status.as_u16(), refusal.code)
@@ -200,11 +200,12 @@ async fn a_put_is_idempotent_and_refused_for_good_reasons() {
     };
     for (id, put, expect) in [
         ("b", with(|put| put.fencing_token = FencingToken(8)), (409, RefusalCode::WrongFencingToken)),
-        ("c", with(|put| put.term = Term(2)), (409, RefusalCode::WrongTerm)),
-        ("c", with(|put| put.spec.executable.cpu_reserve = 5.0), (409, RefusalCode::NoCapacity)),
-        ("c", with(|put| put.spec.executable.mount = Some("a".into())), (422, RefusalCode::NotOffered)),
+        ("old", with(|put| put.term = Term(0)), (409, RefusalCode::WrongTerm)),
+        ("c", with(|put| put.term = Term(2)), (503, RefusalCode::Unavailable)),
+        ("full", with(|put| put.spec.executable.cpu_reserve = 5.0), (409, RefusalCode::NoCapacity)),
+        ("mount", with(|put| put.spec.executable.mount = Some("a".into())), (422, RefusalCode::NotOffered)),
         (
-            "c",
+            "net",
             with(|put| put.spec.executable.network_name = Some("host".into())),
             (422, RefusalCode::NotOffered),
         ),
@@ -212,7 +213,10 @@ async fn a_put_is_idempotent_and_refused_for_good_reasons() {
     ] {
         assert_eq!(server.refused("PUT", &format!("/b/{id}"), &put).await, expect);
     }
-    assert_eq!(server.refused("PUT", "/b/c", &serde_json::json!({"term": 1})).await.1, RefusalCode::Invalid);
+    assert_eq!(
+        server.refused("PUT", "/b/odd", &serde_json::json!({"term": 1})).await.1,
+        RefusalCode::Invalid
+    );
     assert_eq!(server.call("PUT", "/draining", &serde_json::json!({"draining": true})).await.1, "null");
     assert_eq!(server.refused("PUT", "/b/c", &put).await, (409, RefusalCode::Draining));
     assert_eq!(server.test.agent.backends.len(), 1, "what was refused left nothing");
@@ -240,7 +244,7 @@ async fn follow_tells_the_whole_life_and_ends() {
     let add = AddGrant { term: Term(1), fencing_token: FencingToken(9), grant: grant(2) };
     let (_, text) = server.call("POST", "/b/b/grants", &add).await;
     assert_eq!(serde_json::from_str::<GrantReply>(&text).unwrap().status, Status::Ready);
-    let stop = Stop { kind: TerminationKind::Soft, reason: EndReason::External };
+    let stop = Stop { term: None, kind: TerminationKind::Soft, reason: EndReason::External };
     server.call("POST", "/b/b/stop", &stop).await;
     let text = timeout(Duration::from_secs(20), follow.text()).await.unwrap().unwrap();
     let statuses: Vec<_> =
@@ -304,7 +308,8 @@ async fn a_dialled_tunnel_passes_bytes_and_half_closes() {
     });
     // Through the agent: the route would refuse the network, which here only makes the engine's address count.
     let reservation = server.test.agent.admission.admit(&put.spec.executable).unwrap();
-    let backend = crate::backend::put(&server.test.agent, "b".parse().unwrap(), put, reservation).unwrap();
+    let backend =
+        crate::backend::put(&server.test.agent, "b".parse().unwrap(), put, reservation, None).unwrap();
     reaches(&backend, Status::Ready).await;
 
     let echo = async {
@@ -342,7 +347,7 @@ async fn no_nonsense_on_the_stream_harms_it() {
         proxy.socket.send(Message::Text(text.into())).await.unwrap();
     }
     assert!(matches!(proxy.ask("b", 9, 1).await, Outcome::Ready(_)));
-    let stop = Stop { kind: TerminationKind::Hard, reason: EndReason::External };
+    let stop = Stop { term: None, kind: TerminationKind::Hard, reason: EndReason::External };
     let backend = server.test.backend("b");
     server.call("POST", "/b/b/stop", &stop).await;
     assert_eq!(end_of(&backend).await.kind, Some(TerminationKind::Hard));

@@ -204,7 +204,7 @@ mod tests {
             static_token: None,
             timeline: Vec::new(),
         };
-        Record::Put { id: "b1".parse().unwrap(), at: UnixMicros(5), put: Box::new(put) }
+        Record::Put { id: "b1".parse().unwrap(), at: UnixMicros(5), put: Box::new(put), boot_id: None }
     }
 
     fn grant(id: u64) -> Record {

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use jetway_protocol::drone_api::PutBackend;
 use jetway_protocol::grant::Grant;
-use jetway_protocol::ids::{BackendId, GrantId, SlotId};
+use jetway_protocol::ids::{BackendId, BootId, GrantId, SlotId};
 use jetway_protocol::state::BackendState;
 use jetway_protocol::status::{Status, StatusEntry};
 use jetway_protocol::time::UnixMicros;
@@ -22,6 +22,9 @@ pub enum Record {
         id: BackendId,
         at: UnixMicros,
         put: Box<PutBackend>,
+        /// Of the host. `None`: from an agent before the lease.
+        #[serde(default)]
+        boot_id: Option<BootId>,
     },
     /// Written before the container is made.
     Slot {
@@ -65,6 +68,7 @@ pub struct Remembered {
     pub id: BackendId,
     pub put_at: UnixMicros,
     pub put: Box<PutBackend>,
+    pub boot_id: Option<BootId>,
     pub slot: Option<(SlotId, Ipv4Addr)>,
     pub image: Option<Image>,
     /// The nonce of the init that was given the session.
@@ -79,12 +83,13 @@ pub struct Remembered {
 impl Remembered {
     /// `None`: a journal that does not begin with a put is none.
     pub fn first(record: Record) -> Option<Self> {
-        let Record::Put { id, at, put } = record else { return None };
+        let Record::Put { id, at, put, boot_id } = record else { return None };
         let timeline = put.timeline.clone();
         Some(Self {
             id,
             put_at: at,
             put,
+            boot_id,
             slot: None,
             image: None,
             nonce: None,

@@ -14,7 +14,7 @@ use jetway_protocol::spec::Executable;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::{broadcast, mpsc, watch};
 
-pub use super::fake_script::{Application, Script};
+pub use super::fake_script::{Application, Container, Script};
 use super::{
     ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, LineEvent, Runtime, RuntimeError,
     Subnet,
@@ -34,22 +34,6 @@ struct Inner {
     containers: HashMap<SlotId, Container>,
     lines: HashMap<SlotId, mpsc::Sender<LineEvent>>,
     calls: Vec<String>,
-}
-
-#[derive(Clone)]
-pub struct Container {
-    pub status: ContainerStatus,
-    pub address: Ipv4Addr,
-    pub nonce: String,
-    pub session: Option<Session>,
-    pub stops: Vec<i32>,
-    pub backend: Option<jetway_protocol::ids::BackendId>,
-}
-
-impl Container {
-    pub fn labelled(&self, backend: &str) -> Self {
-        Self { backend: Some(backend.parse().unwrap()), ..self.clone() }
-    }
 }
 
 impl Fake {
@@ -109,6 +93,20 @@ impl Fake {
         }
     }
 
+    pub fn set_all(&self, status: ContainerStatus) {
+        self.inner().containers.values_mut().for_each(|container| container.status = status.clone());
+    }
+
+    /// As the engine's event stream does when it was opened anew.
+    pub fn hint_all(&self) {
+        let slots: Vec<_> = self.inner().containers.keys().copied().collect();
+        slots.into_iter().for_each(|slot| drop(self.hints.send(slot)));
+    }
+
+    pub fn hint_nobody(&self) {
+        let _nobody_listens = self.hints.send(SlotId::random());
+    }
+
     pub fn put_container(&self, slot: SlotId, container: Container) {
         self.inner().containers.insert(slot, container);
     }
@@ -132,6 +130,13 @@ impl Fake {
         };
         self.changes.send_modify(|count| *count += 1);
         script
+    }
+
+    fn answers_500(&self, call: &str) -> Result<(), RuntimeError> {
+        let failing = &mut self.inner().script.answers_500;
+        let Some(at) = failing.iter().position(|failing| *failing == call) else { return Ok(()) };
+        failing.remove(at);
+        Err(RuntimeError::Engine("context deadline exceeded".to_owned()))
     }
 
     fn say(&self, slot: SlotId, event: LineEvent) {
@@ -170,6 +175,7 @@ impl Fake {
             ready: (inner.script.application == Application::BecomesReady)
                 .then(|| "0.0.0.0:8080".parse().unwrap()),
             stopping: !container.stops.is_empty(),
+            lease_over: inner.script.lease_over,
         };
         if container.session.is_some() && inner.script.application == Application::TakesInitsPlace {
             return;
@@ -183,6 +189,9 @@ impl Fake {
     fn hears(&self, slot: SlotId, message: ToInit) {
         let application = self.inner().script.application;
         match message {
+            ToInit::Session(_) if self.inner().script.sessions_get_lost => {
+                drop(self.called("lost session"));
+            }
             ToInit::Session(session) => {
                 self.called("session");
                 let backend = session.backend.clone();
@@ -191,6 +200,9 @@ impl Fake {
                 }
                 if application == Application::TakesInitsPlace {
                     return self.say(slot, LineEvent::Disconnected);
+                }
+                if self.inner().script.claim_replies_get_lost {
+                    return drop(self.called("lost claim reply"));
                 }
                 self.say(slot, LineEvent::Message(FromInit::Started { backend: backend.clone(), pid: 7 }));
                 let address = "0.0.0.0:8080".parse().unwrap();
@@ -219,6 +231,7 @@ impl Fake {
                     self.exits(slot, 128 + signal, false);
                 }
             }
+            ToInit::LookAtLease => drop(self.called("look_at_lease")),
             ToInit::Ping => self.say(slot, LineEvent::Message(FromInit::Pong)),
         }
         self.changes.send_modify(|count| *count += 1);
@@ -261,18 +274,22 @@ impl Runtime for FakeRuntime {
             backend: request.backend.clone(),
         };
         self.0.put_container(request.slot, container);
-        Ok(())
+        self.0.answers_500("create")
     }
 
     async fn start(&self, slot: SlotId) -> Result<IpAddr, RuntimeError> {
         let script = self.0.called("start");
-        let address = {
+        let (address, is_new) = {
             let mut inner = self.0.inner();
             let container = inner.containers.get_mut(&slot).ok_or(RuntimeError::Absent)?;
+            let is_new = container.status == ContainerStatus::Created;
             container.status = ContainerStatus::Running { paused: false, address: None };
-            script.address.unwrap_or(IpAddr::V4(container.address))
+            (script.address.unwrap_or(IpAddr::V4(container.address)), is_new)
         };
-        self.0.hello(slot);
+        if is_new {
+            self.0.hello(slot);
+        }
+        self.0.answers_500("start")?;
         Ok(address)
     }
 

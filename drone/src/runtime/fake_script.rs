@@ -1,8 +1,11 @@
-//! What the fake engine of the tests, its inits and their applications are told to do. Doing it is `fake`'s business.
+//! What the fake engine of the tests, its inits and their applications are told to do, and what it knows of a container. Doing it is `fake`'s business.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use super::{ImageError, RuntimeError};
+use jetway_protocol::ids::BackendId;
+use jetway_protocol::init::Session;
+
+use super::{ContainerStatus, ImageError, RuntimeError};
 
 /// How the fake engine and its inits behave from now on.
 #[derive(Debug, Clone)]
@@ -15,6 +18,14 @@ pub struct Script {
     pub kill_hangs: bool,
     pub inspect_fails: bool,
     pub init_is_silent: bool,
+    /// The agent dies before init has read its session.
+    pub sessions_get_lost: bool,
+    /// The agent dies before init's answer to the session has come.
+    pub claim_replies_get_lost: bool,
+    /// Every init has begun a stop of its own, because the drone's deadline was near.
+    pub lease_over: bool,
+    /// The engine says 500 to each of these calls once, and has done what it was asked to.
+    pub answers_500: Vec<&'static str>,
     pub remove_fails: bool,
     pub open_line_fails: bool,
     /// The address that every container says it has, where the test listens.
@@ -43,9 +54,29 @@ impl Default for Script {
             kill_hangs: false,
             inspect_fails: false,
             init_is_silent: false,
+            sessions_get_lost: false,
+            claim_replies_get_lost: false,
+            lease_over: false,
+            answers_500: Vec::new(),
             remove_fails: false,
             open_line_fails: false,
             address: None,
         }
+    }
+}
+
+#[derive(Clone)]
+pub struct Container {
+    pub status: ContainerStatus,
+    pub address: Ipv4Addr,
+    pub nonce: String,
+    pub session: Option<Session>,
+    pub stops: Vec<i32>,
+    pub backend: Option<BackendId>,
+}
+
+impl Container {
+    pub fn labelled(&self, backend: &str) -> Self {
+        Self { backend: Some(backend.parse().unwrap()), ..self.clone() }
     }
 }

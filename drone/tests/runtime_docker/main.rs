@@ -5,6 +5,7 @@
 
 mod containers;
 mod images;
+mod lease;
 mod line;
 mod network;
 mod registry;

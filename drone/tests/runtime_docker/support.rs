@@ -215,6 +215,7 @@ pub fn session(backend: &BackendId, address: Ipv4Addr) -> Session {
         port: Some(8080),
         addresses: vec![address.into()],
         mode: InitMode::Supervise,
+        lease: None,
     }
 }
 

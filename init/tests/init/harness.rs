@@ -52,7 +52,9 @@ impl Slot {
         let executable = directory.join("jetway-init");
         std::fs::copy(env!("CARGO_BIN_EXE_jetway-init"), &executable).unwrap();
         let mut init = Command::new(executable);
-        init.arg("--socket").arg(&socket).arg("--").args(command);
+        std::fs::create_dir(directory.join("lease")).unwrap();
+        init.arg("--socket").arg(&socket).arg("--lease").arg(directory.join("lease"));
+        init.arg("--").args(command);
         init.stdin(Stdio::null()).stdout(Stdio::piped());
         change(&mut init);
         let child = eventually("an executable that no fork holds open", || init.spawn().ok());

@@ -5,6 +5,7 @@
 
 mod ends;
 mod harness;
+mod lease;
 mod line;
 mod ready;
 mod start;

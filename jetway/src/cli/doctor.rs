@@ -105,6 +105,7 @@ async fn installation(api: &ApiArguments) -> Vec<Finding> {
     let version = status["version"].as_str().unwrap_or("?");
     let mut findings =
         vec![finding("controller", Grade::Good, format!("{} (version {version})", api.api_url))];
+    findings.extend(lease(&status["lease"]));
     let drones = match api.get("/ctrl/drones").await {
         Ok(list) => list["drones"].as_array().cloned().unwrap_or_default(),
         Err(error) => {
@@ -119,6 +120,31 @@ async fn installation(api: &ApiArguments) -> Vec<Finding> {
         findings.push(drone_finding(drone));
     }
     findings
+}
+
+/// Nothing where there is no lease, as in `jetway dev`.
+fn lease(lease: &Value) -> Option<Finding> {
+    let length = lease["length_seconds"].as_u64()?;
+    let margin = lease["margin_seconds"].as_f64().unwrap_or_default();
+    if let Some(wait @ 1..) = lease["new_keys_wait_ms"].as_u64() {
+        let text = format!(
+            "Postgres has failed over; new keys wait {} s, until every drone is outwaited",
+            wait.div_ceil(1000)
+        );
+        return Some(finding("lease", Grade::Warning, text));
+    }
+    if margin < 20.0 {
+        let text =
+            format!("{length} s is for tests: applications get less than 10 s to stop (--lease-seconds)");
+        return Some(finding("lease", Grade::Warning, text));
+    }
+    if lease["synchronous_standby"] == false {
+        let text = format!(
+            "{length} s; Postgres has no synchronous standby: what it loses in a failover makes new keys wait {length} s and more"
+        );
+        return Some(finding("lease", Grade::Warning, text));
+    }
+    Some(finding("lease", Grade::Good, format!("{length} s")))
 }
 
 fn drone_finding(drone: &Value) -> Finding {
@@ -139,6 +165,16 @@ fn drone_finding(drone: &Value) -> Finding {
                 Grade::Bad,
                 format!("{name} is away: its last heartbeat was {age} s ago"),
             );
+        }
+        "lease-over" => {
+            return finding(
+                "drone",
+                Grade::Bad,
+                format!("{name} was cut off for longer than its lease; its last heartbeat was {age} s ago"),
+            );
+        }
+        "forgotten" => {
+            return finding("drone", Grade::Warning, format!("{name} was declared dead (jetway forget)"));
         }
         "not-ready" => {
             return finding(

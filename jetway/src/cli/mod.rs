@@ -8,6 +8,7 @@ mod api;
 mod connect;
 mod doctor;
 mod drain;
+mod forget;
 mod health;
 mod logs;
 mod ls;
@@ -57,6 +58,8 @@ enum Command {
     Stop(stop::StopArguments),
     /// Keep new sessions away from a drone
     Drain(drain::DrainArguments),
+    /// Give the keys of a dead host's sessions away at once
+    Forget(forget::ForgetArguments),
     /// Check this machine and the installation, and say what to do
     Doctor(doctor::DoctorArguments),
     /// Exit 0 if a role answers as healthy: this container's, the one named, or the one at a URL
@@ -99,6 +102,7 @@ impl Arguments {
             | Command::Logs(_)
             | Command::Stop(_)
             | Command::Drain(_)
+            | Command::Forget(_)
             | Command::Doctor(_)
             | Command::Health(_)
             | Command::Secrets(_) => true,
@@ -129,6 +133,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Logs(arguments) => logs::run(arguments).await,
         Command::Stop(arguments) => stop::run(arguments).await,
         Command::Drain(arguments) => drain::run(arguments).await,
+        Command::Forget(arguments) => forget::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Health(arguments) => health::run(arguments).await,
         Command::Secrets(arguments) => secrets::run(&arguments),

@@ -9,6 +9,7 @@ use anyhow::anyhow;
 use clap::Args;
 use jetway_drone::runtime::docker::{contact, host_paths};
 use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
+use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::secret::Secret;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::secrets::{self, Source};
@@ -59,6 +60,9 @@ pub struct ControllerArguments {
     /// How browsers reach this API, for `status_url`
     #[arg(long, env = "JETWAY_PUBLIC_URL")]
     public_url: Option<String>,
+    /// How long a drone that is cut off keeps its sessions, and how long a dead host's keys are not given away: 600, 10m
+    #[arg(long, env = "JETWAY_LEASE_SECONDS", default_value = "600")]
+    lease_seconds: LeaseTerms,
     #[command(flatten)]
     secret: SecretArguments,
 }
@@ -79,6 +83,7 @@ pub async fn controller(arguments: ControllerArguments) -> anyhow::Result<ExitCo
         api_key,
         insecure: arguments.insecure,
         public_url: arguments.public_url,
+        lease: Some(arguments.lease_seconds),
         extra_routes: None,
     };
     let signals = StopSignals::watch()?;

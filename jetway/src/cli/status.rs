@@ -8,6 +8,11 @@ use serde_json::Value;
 use super::api::{ApiArguments, encode};
 use super::output::{self, word};
 
+/// The watch looks every 2 s.
+const WATCH_AGE_MS_MAX: u64 = 10_000;
+/// Five heartbeats.
+const UNCHANGED_MS_MAX: i64 = 10_000;
+
 #[derive(Debug, Args)]
 pub struct StatusArguments {
     /// A session's key or id
@@ -46,13 +51,39 @@ pub async fn run(arguments: StatusArguments) -> anyhow::Result<ExitCode> {
 fn installation_text(api: &ApiArguments, status: &Value, drones: &Value) {
     let (state, version) = (word(&status["status"]), word(&status["version"]));
     output::line(&format!("controller {} is {state} (version {version})", api.api_url));
+    if let Some(line) = lease_line(&status["lease"]) {
+        output::line(&line);
+    }
     let drones = drones["drones"].as_array().map(Vec::as_slice).unwrap_or_default();
     if drones.is_empty() {
         output::line("no drones: start one with jetway drone, or everything with jetway dev");
         return;
     }
     let rows: Vec<_> = drones.iter().map(drone_row).collect();
-    output::table(&["DRONE", "STATE", "SESSIONS", "HEARTBEAT", "ADDRESS"], &rows);
+    output::table(&["DRONE", "STATE", "SESSIONS", "HEARTBEAT", "LEASE", "ADDRESS"], &rows);
+}
+
+/// What an operator would do something about: new keys that wait, a watch that has no answer.
+fn lease_line(lease: &Value) -> Option<String> {
+    let length = lease["length_seconds"].as_u64()?;
+    let mut line = format!("leases of {length} s");
+    if lease["watch_age_ms"].as_u64().is_none_or(|age| age > WATCH_AGE_MS_MAX) {
+        line.push_str("; the watch has no answer from Postgres");
+    }
+    if let Some(wait @ 1..) = lease["new_keys_wait_ms"].as_u64() {
+        line.push_str(&format!("; after a failover of Postgres new keys wait {} s", wait.div_ceil(1000)));
+    }
+    Some(line)
+}
+
+/// `held`, with the time left where the drone has not renewed for a while.
+fn lease_word(lease: &Value) -> String {
+    match (lease["unchanged_ms"].as_i64(), lease["ends_in_ms"].as_i64()) {
+        (Some(unchanged), Some(left)) if unchanged > UNCHANGED_MS_MAX => {
+            format!("over in {}", output::age(left / 1000))
+        }
+        _ => word(&lease["state"]),
+    }
 }
 
 fn drone_row(drone: &Value) -> Vec<String> {
@@ -60,7 +91,14 @@ fn drone_row(drone: &Value) -> Vec<String> {
         .as_i64()
         .map_or("-".to_owned(), |age| format!("{} ago", output::age(age / 1000)));
     let sessions = drone["load"]["backends"].as_i64().map_or("-".to_owned(), |count| count.to_string());
-    vec![word(&drone["name"]), word(&drone["state"]), sessions, heartbeat, word(&drone["advertise"])]
+    vec![
+        word(&drone["name"]),
+        word(&drone["state"]),
+        sessions,
+        heartbeat,
+        lease_word(&drone["lease"]),
+        word(&drone["advertise"]),
+    ]
 }
 
 fn session_text(backend: &Value) {

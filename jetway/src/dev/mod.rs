@@ -130,6 +130,8 @@ async fn serve(
             api_key: None,
             insecure: false,
             public_url: Some(format!("http://{api}")),
+            // One host: what would be cut off from it is gone with it.
+            lease: None,
             extra_routes: Some(if arguments.no_demo { axum::Router::new() } else { demo.routes() }),
         },
         controller_life.clone(),

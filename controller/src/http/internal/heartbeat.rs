@@ -1,25 +1,45 @@
-//! `POST /internal/drones/{id}/heartbeat`: the drone lives, renews its lease, and says what it has.
+//! `POST /internal/drones/{id}/heartbeat`: the drone lives, renews its lease, and says what it has. It is answered with a 2xx
+//! only once its renewal is in Postgres; it waits for the next batch, not for a connection.
+
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use jetway_protocol::controller_api::{Heartbeat, HeartbeatReply, StaleCode};
+use jetway_protocol::error::Code;
 use jetway_protocol::ids::DroneId;
+use jetway_protocol::lease::Seat;
+use tokio::time::timeout;
 
 use super::{Message, No};
 use crate::app::App;
-use crate::db::drones;
+use crate::db::leases::Renewal;
+use crate::error::ApiError;
 use crate::http::extract::ApiPath;
+use crate::lease::Answer;
+
+/// Less than a drone waits. The renewal may be written all the same; an answer that nobody gets grants nothing.
+const ANSWER_MAX: Duration = Duration::from_secs(4);
+const RETRY_MS: u64 = 200;
 
 pub async fn heartbeat(
     State(app): State<App>,
     ApiPath(id): ApiPath<DroneId>,
     Message(heartbeat): Message<Heartbeat>,
 ) -> Result<Json<HeartbeatReply>, No> {
-    let mut connection = app.internal.acquire().await?;
-    match drones::heartbeat(&mut connection, id, &heartbeat).await? {
-        Some(draining) => Ok(Json(HeartbeatReply { draining })),
-        None => Err(No::stale(StaleCode::Term, "this term is over; register again")),
+    let Heartbeat { term, renewal, lease, load } = heartbeat;
+    let renewal = Renewal { drone: id, seat: Seat { term, renewal }, lease, load };
+    let answer = app.leases.renew(renewal).ok_or_else(not_now)?;
+    match timeout(ANSWER_MAX, answer).await {
+        Ok(Ok(Answer::Renewed { draining })) => Ok(Json(HeartbeatReply { draining })),
+        Ok(Ok(Answer::TermOver)) => Err(No::stale(StaleCode::Term, "this term is over; register again")),
+        Ok(Ok(Answer::NotNow) | Err(_)) | Err(_) => Err(not_now().into()),
     }
+}
+
+fn not_now() -> ApiError {
+    ApiError::new(Code::Busy, "the renewal was not written, and counts for nothing; send another")
+        .retry_after_ms(RETRY_MS)
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ mod heartbeat;
 mod proxies;
 mod register;
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::header;
@@ -24,10 +26,8 @@ use crate::error::{ApiError, ApiResult};
 
 /// A batch of events with the outputs of failed starts, or a heartbeat with thousands of images.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How often drones and proxies are to speak.
-const HEARTBEAT_MS: u64 = 2000;
-/// A lease's length. Longer than a failover of the database.
-const LEASE_MS: u64 = 10 * 60 * 1000;
+/// How often drones are to speak; a short lease asks for more.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 pub fn router(app: &App) -> Router<App> {
     let drones = Router::new()
@@ -81,7 +81,7 @@ enum No {
 
 impl No {
     fn stale(code: StaleCode, message: impl Into<String>) -> Self {
-        No::Stale(Stale { code, message: message.into() })
+        No::Stale(Stale { code, message: message.into(), present: None })
     }
 }
 

@@ -5,14 +5,14 @@ use axum::extract::State;
 use jetway_protocol::PROTOCOL_VERSION;
 use jetway_protocol::controller_api::{ProxyHeartbeat, ProxyRegistered};
 
-use super::{HEARTBEAT_MS, Message, No};
+use super::{Message, No};
 use crate::app::App;
 use crate::db::proxies;
 use crate::error::ApiError;
 
 const NAME_BYTES_MAX: usize = 256;
 /// Proxies are only shown: they need not speak as often as drones.
-const PERIODS: u64 = 5;
+const HEARTBEAT_MS: u64 = 10_000;
 
 pub async fn register(
     State(app): State<App>,
@@ -34,6 +34,6 @@ pub async fn register(
     Ok(Json(ProxyRegistered {
         installation: app.installation,
         cluster: cluster.clone(),
-        heartbeat_ms: HEARTBEAT_MS * PERIODS,
+        heartbeat_ms: HEARTBEAT_MS,
     }))
 }

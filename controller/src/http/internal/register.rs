@@ -1,13 +1,16 @@
 //! `POST /internal/drones/register`: a drone is here, and begins a new term.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use jetway_protocol::PROTOCOL_VERSION;
-use jetway_protocol::controller_api::{Register, Registered, StaleCode};
+use jetway_protocol::controller_api::{Register, Registered, Stale, StaleCode};
+use jetway_protocol::lease::Replaces;
 
-use super::{HEARTBEAT_MS, LEASE_MS, Message, No};
+use super::{HEARTBEAT, Message, No};
 use crate::app::App;
-use crate::db::drones::{self, Registration};
+use crate::db::registrations::{self, Registration};
 use crate::error::ApiError;
 
 /// Bytes of an address; it goes into every token of the drone.
@@ -36,32 +39,68 @@ pub async fn register(
     }
     let cluster = drone.cluster.as_ref().unwrap_or(&app.cluster);
     let mut connection = app.internal.acquire().await?;
-    let registration = drones::register(&mut connection, &drone, cluster).await?;
+    // A drone keeps the terms that it was registered with, so they are not changed on the way.
+    let lease = app.leases.terms.filter(|_| drone.holds_lease);
+    let registration = registrations::register(&mut connection, &drone, cluster, lease).await?;
     drop(connection);
+    let (term, draining, booted_anew) = match registration {
+        Registration::Registered { term, draining, booted_anew } => (term, draining, booted_anew),
+        other => return Err(refused(&drone, &other)),
+    };
+    tracing::info!(drone = %drone.name, %term, advertise = drone.advertise, booted_anew, "a drone registered");
+    if booted_anew {
+        app.leases.release_nudge.notify_one();
+    }
+    // So that the next connect knows of it; else the next refresh does.
+    if let Err(error) = app.fleet.refresh(&app.housekeeping).await {
+        tracing::debug!(%error, "the table of drones");
+    }
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Ok(Json(Registered {
+        term,
+        installation: app.installation,
+        cluster: cluster.clone(),
+        draining,
+        heartbeat_ms: ms(lease.map_or(HEARTBEAT, |lease| lease.heartbeat(HEARTBEAT))),
+        lease_ms: ms(lease.unwrap_or_default().length()),
+        lease,
+    }))
+}
+
+fn refused(drone: &Register, registration: &Registration) -> No {
+    let moved = |present: Option<Replaces>| {
+        let message = "this does not replace what is there; register again, with what is".to_owned();
+        No::Stale(Stale { code: StaleCode::Moved, message, present })
+    };
+    // What an agent from before the lease can read.
+    let in_use = if drone.holds_lease { StaleCode::IdInUse } else { StaleCode::NameTaken };
     match registration {
-        Registration::Registered { term, cluster, draining } => {
-            tracing::info!(drone = %drone.name, %term, advertise = drone.advertise, "a drone registered");
-            // So that the next connect knows of it; else the next refresh does.
-            if let Err(error) = app.fleet.refresh(&app.housekeeping).await {
-                tracing::debug!(%error, "the table of drones");
-            }
-            Ok(Json(Registered {
-                term,
-                installation: app.installation,
-                cluster,
-                draining,
-                heartbeat_ms: HEARTBEAT_MS,
-                lease_ms: LEASE_MS,
-            }))
+        Registration::Moved { present } if drone.holds_lease => moved(*present),
+        Registration::Registered { .. } | Registration::Moved { .. } => {
+            No::stale(StaleCode::Term, "another registration came first; register again")
         }
-        Registration::NameTaken => Err(No::stale(
+        Registration::NameTaken => No::stale(
             StaleCode::NameTaken,
-            format!("the name {} belongs to another drone; start this one with another --name", drone.name),
-        )),
-        Registration::OtherHost => Err(No::stale(
-            StaleCode::NameTaken,
-            "a drone with the same identity was heard of from another host after this host's boot; was its data directory copied?",
-        )),
+            format!(
+                "the name {0} belongs to another drone; start this one with another --name, or, if that one's host is gone \
+                 for good: jetway forget {0} --confirmed-dead",
+                drone.name
+            ),
+        ),
+        Registration::OtherHost => No::stale(
+            in_use,
+            format!(
+                "a drone with the same identity was heard of from another host after this host's boot; was its data directory \
+                 copied? Give this one an empty --data-dir; or, if that host is gone for good: jetway forget {} \
+                 --confirmed-dead",
+                drone.name
+            ),
+        ),
+        Registration::OtherAgent => No::stale(
+            in_use,
+            "another agent has registered with this drone's identity since; was its data directory copied? Stop one of \
+             them, or give it an empty --data-dir",
+        ),
     }
 }
 

@@ -9,7 +9,7 @@ use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
     Mount, MountType, NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
-use jetway_protocol::init::{INIT_DIR, INIT_PATH, RUN_DIR};
+use jetway_protocol::init::{INIT_DIR, INIT_PATH, LEASE_DIR, RUN_DIR};
 use jetway_protocol::spec::{Executable, PIDS_LIMIT};
 
 use super::config::DockerConfig;
@@ -36,6 +36,7 @@ pub struct Surroundings<'a> {
     pub network_id: &'a str,
     pub init_dir: &'a Path,
     pub slot_dir: &'a Path,
+    pub lease_dir: &'a Path,
     pub data_mount: Option<&'a Path>,
 }
 
@@ -175,7 +176,11 @@ fn mounts(around: &Surroundings<'_>) -> Vec<Mount> {
         read_only: Some(read_only),
         ..Mount::default()
     };
-    let mut mounts = vec![bind(around.init_dir, INIT_DIR, true), bind(around.slot_dir, RUN_DIR, true)];
+    let mut mounts = vec![
+        bind(around.init_dir, INIT_DIR, true),
+        bind(around.slot_dir, RUN_DIR, true),
+        bind(around.lease_dir, LEASE_DIR, true),
+    ];
     mounts.extend(around.data_mount.map(|path| bind(path, TARGET, false)));
     mounts
 }
@@ -248,6 +253,7 @@ mod tests {
             config: &config,
             network_id: "net",
             init_dir: Path::new("/data/init/1"),
+            lease_dir: Path::new("/run/jetway/lease"),
             slot_dir: Path::new("/run/j/s/1"),
             data_mount: request.executable.mount.as_ref().map(|_| Path::new("/base/m")),
         };
@@ -289,7 +295,7 @@ mod tests {
         assert_eq!(host.pids_limit, Some(512));
         assert_eq!((host.memory, host.memory_swap), (Some(512 << 20), Some(512 << 20)));
         assert_eq!(host.memory_reservation, Some(128 << 20));
-        assert_eq!(host.mounts.unwrap().iter().filter(|mount| mount.read_only == Some(true)).count(), 2);
+        assert_eq!(host.mounts.unwrap().iter().filter(|mount| mount.read_only == Some(true)).count(), 3);
         assert_eq!(host.port_bindings, None);
         assert_eq!(host.network_mode.as_deref(), Some("net"));
         let endpoints = body.networking_config.unwrap().endpoints_config.unwrap();

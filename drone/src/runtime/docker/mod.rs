@@ -25,6 +25,8 @@ use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use crate::lease;
+
 use super::{
     ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, Runtime, RuntimeError, Subnet,
     init_line,
@@ -237,6 +239,7 @@ impl Runtime for DockerRuntime {
             network_id: &self.network.id,
             init_dir: &self.init_dir,
             slot_dir: &slot_dir,
+            lease_dir: &lease::file::directory(&self.shared.config.run_dir),
             data_mount: mount.as_ref().map(|mount| mount.path.as_path()),
         };
         let body = container_spec::container(request, &surroundings)?;

@@ -1,4 +1,4 @@
-//! The slots' directories below the run directory: checked at the start, and swept of what a host's reboot or a kill
+//! The slots' and the lease's directories below the run directory: checked at the start, and swept of what a host's reboot or a kill
 //! left where the run directory is on disk. Not its business: the sockets in them.
 
 use std::collections::HashSet;
@@ -10,6 +10,7 @@ use jetway_protocol::ids::SlotId;
 use super::config::{ConnectError, DockerConfig};
 use super::engine::Engine;
 use super::{container, names};
+use crate::lease;
 use crate::runtime::init_line;
 
 /// Made now, and checked for the length that a socket's path may have.
@@ -23,6 +24,8 @@ pub fn prepare(config: &DockerConfig) -> Result<(), ConnectError> {
             "it is {excess} bytes too long for the sockets in it: choose a shorter --run-dir"
         )));
     }
+    lease::file::prepare(&lease::file::directory(&config.run_dir))
+        .map_err(|error| wrong(error.to_string()))?;
     std::fs::create_dir_all(&slots).map_err(|error| wrong(error.to_string()))?;
     let mode = std::fs::Permissions::from_mode(0o711);
     std::fs::set_permissions(&slots, mode).map_err(|error| wrong(error.to_string()))

@@ -1,0 +1,105 @@
+//! The table `backends`, seen by the task that finds a living backend without a live row: Postgres has lost it, or believes
+//! it to have ended. Who gets the key is `protocol::lease::put_back`'s to say; without a key nobody is in its way.
+
+use jetway_protocol::drone_api::BackendView;
+use jetway_protocol::ids::{FencingToken, Subdomain};
+use jetway_protocol::lease::{PutBack, put_back};
+use jetway_protocol::spec::OnIsolation;
+use jetway_protocol::status::{End, EndReason, Status};
+use sqlx::{Acquire, PgConnection};
+
+use super::drones::Drone;
+use super::{DbError, to_json};
+
+/// Makes the row again, under the drone's present term, where the key is free or its holder must be dead. `None`: somebody
+/// came between, or the drone has another term by now; the next comparison decides anew.
+pub async fn put_back_row(
+    connection: &mut PgConnection,
+    view: &BackendView,
+    drone: &Drone,
+) -> Result<Option<PutBack>, DbError> {
+    let mut transaction = connection.begin().await?;
+    let holder = sqlx::query!(
+        "select id, fencing_token from backends
+         where key_namespace = $1 and key_name = $2 and ended_at is null for update",
+        view.key.as_ref().map(|key| &key.namespace),
+        view.key.as_ref().map(|key| &key.name)
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let decision =
+        put_back(view.fencing_token, holder.as_ref().map(|holder| FencingToken(holder.fencing_token)));
+    match (decision, &holder) {
+        (PutBack::Delete, _) => return Ok(Some(PutBack::Delete)),
+        (PutBack::Supersede, Some(holder)) => supersede(&mut transaction, &holder.id).await?,
+        (PutBack::Supersede | PutBack::Insert, _) => {}
+    }
+    match insert(&mut transaction, view, drone).await {
+        Ok(true) => {
+            transaction.commit().await?;
+            Ok(Some(decision))
+        }
+        Ok(false) => Ok(None),
+        Err(DbError::Query(sqlx::Error::Database(error))) if error.is_unique_violation() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn supersede(connection: &mut PgConnection, id: &str) -> Result<(), DbError> {
+    let end = End {
+        reason: EndReason::Lost,
+        kind: None,
+        exit_code: None,
+        oom_killed: false,
+        message: "a newer backend of its key lives, so it was dead before that one was placed".to_owned(),
+        output: String::new(),
+    };
+    sqlx::query!(
+        "update backends set status = $2, ended_at = now(), end_json = $3, first_grant = null,
+                spec = without_secrets(spec)
+         where id = $1 and ended_at is null",
+        id,
+        Status::Terminated.rank(),
+        to_json(&end)
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// False: the id is another life's, or has a live row by now, or the drone has another term.
+async fn insert(connection: &mut PgConnection, view: &BackendView, drone: &Drone) -> Result<bool, DbError> {
+    let on_isolation = view.on_isolation.map(|on_isolation| match on_isolation {
+        OnIsolation::Stop => "stop",
+        OnIsolation::Keep => "keep",
+    });
+    let key = view.key.as_ref();
+    let done = sqlx::query!(
+        "insert into backends (id, fencing_token, key_namespace, key_name, key_tag, cluster, subdomain, drone_id,
+                               drone_term, status, acknowledged_at, on_isolation, use_static_token)
+         select $1, $2, $3, $4, $5, $6,
+                case when not exists (select 1 from backends
+                                      where cluster = $6 and subdomain = $7 and ended_at is null) then $7 end,
+                d.id, d.term, $10, now(), $11, $12
+         from drones d where d.id = $8 and d.term = $9
+         on conflict (id) do update
+         set ended_at = null, end_json = null, status = excluded.status, drone_term = excluded.drone_term
+         where backends.fencing_token = excluded.fencing_token and backends.drone_id = excluded.drone_id
+           and backends.ended_at is not null",
+        view.id.as_str(),
+        view.fencing_token.0,
+        key.map(|key| &key.namespace),
+        key.map(|key| &key.name),
+        key.map(|key| &key.tag),
+        drone.cluster.as_str(),
+        view.subdomain.as_ref().map(Subdomain::as_str),
+        drone.id.0,
+        drone.term.0,
+        view.status.rank(),
+        on_isolation,
+        view.use_static_token
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}

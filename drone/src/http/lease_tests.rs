@@ -1,0 +1,107 @@
+//! The server and the lease: which commands count, what a refusal leaves behind, and what is said before every container
+//! was asked.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use jetway_protocol::drone_api::{DeleteBackend, DeleteReply, PutBackend, RefusalCode, Stop};
+use jetway_protocol::ids::Term;
+use jetway_protocol::status::{EndReason, Status, TerminationKind};
+use tokio::time::timeout;
+
+use super::tests::Server;
+use crate::harness::{end_of, keyed, leased, put_of, reaches};
+use crate::runtime::fake::Script;
+
+fn with_term(term: i64) -> PutBackend {
+    PutBackend { term: Term(term), ..put_of(|_| {}) }
+}
+
+async fn delete(server: &Server, id: &str) -> DeleteReply {
+    let (status, text) = server.call("DELETE", &format!("/b/{id}"), &DeleteBackend { term: Term(1) }).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test]
+async fn a_command_of_a_term_that_is_over_is_refused_for_good_and_of_a_later_one_for_now() {
+    let server = Server::start(Script::default()).await;
+    let stale = server.test.agent.membership.stale(Term(1));
+    assert_eq!(server.refused("PUT", "/b/b", &with_term(2)).await, (503, RefusalCode::Unavailable));
+    timeout(Duration::from_secs(5), stale).await.expect("it registers again");
+    server.put("b", &with_term(1)).await;
+
+    assert_eq!(server.refused("PUT", "/b/late", &with_term(0)).await, (409, RefusalCode::WrongTerm));
+    assert_eq!(server.refused("PUT", "/b/late", &with_term(1)).await, (410, RefusalCode::Ended));
+    let stop = |term| Stop { term, kind: TerminationKind::Soft, reason: EndReason::External };
+    assert_eq!(
+        server.refused("POST", "/b/b/stop", &stop(Some(Term(0)))).await,
+        (409, RefusalCode::WrongTerm)
+    );
+    assert!(!server.view("b").await.status.is_ending());
+    assert_eq!(
+        server.call("POST", "/b/b/stop", &stop(None)).await.0,
+        StatusCode::OK,
+        "from before the lease"
+    );
+}
+
+#[tokio::test]
+async fn a_refused_put_leaves_a_tombstone_and_one_that_may_be_repeated_none() {
+    let server = Server::start(Script::default()).await;
+    server.test.agent.membership.order_draining(true);
+    assert_eq!(server.refused("PUT", "/b/b", &put_of(|_| {})).await, (409, RefusalCode::Draining));
+    server.test.agent.membership.order_draining(false);
+    assert_eq!(server.refused("PUT", "/b/b", &put_of(|_| {})).await, (410, RefusalCode::Ended));
+    let big = put_of(|spec| spec.executable.memory_reserve_bytes = i64::MAX);
+    assert_eq!(server.refused("PUT", "/b/big", &big).await, (409, RefusalCode::NoCapacity));
+    assert_eq!(server.refused("PUT", "/b/big", &put_of(|_| {})).await, (410, RefusalCode::Ended));
+    assert_eq!(server.refused("PUT", "/b/odd", &"nonsense").await, (400, RefusalCode::Invalid));
+    assert_eq!(server.refused("PUT", "/b/odd", &put_of(|_| {})).await, (410, RefusalCode::Ended));
+    assert_eq!(delete(&server, "b").await, DeleteReply { gone: true });
+
+    assert_eq!(server.refused("PUT", "/b/c", &with_term(9)).await, (503, RefusalCode::Unavailable));
+    server.put("c", &put_of(|_| {})).await;
+}
+
+#[tokio::test]
+async fn a_key_is_taken_only_while_the_lease_admits_it() {
+    let server = Server::start(Script::default()).await;
+    let test = &server.test;
+    let lease = leased(Term(2), Duration::from_secs(600));
+    test.agent.lease.registered(&lease, test.clock.now());
+    server.put("a", &keyed(put_of(|_| {}))).await;
+    test.clock.jump(Duration::from_secs(495));
+    let key = keyed(put_of(|_| {}));
+    assert_eq!(server.refused("PUT", "/b/b", &key).await, (503, RefusalCode::Unavailable));
+    server.put("keyless", &put_of(|_| {})).await;
+    test.agent.lease.acknowledged(Term(2), test.clock.now());
+    server.put("b", &key).await;
+}
+
+#[tokio::test]
+async fn a_late_put_after_the_end_starts_nothing() {
+    let server = Server::start(Script::default()).await;
+    let put = keyed(put_of(|_| {}));
+    server.put("b", &put).await;
+    let backend = server.test.backend("b");
+    reaches(&backend, Status::Ready).await;
+    let _it_may_have_ended_by_then = backend.stop(TerminationKind::Hard, EndReason::External).await;
+    end_of(&backend).await;
+    assert_eq!(server.refused("PUT", "/b/b", &put).await, (410, RefusalCode::Ended));
+    assert_eq!(delete(&server, "early").await, DeleteReply { gone: true });
+    assert_eq!(server.refused("PUT", "/b/early", &put).await, (410, RefusalCode::Ended));
+    assert!(server.test.fake.containers().is_empty());
+}
+
+#[tokio::test]
+async fn an_inventory_is_given_only_when_every_container_was_asked() {
+    let server = Server::start(Script::default()).await;
+    server.test.agent.looked.store(false, Ordering::Release);
+    assert_eq!(server.refused("GET", "/b", &()).await, (503, RefusalCode::Unavailable));
+    assert_eq!(delete(&server, "never").await, DeleteReply { gone: false });
+    server.test.agent.looked.store(true, Ordering::Release);
+    assert_eq!(server.call("GET", "/b", &()).await.0, StatusCode::OK);
+    assert_eq!(delete(&server, "never").await, DeleteReply { gone: true });
+}

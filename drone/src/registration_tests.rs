@@ -1,0 +1,152 @@
+//! Registration and renewals against a small controller on a real socket that compares and sets.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use jetway_protocol::controller_api::{Heartbeat, HeartbeatReply, Register, Registered, Stale, StaleCode};
+use jetway_protocol::ids::Term;
+use jetway_protocol::lease::{LeaseTerms, Replaces, Seat};
+use jetway_protocol::status::Status;
+use jetway_service::lifecycle::Lifecycle;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::data_dir::tests::TestDir;
+use crate::harness::{leased, put_of, reaches};
+use crate::lease::file;
+use crate::outbox_tests::config;
+use crate::runtime::fake::{Fake, FakeRuntime, Script};
+use crate::start::{Drone, StartError, start_with_runtime};
+
+const IN_TIME: Duration = Duration::from_secs(20);
+/// Renewals follow each other every few hundred milliseconds.
+const LENGTH: Duration = Duration::from_secs(6);
+
+#[derive(Default)]
+struct Row {
+    seat: Option<Seat>,
+    registers: Vec<Register>,
+    renewals: Vec<(Term, i64, Option<LeaseTerms>)>,
+    in_use: bool,
+}
+
+#[derive(Clone)]
+struct Controller {
+    row: Arc<Mutex<Row>>,
+    changes: watch::Sender<u64>,
+}
+
+impl Controller {
+    async fn start(lifecycle: &Lifecycle) -> (Self, String) {
+        let controller = Self { row: Arc::default(), changes: watch::Sender::new(0) };
+        let router = Router::new()
+            .route("/internal/drones/register", post(register))
+            .route("/internal/drones/{id}/heartbeat", post(heartbeat))
+            .with_state(controller.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        lifecycle.spawn_until_stopped(async move { axum::serve(listener, router).await.unwrap() });
+        (controller, url)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Row) -> T) -> T {
+        let changed = change(&mut self.row.lock().unwrap());
+        self.changes.send_modify(|count| *count += 1);
+        changed
+    }
+
+    async fn until(&self, what: impl Fn(&Row) -> bool) {
+        let mut changes = self.changes.subscribe();
+        let come = changes.wait_for(|_| what(&self.row.lock().unwrap()));
+        assert!(timeout(IN_TIME, come).await.is_ok(), "it did not come in time");
+    }
+}
+
+fn stale(code: StaleCode, present: Option<Replaces>) -> Response {
+    let message = "an identity that is somebody else's".to_owned();
+    (StatusCode::CONFLICT, Json(Stale { code, message, present })).into_response()
+}
+
+async fn register(State(controller): State<Controller>, Json(register): Json<Register>) -> Response {
+    controller.change(|row| {
+        row.registers.push(register.clone());
+        if row.in_use {
+            return stale(StaleCode::IdInUse, None);
+        }
+        if register.replaces.map(|replaces| replaces.seat) != row.seat {
+            return stale(StaleCode::Moved, row.seat.map(|seat| Replaces { seat, silent_ms: 7 }));
+        }
+        let term = Term(row.seat.map_or(0, |seat| seat.term.0) + 1);
+        row.seat = Some(Seat { term, renewal: 0 });
+        Json(Registered { heartbeat_ms: 300, ..leased(term, LENGTH) }).into_response()
+    })
+}
+
+async fn heartbeat(State(controller): State<Controller>, Json(beat): Json<Heartbeat>) -> Response {
+    controller.change(|row| {
+        let Some(seat) = row.seat.filter(|seat| seat.term == beat.term) else {
+            return stale(StaleCode::Term, None);
+        };
+        row.seat = Some(Seat { renewal: beat.renewal, ..seat });
+        row.renewals.push((beat.term, beat.renewal, beat.lease));
+        Json(HeartbeatReply { draining: false }).into_response()
+    })
+}
+
+async fn start(url: &str, dir: &TestDir, lifecycle: &Lifecycle) -> Result<Drone, StartError> {
+    let fake = Fake::new(Script::default(), lifecycle.clone());
+    start_with_runtime(config(url.to_owned(), dir), lifecycle.clone(), Arc::new(FakeRuntime(fake))).await
+}
+
+#[tokio::test]
+async fn it_replaces_what_it_has_seen_and_numbers_each_renewal() {
+    let outer = Lifecycle::new();
+    let (controller, url) = Controller::start(&outer).await;
+    // What an agent before this one had.
+    controller.change(|row| row.seat = Some(Seat { term: Term(4), renewal: 17 }));
+    let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
+    let drone = start(&url, &dir, &lifecycle).await.unwrap();
+    controller.until(|row| row.renewals.len() >= 4).await;
+    let terms = LeaseTerms::of_length(LENGTH).unwrap();
+    controller.change(|row| {
+        let asked: Vec<_> = row.registers.iter().map(|one| one.replaces.map(|old| old.seat)).collect();
+        assert_eq!(asked, [None, Some(Seat { term: Term(4), renewal: 17 })]);
+        assert!(row.registers.iter().all(|one| one.holds_lease && one.agent.is_some()));
+        assert!(row.registers[0].uptime_ms <= row.registers[1].uptime_ms, "a fresh look at the clock");
+        let renewals: Vec<_> = row.renewals.iter().take(4).copied().collect();
+        assert_eq!(renewals, [1, 2, 3, 4].map(|number| (Term(5), number, Some(terms))));
+    });
+    let deadline = file::read(&file::directory(&dir.path().join("run"))).unwrap();
+    assert_eq!(deadline.boot_id, drone.agent.boot_id);
+    assert!(deadline.gone_by <= drone.agent.lease.now() + terms.held_for());
+
+    // Its term is taken away: it registers again, and its sessions do not notice.
+    let mut put = put_of(|_| {});
+    put.term = Term(5);
+    let reservation = drone.agent.admission.admit(&put.spec.executable).unwrap();
+    let tenure = drone.agent.lease.take();
+    let backend = crate::backend::put(&drone.agent, "b".parse().unwrap(), put, reservation, tenure).unwrap();
+    reaches(&backend, Status::Ready).await;
+    controller.change(|row| row.seat = Some(Seat { term: Term(8), renewal: 0 }));
+    controller.until(|row| row.renewals.iter().any(|(term, ..)| *term == Term(9))).await;
+    assert_eq!(backend.status(), Status::Ready);
+    assert!(lifecycle.stop().await && outer.stop().await);
+}
+
+#[tokio::test]
+async fn an_identity_that_is_somebody_elses_ends_a_start_and_an_agent_without_sessions() {
+    let outer = Lifecycle::new();
+    let (controller, url) = Controller::start(&outer).await;
+    let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
+    let drone = start(&url, &dir, &lifecycle).await.unwrap();
+    controller.until(|row| !row.renewals.is_empty()).await;
+    controller.change(|row| (row.in_use, row.seat) = (true, None));
+    let why = timeout(IN_TIME, drone.refused()).await.expect("it gives up");
+    assert!(why.contains("somebody else"), "{why}");
+    assert!(lifecycle.stop().await && outer.stop().await);
+}

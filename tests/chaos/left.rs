@@ -1,0 +1,139 @@
+//! After a run: everything is over by itself, and nothing is left. Asked before anything is taken away by force.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::client::Shore;
+use crate::harness::eventually;
+use crate::network::run;
+use crate::parts::Parts;
+use crate::places::{CONTROLLERS, DRONES, Host, PROXIES, Part, run_dir};
+use crate::{engine, records};
+
+/// Until the installation is whole again after the last fault.
+const WHOLE: Duration = Duration::from_secs(90);
+/// From the last visitor's leave to the last session's end: its idle time, grace, and a deleted row's 30 s.
+const IDLE: Duration = Duration::from_secs(90);
+
+async fn ask(shore: &Shore, path: &str) -> anyhow::Result<Value> {
+    let url = format!("http://{}{path}", Part::Controller(1).address());
+    let answer = shore.http.get(url).timeout(Duration::from_secs(10)).send().await?;
+    Ok(answer.error_for_status()?.json().await?)
+}
+
+/// Both controllers answer, and every drone can be placed on.
+pub async fn whole(shore: &Shore) -> anyhow::Result<()> {
+    eventually("the installation is whole", WHOLE, async || {
+        for number in 1..=CONTROLLERS {
+            let url = format!("http://{}/ctrl/status", Part::Controller(number).address());
+            let answer = shore.http.get(url).timeout(Duration::from_secs(5)).send().await;
+            if !answer.is_ok_and(|answer| answer.status().is_success()) {
+                return Err(format!("controller{number} is not well"));
+            }
+        }
+        for number in 1..=PROXIES {
+            let url = format!("http://{}/ready", Part::Proxy(number).address());
+            let answer = shore.http.get(url).timeout(Duration::from_secs(5)).send().await;
+            if !answer.is_ok_and(|answer| answer.status().is_success()) {
+                return Err(format!("proxy{number} is not ready"));
+            }
+        }
+        let drones = ask(shore, "/ctrl/drones").await.map_err(|error| format!("{error:#}"))?;
+        let states: Vec<_> =
+            drones["drones"].as_array().into_iter().flatten().map(|drone| drone["state"].clone()).collect();
+        let ready = states.iter().filter(|state| **state == "ready").count();
+        if ready == usize::from(DRONES) { Ok(()) } else { Err(format!("drones: {states:?}")) }
+    })
+    .await
+}
+
+/// Each key through each proxy; who cannot get in.
+pub async fn visit_all(shore: &Shore) -> Vec<String> {
+    let mut failed = Vec::new();
+    for number in 0..shore.keys {
+        let key = format!("key-{number}");
+        let controller = Part::Controller(1 + u8::try_from(number % u64::from(CONTROLLERS)).unwrap_or(0));
+        for proxy in 1..=PROXIES {
+            // A session may be on its way out, or its drone still at work on what happened to it.
+            let what = format!("{key} through proxy{proxy}");
+            let visit = eventually(&what, WHOLE, async || shore.reach(controller, &key, proxy).await).await;
+            if let Err(error) = visit {
+                failed.push(format!("hung: after all faults, {error:#}"));
+            }
+        }
+    }
+    failed
+}
+
+/// Rows, containers and processes end by themselves once nobody comes any more.
+pub async fn idle(shore: &Shore) -> Vec<String> {
+    let ended = eventually("every session ends", IDLE, async || {
+        let rows = records::rows(&shore.http, &Part::Controller(1).address()).await;
+        let rows = rows.map_err(|error| vec![format!("{error:#}")])?;
+        let mut live: Vec<_> = rows
+            .iter()
+            .filter(|(_, row)| row.status != "terminated")
+            .map(|(id, row)| format!("row {id} {}", row.status))
+            .collect();
+        for number in 1..=DRONES {
+            let has = engine::has(number).await.map_err(|error| vec![format!("{error:#}")])?;
+            live.extend(has.into_iter().filter(|what| what.contains(" container ")));
+        }
+        if live.is_empty() { Ok(()) } else { Err(live) }
+    });
+    ended.await.err().map(|error| format!("left: {error:#}")).into_iter().collect()
+}
+
+/// The parts stop in order; then what they made is gone.
+pub async fn stopped(parts: &Parts) -> anyhow::Result<Vec<String>> {
+    let mut left = Vec::new();
+    for part in Part::all().into_iter().rev() {
+        if matches!(part, Part::Engine(_) | Part::Postgres) {
+            continue;
+        }
+        parts.hold(part)?;
+        parts.signal(part, Signal::SIGTERM)?;
+        match parts.ended(part).await {
+            Ok(status) if status.success() => {}
+            Ok(status) => left.push(format!("left: {part} stopped with {status}")),
+            Err(error) => left.push(format!("left: {error:#}")),
+        }
+    }
+    for number in 1..=DRONES {
+        let found = engine::has(number).await.with_context(|| format!("engine{number}"))?;
+        left.extend(found.into_iter().map(|what| format!("left: {what}")));
+        left.extend(tables(number)?);
+        left.extend(entries(&run_dir(number).join("s")));
+        left.extend(entries(&Part::Drone(number).directory().join("backends")));
+    }
+    Ok(left)
+}
+
+fn tables(number: u8) -> anyhow::Result<Vec<String>> {
+    let namespace = format!("--net=/run/netns/{}", Host::Drone(number).namespace());
+    let tables = run("nsenter", &[&namespace, "nft", "list", "tables"])?;
+    let ours = tables.lines().filter(|table| table.contains("jetway"));
+    Ok(ours.map(|table| format!("left: firewall of d{number}: {table}")).collect())
+}
+
+fn entries(directory: &Path) -> Vec<String> {
+    std::fs::read_dir(directory)
+        .map(|entries| entries.flatten().map(|entry| format!("left: {}", entry.path().display())).collect())
+        .unwrap_or_default()
+}
+
+/// Lines of the parts' logs that say that one of them panicked.
+pub fn panics() -> Vec<String> {
+    let mut panics = Vec::new();
+    for part in Part::all() {
+        let log = std::fs::read(part.log()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines = log.lines().filter(|line| line.contains("panicked at"));
+        panics.extend(lines.map(|line| format!("broken: {part}: {line}")));
+    }
+    panics
+}

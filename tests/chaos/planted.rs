@@ -1,0 +1,168 @@
+//! Proof that the checker sees what it is there for: planted records, one of each wrong, and a planted second process beside
+//! a real session.
+
+use std::collections::HashMap;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+use jetway_protocol::lease::LeaseTerms;
+
+use crate::beats::Beats;
+use crate::check::{Facts, Findings, Row, Session, check};
+use crate::harness::processes::executable;
+use crate::places::{Host, Part, root};
+use crate::records::sessions_in;
+use crate::schedule::Fault;
+use crate::seen::{Done, Dropped, Hung, Inner, SECOND};
+
+/// Told to stop a second before it ended.
+fn session(backend: &str, fence: u64, first: u64, last: u64) -> Session {
+    let (key, backend) = ("planted".to_owned(), backend.to_owned());
+    let beats = Beats {
+        fence,
+        first,
+        last,
+        count: 1,
+        gap_max: 0,
+        told_to_stop: last - SECOND,
+        left: 0,
+        key,
+        backend,
+    };
+    Session { drone: 2, beats }
+}
+
+fn facts(sessions: Vec<Session>, reason: &str, seen: Inner) -> Facts {
+    let row = |session: &Session| {
+        let row = Row { status: "terminated".to_owned(), end_reason: reason.to_owned(), drone: Some(2) };
+        (session.beats.backend.clone(), row)
+    };
+    let rows: HashMap<_, _> = sessions.iter().map(row).collect();
+    Facts { start: 0, terms: Some(LeaseTerms::default()), sessions, rows, seen }
+}
+
+fn counts(findings: &Findings) -> (usize, usize, usize) {
+    (findings.overlaps.len(), findings.lost.len(), findings.hung.len())
+}
+
+fn dropped(at: u64) -> Inner {
+    let how = "the end".to_owned();
+    let dropped = vec![Dropped { backend: "a".into(), proxy: 2, opened: 0, at, how }];
+    Inner { dropped, ..Inner::default() }
+}
+
+fn hung() -> Inner {
+    let (what, to) = ("an open".to_owned(), Part::Proxy(2));
+    Inner { hung: vec![Hung { what, to, backend: None, from: 0, at: 15 * SECOND }], ..Inner::default() }
+}
+
+/// The same, with a fault from second 14 to 16.
+fn during(fault: Fault, mut seen: Inner) -> Inner {
+    seen.faults.push(Done { fault, from: 14 * SECOND, to: 16 * SECOND });
+    seen
+}
+
+fn overlaps() -> Vec<Case> {
+    let with = |others: &[(&str, u64, u64, u64)]| {
+        let mut sessions = vec![session("a", 1, 10 * SECOND, 20 * SECOND)];
+        let others = others
+            .iter()
+            .map(|(backend, fence, first, last)| session(backend, *fence, first * SECOND, last * SECOND));
+        sessions.extend(others);
+        facts(sessions, "idle", Inner::default())
+    };
+    vec![
+        ("one after the other", with(&[("b", 2, 21, 22)]), (0, 0, 0)),
+        ("an overlap", with(&[("b", 2, 20, 22)]), (1, 0, 0)),
+        ("an overlap of three", with(&[("b", 2, 12, 13), ("c", 3, 14, 22)]), (2, 0, 0)),
+        ("a token that stays", with(&[("b", 1, 21, 22)]), (1, 0, 0)),
+        ("one backend in two processes", with(&[("a", 1, 21, 22)]), (1, 0, 0)),
+    ]
+}
+
+fn ends() -> Vec<Case> {
+    let ended = |last, reason, seen| facts(vec![session("a", 1, 10 * SECOND, last * SECOND)], reason, seen);
+    let none = Inner::default;
+    let cut = Done { fault: Fault::Cut(Host::Drone(2)), from: 0, to: 900 * SECOND };
+    let long = Inner { faults: vec![cut], ..Inner::default() };
+    let unknown = Facts { terms: None, ..ended(600, "lease_expired", long.clone()) };
+    let mut killed = ended(600, "exited", long.clone());
+    killed.sessions.iter_mut().for_each(|session| session.beats.told_to_stop = 0);
+    let mut rowless = ended(20, "idle", none());
+    rowless.rows.clear();
+    vec![
+        ("an idle session", ended(20, "idle", none()), (0, 0, 0)),
+        ("a session without a row", rowless, (0, 1, 0)),
+        ("a session that was stopped unasked", ended(20, "external", none()), (0, 1, 0)),
+        ("a session that left unasked", ended(20, "exited", none()), (0, 1, 0)),
+        ("a session that went away", ended(20, "lost", none()), (0, 1, 0)),
+        ("its engine died", ended(20, "lost", during(Fault::Kill(Part::Engine(2)), none())), (0, 0, 0)),
+        ("another engine died", ended(20, "lost", during(Fault::Kill(Part::Engine(3)), none())), (0, 1, 0)),
+        ("its agent died", ended(20, "lost", during(Fault::Kill(Part::Drone(2)), none())), (0, 1, 0)),
+        ("Postgres died", ended(20, "lost", during(Fault::Kill(Part::Postgres), none())), (0, 1, 0)),
+        ("a lease that ran out", ended(600, "lease_expired", long), (0, 0, 0)),
+        ("a lease where there are none", unknown, (0, 1, 0)),
+        ("a kill while its drone was cut off", killed, (0, 1, 0)),
+        ("a lease that did not", ended(600, "lease_expired", none()), (0, 1, 0)),
+    ]
+}
+
+fn ways() -> Vec<Case> {
+    let saw = |seen| facts(vec![session("a", 1, 10 * SECOND, 20 * SECOND)], "idle", seen);
+    let (kill, pause) = (Fault::Kill, Fault::Pause);
+    vec![
+        ("a WebSocket dropped", saw(dropped(15 * SECOND)), (0, 1, 0)),
+        ("its proxy was killed", saw(during(kill(Part::Proxy(2)), dropped(15 * SECOND))), (0, 0, 0)),
+        ("another proxy was killed", saw(during(kill(Part::Proxy(1)), dropped(15 * SECOND))), (0, 1, 0)),
+        ("it was killed much earlier", saw(during(kill(Part::Proxy(2)), dropped(20 * SECOND))), (0, 1, 0)),
+        ("a controller was killed", saw(during(kill(Part::Controller(1)), dropped(15 * SECOND))), (0, 1, 0)),
+        ("Postgres was stopped", saw(during(pause(Part::Postgres), dropped(15 * SECOND))), (0, 1, 0)),
+        ("a request that hung", saw(hung()), (0, 0, 1)),
+        ("to a proxy that was stopped", saw(during(pause(Part::Proxy(2)), hung())), (0, 0, 0)),
+    ]
+}
+
+type Case = (&'static str, Facts, (usize, usize, usize));
+
+/// Each wrong is found, and what is right is not.
+pub fn self_test() -> anyhow::Result<()> {
+    for (what, facts, expected) in overlaps().into_iter().chain(ends()).chain(ways()) {
+        let findings = check(&facts);
+        ensure!(counts(&findings) == expected, "the checker, asked of {what}, found {findings:?}");
+    }
+    Ok(())
+}
+
+/// A second process for the key of a session that lives now: the checker must see that one overlap, and no other.
+pub fn second_process(key: &str) -> anyhow::Result<()> {
+    let directory = root().join("planted");
+    std::fs::create_dir_all(&directory)?;
+    let status = Command::new(executable("jetway-chaos-app")?)
+        .env("BEATS", &directory)
+        .env("RUN_MS", "200")
+        .env("SESSION_BACKEND_KEY", key)
+        .env("SESSION_BACKEND_ID", "planted")
+        .env("SESSION_BACKEND_FENCING_TOKEN", u64::MAX.to_string())
+        .stdin(Stdio::null())
+        .status()?;
+    ensure!(status.success(), "the planted process: {status}");
+    Ok(())
+}
+
+/// Whether the checker sees the planted process, and what it sees without.
+pub fn caught(facts: &Facts) -> anyhow::Result<String> {
+    let planted = sessions_in(&root().join("planted"), 3)?;
+    ensure!(planted.len() == 1, "there is one planted process, not {}", planted.len());
+    let without = check(facts).overlaps;
+    let mut sessions = facts.sessions.clone();
+    sessions.extend(planted);
+    let with = check(&Facts {
+        start: facts.start,
+        terms: facts.terms,
+        sessions,
+        rows: facts.rows.clone(),
+        seen: facts.seen.clone(),
+    });
+    let found = with.overlaps.into_iter().find(|line| line.contains(" planted ") && !without.contains(line));
+    found.context("the checker did not see the planted second process")
+}

@@ -1,0 +1,50 @@
+//! Collects the facts after a run: the sessions' files from every drone's host, and the rows from the API.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::beats::Beats;
+use crate::check::{Row, Session};
+use crate::places::{DRONES, beats_dir};
+
+pub fn sessions_in(directory: &Path, drone: u8) -> anyhow::Result<Vec<Session>> {
+    let mut sessions = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let bytes = std::fs::read(entry?.path())?;
+        // A process that was killed while it made the file has had no time to do anything else.
+        if let Some(beats) = Beats::parse(&bytes) {
+            sessions.push(Session { drone, beats });
+        }
+    }
+    Ok(sessions)
+}
+
+pub fn sessions() -> anyhow::Result<Vec<Session>> {
+    let mut all = Vec::new();
+    for drone in 1..=DRONES {
+        all.extend(sessions_in(&beats_dir(drone), drone)?);
+    }
+    Ok(all)
+}
+
+/// Every row of the API's list.
+pub async fn rows(http: &reqwest::Client, controller: &str) -> anyhow::Result<HashMap<String, Row>> {
+    let (mut rows, mut cursor) = (HashMap::new(), String::new());
+    loop {
+        let url = format!("http://{controller}/ctrl/backends?limit=200{cursor}");
+        let page: Value = http.get(url).send().await?.error_for_status()?.json().await?;
+        for backend in page["backends"].as_array().context("a list")? {
+            let text = |name: &str| backend[name].as_str().unwrap_or("-").to_owned();
+            let drone = text("drone").trim_start_matches('d').parse().ok();
+            let row = Row { status: text("status"), end_reason: text("end_reason"), drone };
+            rows.insert(text("backend_id"), row);
+        }
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(rows),
+        }
+    }
+}

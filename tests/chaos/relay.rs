@@ -1,0 +1,210 @@
+//! A middlebox for messages between a drone and the controllers: it delays them, delivers them twice and in another order,
+//! loses their answers. It works on whole HTTP requests, because what the network does to packets TCP hides. A message
+//! that its sender has given up still arrives.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::places::{CONTROLLERS, DRONES, Part, RELAY};
+use crate::schedule::Dice;
+
+const DIAL: Duration = Duration::from_secs(5);
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mischief {
+    Delay,
+    Duplicate,
+    LoseReplies,
+}
+
+impl Mischief {
+    const DELAY_MS_MAX: u64 = 2500;
+    const SECOND_COPY_MS_MAX: u64 = 9000;
+    const REPLIES_LOST_ONE_IN: u64 = 2;
+}
+
+/// How many messages were treated so.
+#[derive(Debug, Default)]
+pub struct Treated {
+    pub delayed: AtomicUsize,
+    pub duplicated: AtomicUsize,
+    pub unanswered: AtomicUsize,
+}
+
+struct Tools {
+    treated: Treated,
+    dice: Mutex<Dice>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Tools {
+    fn below(&self, end: u64) -> u64 {
+        self.dice.lock().unwrap_or_else(PoisonError::into_inner).below(end)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+}
+
+pub struct Relay {
+    /// Of (drone, whom to): the drone itself, or a controller on the drone's behalf.
+    ports: BTreeMap<(u8, Part), u16>,
+    mischief: BTreeMap<u8, watch::Sender<Option<Mischief>>>,
+    tools: Arc<Tools>,
+}
+
+impl Relay {
+    pub async fn start(seed: u64) -> anyhow::Result<Self> {
+        let tools = Arc::new(Tools {
+            treated: Treated::default(),
+            dice: Mutex::new(Dice::new(seed)),
+            tasks: Mutex::default(),
+        });
+        let mut relay = Self { ports: BTreeMap::new(), mischief: BTreeMap::new(), tools };
+        for drone in 1..=DRONES {
+            let (sender, receiver) = watch::channel(None);
+            let mut targets = vec![Part::Drone(drone)];
+            targets.extend((1..=CONTROLLERS).map(Part::Controller));
+            for target in targets {
+                let listener = TcpListener::bind((RELAY, 0)).await.context("the relay's address")?;
+                relay.ports.insert((drone, target), listener.local_addr()?.port());
+                let (tools, receiver) = (relay.tools.clone(), receiver.clone());
+                relay.tools.spawn(listen(listener, target.address(), receiver, tools));
+            }
+            relay.mischief.insert(drone, sender);
+        }
+        Ok(relay)
+    }
+
+    /// Towards the drone, and towards the controller.
+    pub fn ports(&self, drone: u8, controller: u8) -> (u16, u16) {
+        let port = |target| self.ports.get(&(drone, target)).copied().unwrap_or(0);
+        (port(Part::Drone(drone)), port(Part::Controller(controller)))
+    }
+
+    pub fn treated(&self) -> &Treated {
+        &self.tools.treated
+    }
+
+    /// What to do from now on; with nothing to do, every connection that goes through here is ended.
+    pub fn set(&self, drone: u8, mischief: Option<Mischief>) {
+        if let Some(sender) = self.mischief.get(&drone) {
+            sender.send_replace(mischief);
+        }
+    }
+}
+
+async fn listen(
+    listener: TcpListener,
+    target: String,
+    mischief: watch::Receiver<Option<Mischief>>,
+    tools: Arc<Tools>,
+) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (target, seen, state, shared) =
+            (target.clone(), mischief.clone(), mischief.clone(), tools.clone());
+        tools.spawn(async move {
+            let service = hyper::service::service_fn(move |request| {
+                pass(request, target.clone(), *seen.borrow(), shared.clone())
+            });
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                _ = connection => {}
+                () = over(state) => {}
+            }
+        });
+    }
+}
+
+async fn over(mut mischief: watch::Receiver<Option<Mischief>>) {
+    let _gone = mischief.wait_for(Option::is_none).await;
+}
+
+fn lost() -> std::io::Error {
+    std::io::Error::other("this answer is lost")
+}
+
+async fn pass(
+    request: Request<Incoming>,
+    target: String,
+    mischief: Option<Mischief>,
+    tools: Arc<Tools>,
+) -> std::io::Result<Response<Incoming>> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|_| lost())?.to_bytes();
+    let (reply, answer) = oneshot::channel();
+    let delay = match mischief {
+        Some(Mischief::Delay) => tools.below(Mischief::DELAY_MS_MAX),
+        _ => 0,
+    };
+    let treated = match mischief {
+        Some(Mischief::Delay) => Some(&tools.treated.delayed),
+        Some(Mischief::Duplicate) => Some(&tools.treated.duplicated),
+        Some(Mischief::LoseReplies) | None => None,
+    };
+    if let Some(count) = treated {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+    if mischief == Some(Mischief::Duplicate) {
+        let again = (head.clone(), body.clone(), target.clone(), tools.clone());
+        let late = Duration::from_millis(tools.below(Mischief::SECOND_COPY_MS_MAX));
+        tools.spawn(async move {
+            tokio::time::sleep(late).await;
+            let (head, body, target, tools) = again;
+            if let Ok(response) = send(head, body, &target, &tools).await {
+                let _read = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+            }
+        });
+    }
+    let is_lost = mischief == Some(Mischief::LoseReplies) && tools.below(Mischief::REPLIES_LOST_ONE_IN) == 0;
+    let shared = tools.clone();
+    tools.spawn(async move {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        let answer = send(head, body, &target, &shared).await;
+        // Whoever asked may have hung up.
+        let _given = reply.send(answer);
+    });
+    let response = answer.await.map_err(|_| lost())?.map_err(|_| lost())?;
+    if is_lost {
+        tools.treated.unanswered.fetch_add(1, Ordering::Relaxed);
+        return Err(lost());
+    }
+    Ok(response)
+}
+
+async fn send(
+    head: hyper::http::request::Parts,
+    body: Bytes,
+    target: &str,
+    tools: &Tools,
+) -> anyhow::Result<Response<Incoming>> {
+    let stream = tokio::time::timeout(DIAL, TcpStream::connect(target)).await??;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tools.spawn(async move {
+        let _ended = connection.await;
+    });
+    let mut head = head;
+    // The body is whole now; its length is set anew.
+    head.headers.remove("transfer-encoding");
+    head.headers.remove("content-length");
+    let body = Full::new(body).map_err(|never: Infallible| match never {});
+    Ok(sender.send_request(Request::from_parts(head, body)).await?)
+}

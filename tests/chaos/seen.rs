@@ -1,0 +1,120 @@
+//! What driver and clients saw, each with its time, for the checker. It judges nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::places::Part;
+use crate::schedule::Fault;
+
+/// Nanoseconds of CLOCK_BOOTTIME, as in the sessions' own files.
+pub fn now() -> u64 {
+    u64::try_from(jetway_service::clock::boot_time().as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub const SECOND: u64 = 1_000_000_000;
+
+/// A fault as it was: until what it hit answered again.
+#[derive(Debug, Clone, Copy)]
+pub struct Done {
+    pub fault: Fault,
+    pub from: u64,
+    pub to: u64,
+}
+
+/// A WebSocket that the client did not close.
+#[derive(Debug, Clone)]
+pub struct Dropped {
+    pub backend: String,
+    pub proxy: u8,
+    pub opened: u64,
+    pub at: u64,
+    pub how: String,
+}
+
+/// A request that was not answered by its deadline.
+#[derive(Debug, Clone)]
+pub struct Hung {
+    pub what: String,
+    pub to: Part,
+    /// Where the way goes on to a session.
+    pub backend: Option<String>,
+    pub from: u64,
+    pub at: u64,
+}
+
+/// A start that failed, or a fresh URL that was over: right only under a fault, or if somebody stopped the session.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    pub what: String,
+    /// The answer had said that the drone was not heard in time.
+    pub unconfirmed: bool,
+    pub backend: String,
+    pub from: u64,
+    pub at: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    Exit,
+    Stop,
+}
+
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub backend: String,
+    pub wish: Wish,
+    pub at: u64,
+}
+
+#[derive(Debug, Default, Clone)]
+pub struct Inner {
+    pub faults: Vec<Done>,
+    pub dropped: Vec<Dropped>,
+    pub hung: Vec<Hung>,
+    pub refused: Vec<Refused>,
+    pub asked: Vec<Asked>,
+    /// A URL or a token led to another session than it was given for.
+    pub strangers: Vec<String>,
+    /// What must not happen, whatever the faults: a 500, a panic, an unclean exit.
+    pub broken: Vec<String>,
+    /// Answers to connects and opens, by status and code.
+    pub answers: BTreeMap<String, usize>,
+    pub entered: usize,
+    pub echoes: usize,
+    pub left_by_itself: usize,
+}
+
+pub struct Seen {
+    pub start: u64,
+    inner: Mutex<Inner>,
+}
+
+impl Seen {
+    pub fn new() -> Self {
+        Self { start: now(), inner: Mutex::default() }
+    }
+
+    pub fn note(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn answer(&self, what: &str) {
+        *self.note().answers.entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// Seconds since the start, as the log has them.
+    pub fn clock(&self) -> String {
+        at(self.start, now())
+    }
+
+    /// One line of the run's log.
+    pub fn say(&self, text: &str) {
+        println!("{} {text}", self.clock());
+    }
+}
+
+pub fn at(start: u64, time: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "for a human's eyes")]
+    let seconds = time.saturating_sub(start) as f64 / SECOND as f64;
+    format!("{seconds:8.2} s")
+}

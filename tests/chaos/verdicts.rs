@@ -1,0 +1,104 @@
+//! Whether a session's end was allowed: nobody used it, it left by itself as it was asked to, somebody stopped it, its drone
+//! was cut off for longer than a lease, or its engine died. Pure.
+
+use crate::check::{Facts, Session, describe, touches_part, was_asked, was_at_work};
+use crate::engine::LIVE_RESTORE;
+use crate::places::{CONTROLLERS, Host, Part};
+use crate::schedule::Fault;
+use crate::seen::{Done, SECOND, Wish};
+
+/// A drone that was cut off twice in so short a time had no chance to renew in between.
+const CHANCE: u64 = 3 * SECOND;
+const STEP: u64 = SECOND / 10;
+/// A daemon that is restarted ends its containers within this time.
+const ENGINE_END: u64 = 15 * SECOND;
+
+pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
+    let (backend, last) = (&session.beats.backend, session.beats.last);
+    let Some(row) = facts.rows.get(backend) else {
+        return Err(format!("ended: {} is not in Postgres", describe(facts, session)));
+    };
+    let refuse = |why: &str| {
+        Err(format!("ended: {}: {} ({}): {why}", describe(facts, session), row.end_reason, row.status))
+    };
+    let engine_died = was_at_work(
+        facts,
+        last.saturating_sub(ENGINE_END),
+        last + ENGINE_END,
+        |fault| matches!(fault, Fault::Kill(part) | Fault::Restart(part) if ends_sessions(part, session.drone)),
+    );
+    match row.end_reason.as_str() {
+        _ if row.status != "terminated" => refuse("it is not over for Postgres"),
+        "idle" => Ok(()),
+        "external" if was_asked(facts, backend, Wish::Stop, last) => Ok(()),
+        "external" => refuse("nobody asked for it"),
+        "exited" if was_asked(facts, backend, Wish::Exit, last) => Ok(()),
+        "lease_expired" | "lost" | "exited" if was_isolated(facts, session) => Ok(()),
+        "lease_expired" => refuse("its drone was not cut off for so long"),
+        _ if engine_died => Ok(()),
+        // The drone never had it for certain: a PUT whose answer was lost is taken back after 30 s.
+        "refused"
+            if was_at_work(facts, session.beats.first, last, |fault| {
+                touches_part(fault, Part::Drone(session.drone))
+            }) =>
+        {
+            Ok(())
+        }
+        _ => refuse("for no reason that is allowed"),
+    }
+}
+
+/// Whether this part takes the sessions of a drone's host with it.
+pub fn ends_sessions(part: Part, drone: u8) -> bool {
+    part == Part::Engine(drone) && drone != LIVE_RESTORE
+}
+
+/// Whether the session's drone could not renew its lease for long enough before the end, and so it was told to stop.
+fn was_isolated(facts: &Facts, session: &Session) -> bool {
+    let Some(terms) = facts.terms else { return false };
+    if session.beats.told_to_stop == 0 {
+        return false;
+    }
+    let nanos = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    // The stop signal comes a grace before the end, and the last renewal may be a heartbeat or two old.
+    let enough = nanos(terms.held_for() - terms.grace_max())
+        .saturating_sub(2 * nanos(terms.heartbeat(std::time::Duration::from_secs(2))));
+    let end = session.beats.last + SECOND;
+    let begin = end.saturating_sub(2 * nanos(terms.watched_for()) + 60 * SECOND);
+    let (mut run, mut chance, mut time) = (0, CHANCE, begin);
+    while time < end {
+        if is_isolated(facts, session.drone, time) {
+            run += STEP + if chance < CHANCE { chance } else { 0 };
+            chance = 0;
+        } else {
+            chance += STEP;
+            if chance >= CHANCE && run < enough {
+                run = 0;
+            }
+        }
+        time += STEP;
+    }
+    run >= enough
+}
+
+/// Whether a drone cannot renew at this time: it, its link, Postgres, or each way by a controller is faulty.
+fn is_isolated(facts: &Facts, drone: u8, time: u64) -> bool {
+    let faulty = |is: &dyn Fn(Fault) -> bool| {
+        let now = |done: &&Done| done.from <= time && time <= done.to;
+        facts.seen.faults.iter().filter(now).any(|done| is(done.fault))
+    };
+    let own = Host::Drone(drone);
+    let alone = |part: Part| {
+        faulty(&|fault| !matches!(fault, Fault::CutPair(..) | Fault::Reset(..)) && touches_part(fault, part))
+    };
+    let pair = |one: Host, other: Host| {
+        faulty(
+            &|fault| matches!(fault, Fault::CutPair(a, b) if (a, b) == (one, other) || (a, b) == (other, one)),
+        )
+    };
+    let no_way_by = |number: u8| {
+        let controller = Host::Controller(number);
+        alone(Part::Controller(number)) || pair(own, controller) || pair(controller, Host::Postgres)
+    };
+    alone(Part::Drone(drone)) || alone(Part::Postgres) || (1..=CONTROLLERS).all(no_way_by)
+}

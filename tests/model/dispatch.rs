@@ -1,0 +1,375 @@
+//! Who may start and end what, without any clock: two drones, rows, `PUT`s, deletes, inventories, reports, terms.
+//!
+//! One key. Each attempt to serve it is a row with an id of its own. That a lease is over only when its drone has ended what
+//! it held is what `lease.rs` shows; here it is one step. Every message may be lost, late, overtaken and delivered twice.
+
+mod drone;
+mod state;
+
+use jetway_protocol::ids::{FencingToken, Term};
+use jetway_protocol::lease::{Absence, Evidence, PutBack, absence, put_back, released};
+use stateright::{Model, Property};
+
+use self::drone::LAST_TERM;
+use self::state::{Action, Message, Row, Sender, State, Why};
+use crate::explore::{can_always, exhaust, must_fail};
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mistake {
+    None,
+    RetargetAfterTimeout,
+    AbsenceIsDeath,
+    NoTombstones,
+    NoTombstoneAtRefusal,
+    UnknownTermIsFinal,
+    RefusalOfAnyPut,
+    RowKeepsItsTerm,
+    LapsedDroneAdmits,
+    AnyTermIsHeeded,
+}
+
+struct Dispatch {
+    mistake: Mistake,
+    /// Rows, at most.
+    attempts: u8,
+    /// Messages on the way at one time.
+    network: usize,
+    copies: u8,
+    restarts: u8,
+    lapses: u8,
+    reboots: u8,
+}
+
+impl Dispatch {
+    fn usual(mistake: Mistake) -> Self {
+        Self { mistake, attempts: 2, network: 3, copies: 0, restarts: 0, lapses: 0, reboots: 0 }
+    }
+
+    fn connect(&self, state: &mut State, drone: usize) {
+        let id = u8::try_from(state.rows.len()).expect("few rows");
+        let term = state.seats[drone].term;
+        state.rows.push(Row {
+            drone,
+            term,
+            acknowledged: false,
+            puts: 1,
+            sender: Sender::Connect,
+            ended: None,
+        });
+        state.send(Message::Put { id, drone, term, by: Sender::Connect });
+    }
+
+    /// Claims the row for dispatch, which moves it to its drone's present term, and sends its `PUT` once more.
+    fn put_again(&self, state: &mut State, id: u8) {
+        let row = &mut state.rows[usize::from(id)];
+        let (drone, term) = (row.drone, state.seats[row.drone].term);
+        row.puts = 2;
+        if self.mistake != Mistake::RowKeepsItsTerm {
+            row.term = term;
+        }
+        state.send(Message::Put { id, drone, term, by: Sender::Reconciler });
+    }
+
+    fn delete(&self, state: &mut State, id: u8) {
+        let drone = state.rows[usize::from(id)].drone;
+        state.send(Message::Delete { id, drone, term: state.seats[drone].term });
+    }
+
+    fn timed_out(&self, state: &mut State, id: u8) {
+        state.rows[usize::from(id)].sender = Sender::Reconciler;
+        if self.mistake == Mistake::RetargetAfterTimeout {
+            state.rows[usize::from(id)].ended = Some(Why::Refused);
+        }
+    }
+
+    fn answered(&self, state: &mut State, id: u8, by: Sender, taken: bool) {
+        let mut holding = state.holding(id);
+        let row = &mut state.rows[usize::from(id)];
+        if row.ended.is_some() {
+            return;
+        }
+        if taken {
+            row.acknowledged = true;
+            return;
+        }
+        if self.mistake == Mistake::RefusalOfAnyPut {
+            holding.puts_sent = 1;
+        }
+        let may = row.sender == by || self.mistake == Mistake::RefusalOfAnyPut;
+        if may && released(&holding, Evidence::Refused) {
+            row.ended = Some(Why::Refused);
+        }
+    }
+
+    fn heard_gone(&self, state: &mut State, id: u8, term: Term) {
+        state.end(id, Evidence::DroneSaysGone { term }, Why::Gone);
+    }
+
+    fn compare(&self, state: &mut State, drone: usize, term: Term, running: u8) {
+        if state.seats[drone].term != term {
+            return;
+        }
+        for id in 0..u8::try_from(state.rows.len()).expect("few rows") {
+            let row = &state.rows[usize::from(id)];
+            let (here, runs) = (row.drone == drone, running & (1 << id) != 0);
+            let lives = row.ended.is_none();
+            if here && lives && !runs {
+                if self.mistake == Mistake::AbsenceIsDeath {
+                    state.rows[usize::from(id)].ended = Some(Why::Gone);
+                } else if absence(row.term, row.acknowledged, term) == Absence::AskToDelete {
+                    state.send(Message::Delete { id, drone, term });
+                }
+            } else if here && !lives && runs {
+                self.stranger(state, id, drone, term);
+            }
+        }
+    }
+
+    /// It runs, and has no live row.
+    fn stranger(&self, state: &mut State, id: u8, drone: usize, term: Term) {
+        let token = |id: u8| FencingToken(i64::from(id));
+        let holder = state.live();
+        match put_back(token(id), holder.map(token)) {
+            PutBack::Delete => state.send(Message::Delete { id, drone, term }),
+            PutBack::Insert | PutBack::Supersede => {
+                if let Some(holder) = holder {
+                    state.rows[usize::from(holder)].ended = Some(Why::Superseded);
+                }
+                let row = &mut state.rows[usize::from(id)];
+                (row.ended, row.term, row.acknowledged) = (None, term, true);
+            }
+        }
+    }
+
+    fn actions_of_controllers(&self, state: &State, actions: &mut Vec<Action>) {
+        let Some(id) = state.live() else {
+            if state.rows.len() < usize::from(self.attempts) && self.has_room(state) {
+                // The drones are alike: the first row is always on the first one.
+                let drones = if state.rows.is_empty() { 0..1 } else { 0..2 };
+                let placeable = drones.filter(|drone| !state.seats[*drone].is_over);
+                actions.extend(placeable.map(Action::Connect));
+            }
+            return;
+        };
+        let row = &state.rows[usize::from(id)];
+        match row.sender {
+            Sender::Connect if !row.acknowledged => actions.push(Action::TimesOut(id)),
+            // A row that was moved to the term that the end of its lease began would never be freed by that.
+            Sender::Reconciler
+                if !row.acknowledged && self.has_room(state) && !state.seats[row.drone].is_over =>
+            {
+                actions.push(Action::PutAgain(id));
+            }
+            Sender::Connect | Sender::Reconciler => {}
+        }
+        if self.has_room(state) && (row.acknowledged || row.sender == Sender::Reconciler) {
+            actions.push(Action::Delete(id));
+        }
+        actions.push(Action::EndForItsDrone(id));
+    }
+
+    fn has_room(&self, state: &State) -> bool {
+        state.network.len() < self.network
+    }
+}
+
+impl Model for Dispatch {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![State::new(self.copies, self.restarts, self.lapses, self.reboots)]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        self.actions_of_controllers(state, actions);
+        for drone in 0..state.agents.len() {
+            self.actions_of_a_drone(state, drone, actions);
+        }
+        for message in &state.network {
+            actions.push(Action::Deliver(message.clone()));
+            if !matches!(message, Message::Registered { term: LAST_TERM, .. }) {
+                actions.push(Action::Lose(message.clone()));
+            }
+            if let Message::Put { .. } = message {
+                actions.push(Action::Refuse(message.clone()));
+            }
+            if state.copies > 0 {
+                actions.push(Action::DeliverACopy(message.clone()));
+                if let Message::Put { .. } = message {
+                    actions.push(Action::RefuseACopy(message.clone()));
+                }
+            }
+        }
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        match action {
+            Action::Connect(drone) => self.connect(&mut state, drone),
+            Action::TimesOut(id) => self.timed_out(&mut state, id),
+            Action::PutAgain(id) => self.put_again(&mut state, id),
+            Action::Delete(id) => self.delete(&mut state, id),
+            Action::EndForItsDrone(id) => state.end_for_its_drone(id),
+            Action::Deliver(message) => {
+                state.network.remove(&message);
+                self.deliver(&mut state, &message, false);
+            }
+            Action::Refuse(message) => {
+                state.network.remove(&message);
+                self.deliver(&mut state, &message, true);
+            }
+            Action::DeliverACopy(message) => {
+                state.copies -= 1;
+                self.deliver(&mut state, &message, false);
+            }
+            Action::RefuseACopy(message) => {
+                state.copies -= 1;
+                self.deliver(&mut state, &message, true);
+            }
+            Action::Lose(message) => {
+                state.network.remove(&message);
+            }
+            Action::OfDrone(drone, step) => self.step(&mut state, drone, step),
+        }
+        (state != *last).then_some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        fn again_after(state: &State, why: Why) -> bool {
+            state.rows[..state.rows.len().saturating_sub(1)].iter().any(|row| row.ended == Some(why))
+                && state.processes() == 1
+        }
+        let mut all = vec![
+            Property::always("one process", |_, state: &State| state.processes() <= 1),
+            Property::sometimes("a refused key is served elsewhere", |_, state| {
+                again_after(state, Why::Refused)
+            }),
+            Property::sometimes("an ended key is served again", |_, state| again_after(state, Why::Gone)),
+        ];
+        if self.lapses > 0 {
+            all.push(Property::sometimes("a key whose lease is over is served elsewhere", |_, state| {
+                again_after(state, Why::LeaseOver)
+            }));
+        }
+        if self.reboots > 0 {
+            all.push(Property::sometimes("a key whose host was booted anew is served again", |_, state| {
+                again_after(state, Why::NewBoot)
+            }));
+        }
+        all
+    }
+}
+
+impl Dispatch {
+    fn deliver(&self, state: &mut State, message: &Message, refuse: bool) {
+        match *message {
+            Message::Put { id, drone, term, by } => self.put(state, id, drone, term, by, refuse),
+            Message::Delete { id, drone, term } => self.deleted(state, id, drone, term),
+            Message::Answer { id, by, taken } => self.answered(state, id, by, taken),
+            Message::Gone { id, term } => self.heard_gone(state, id, term),
+            Message::Inventory { drone, term, running } => self.compare(state, drone, term, running),
+            Message::Registered { drone, term } => state.registered(drone, term),
+        }
+    }
+}
+
+#[test]
+fn one_process_with_messages_in_any_order_and_twice() {
+    let model = Dispatch { copies: 1, ..Dispatch::usual(Mistake::None) };
+    exhaust("dispatch", "2 drones, 2 attempts, 3 messages at a time, a second copy", model);
+}
+
+#[test]
+fn one_process_with_agents_that_restart() {
+    let model = Dispatch { restarts: 1, network: 2, ..Dispatch::usual(Mistake::None) };
+    exhaust("dispatch", "a restart", model);
+}
+
+#[test]
+fn one_process_with_drones_that_are_cut_off() {
+    let model = Dispatch { lapses: 1, network: 2, ..Dispatch::usual(Mistake::None) };
+    exhaust("dispatch", "a lease that is over", model);
+}
+
+#[test]
+fn one_process_with_hosts_that_are_booted_anew() {
+    let model = Dispatch { reboots: 1, network: 2, ..Dispatch::usual(Mistake::None) };
+    exhaust("dispatch", "a new boot", model);
+}
+
+#[test]
+fn one_process_with_several_of_these() {
+    let both = Dispatch { restarts: 1, lapses: 1, network: 1, ..Dispatch::usual(Mistake::None) };
+    exhaust("dispatch", "a restart and a lease that is over, a message at a time", both);
+}
+
+/// Whatever was lost, restarted, cut off or booted anew: the key can become free, with nothing left running.
+#[test]
+fn a_key_can_always_become_free() {
+    let usual = || Dispatch { network: 1, ..Dispatch::usual(Mistake::None) };
+    for (what, model) in [
+        ("a free key after a restart", Dispatch { restarts: 1, ..usual() }),
+        ("a free key after a lease that is over", Dispatch { lapses: 1, ..usual() }),
+        ("a free key after a new boot", Dispatch { reboots: 1, ..usual() }),
+    ] {
+        can_always("dispatch", what, &model, |state| state.live().is_none() && state.processes() == 0);
+    }
+}
+
+fn finds(mistake: Mistake, name: &str, change: impl FnOnce(Dispatch) -> Dispatch) {
+    must_fail("dispatch", name, "one process", change(Dispatch::usual(mistake)));
+}
+
+#[test]
+fn a_retarget_after_a_timeout_is_found() {
+    finds(Mistake::RetargetAfterTimeout, "retarget after a timeout", |model| model);
+}
+
+#[test]
+fn absence_taken_for_death_is_found() {
+    finds(Mistake::AbsenceIsDeath, "absence from an inventory taken for death", |model| model);
+}
+
+#[test]
+fn no_tombstones_is_found() {
+    finds(Mistake::NoTombstones, "no tombstones", |model| model);
+}
+
+#[test]
+fn a_refusal_without_tombstone_is_found() {
+    finds(Mistake::NoTombstoneAtRefusal, "a refusal that leaves no tombstone", |model| Dispatch {
+        copies: 1,
+        ..model
+    });
+}
+
+#[test]
+fn an_unknown_term_taken_for_a_final_refusal_is_found() {
+    finds(
+        Mistake::UnknownTermIsFinal,
+        "a term that the drone does not know yet, refused for good",
+        |model| Dispatch { copies: 1, restarts: 1, ..model },
+    );
+}
+
+#[test]
+fn a_refusal_of_one_of_several_puts_is_found() {
+    finds(Mistake::RefusalOfAnyPut, "a refusal of one of several PUTs, without tombstone", |model| model);
+}
+
+#[test]
+fn a_row_that_keeps_its_term_is_found() {
+    let model = |model| Dispatch { lapses: 1, ..model };
+    finds(Mistake::RowKeepsItsTerm, "a PUT under a later term than its row's", model);
+}
+
+#[test]
+fn a_lapsed_drone_that_takes_a_key_is_found() {
+    finds(Mistake::LapsedDroneAdmits, "a PUT taken without a lease", |model| Dispatch { lapses: 1, ..model });
+}
+
+#[test]
+fn a_command_of_an_old_term_is_found() {
+    finds(Mistake::AnyTermIsHeeded, "commands of any term", |model| Dispatch { lapses: 1, ..model });
+}
