@@ -1,6 +1,10 @@
 -- The lease: who has one and for how long, what is known to be dead, who watches, and numbers that rise through a failover.
 --
--- The executable from before it may still run: it ignores every column here, and what it writes means "no lease".
+-- The executable from before it may still run: it ignores every column here, and what it writes means "no lease". It cannot be
+-- started again on this database.
+
+-- Behind a long transaction nobody else should have to queue: then this fails, and the next start tries again.
+set local lock_timeout = '10s';
 
 -- The timeline that this Postgres writes. pg_control_checkpoint() lags after a promotion.
 create function jetway_timeline() returns bigint language sql stable as $$
@@ -50,11 +54,15 @@ alter table drones
 alter table backends
     -- PUTs that were sent for this row, or may have been.
     add column puts_sent integer not null default 1,
-    -- Of a row that was put back, which has no spec.
+    -- Where the spec does not say it: of a row that was put back, or that was placed on a drone without a lease.
     add column on_isolation text,
-    -- Never given away for want of a lease.
+    -- Never given away for want of a lease. Where init becomes the application, nobody ends it when its agent is dead.
     add column keeps boolean not null
-        generated always as (key_name is null or coalesce(on_isolation, spec ->> 'on_isolation', 'keep') <> 'stop') stored;
+        generated always as (key_name is null or coalesce(on_isolation, spec ->> 'on_isolation', 'keep') <> 'stop'
+                             or coalesce(spec #>> '{executable,init}', '') = 'exec') stored;
+
+-- What lives already was started by an agent that knew no lease: its init does not end it.
+update backends set on_isolation = 'keep' where ended_at is null;
 
 -- For the reconciler that ends what is known to be dead: it reads nothing of what lives.
 create index backends_live_term on backends (drone_id, drone_term) where ended_at is null;

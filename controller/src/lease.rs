@@ -60,6 +60,10 @@ struct Watching {
     timeline_since: Duration,
     settled: Option<u32>,
     synchronous: bool,
+    /// The last that this process saw of the timeline before was that it waited for a standby: nothing was lost with it.
+    lost_nothing: bool,
+    /// The longest gap between two ticks, by the shortest lease that was read.
+    gap_max: Option<Duration>,
     held: usize,
     /// Since when each drone's number has been the same, as far as this process has watched.
     unchanged: HashMap<DroneId, (Seat, Duration)>,
@@ -147,6 +151,12 @@ impl Leases {
         self.lock().unchanged.get(&drone).map(|(_, since)| now.saturating_sub(*since))
     }
 
+    /// Between two ticks at most.
+    pub fn gap_max(&self) -> Duration {
+        let read = self.lock().gap_max;
+        read.or(self.terms.map(LeaseTerms::gap_max)).unwrap_or(Duration::MAX)
+    }
+
     pub fn shown(&self) -> Shown {
         let watching = self.lock();
         Shown {
@@ -175,6 +185,8 @@ impl Watching {
                     "Postgres writes another timeline: it has failed over"
                 );
             }
+            // What the new primary says of standbys is no word about the old one.
+            self.lost_nothing = self.timeline.is_some() && self.synchronous;
             self.timeline_since = now;
         }
         (self.timeline, self.settled, self.last_tick) =
@@ -182,6 +194,7 @@ impl Watching {
         (self.synchronous, self.held) = (turn.synchronous, reading.drones.len());
         let terms = || reading.drones.iter().map(|(_, _, terms)| *terms).chain(own);
         let gap_max = terms().map(LeaseTerms::gap_max).min().unwrap_or(Duration::MAX);
+        self.gap_max = Some(gap_max);
         let expired = self.watches.tick(now, gap_max, reading);
 
         let before = std::mem::take(&mut self.unchanged);
@@ -197,7 +210,7 @@ impl Watching {
 
         // A drone whose registration was lost is in no table; it has outlived its lease once the longest is over.
         let outwaited = match terms().map(LeaseTerms::watched_for).max() {
-            Some(longest) if !turn.synchronous => self.timeline_since.saturating_add(longest),
+            Some(longest) if !self.lost_nothing => self.timeline_since.saturating_add(longest),
             Some(_) | None => now,
         };
         let is_new = turn.settled != reading.timeline;

@@ -16,8 +16,9 @@ use crate::error::ApiError;
 
 /// Each request waits this long, whatever is known.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// A statement that has not been answered by then shows a silent server: it ends its own statements at 5 s.
-const SILENT_AFTER: Duration = Duration::from_secs(6);
+/// A statement that has not been answered by then shows a silent server: it ends its own statements at 5 s, and ours are waited
+/// for a little longer (`lease::Leases::patience`).
+const SILENT_AFTER: Duration = Duration::from_millis(5500);
 const RETRY_MS: u64 = 2000;
 
 /// Set by the one statement that is sent again and again: the watch's.
@@ -39,8 +40,7 @@ impl Silence {
         let done = tokio::select! {
             done = &mut statement => done,
             () = sleep(SILENT_AFTER) => {
-                tracing::warn!("Postgres does not answer; requests that need it are told to come back");
-                self.is_silent.send_replace(true);
+                self.prove();
                 statement.await
             }
         };
@@ -48,6 +48,13 @@ impl Silence {
             tracing::info!("Postgres answers again");
         }
         done
+    }
+
+    /// A statement was given up without an answer.
+    pub fn prove(&self) {
+        if !self.is_silent.send_replace(true) {
+            tracing::warn!("Postgres does not answer; requests that need it are told to come back");
+        }
     }
 
     #[cfg(test)]

@@ -97,7 +97,7 @@ pub enum StartError {
     DatabaseRefuses(String),
     #[error("Postgres is version {0}; Jetway needs 13 or newer")]
     OldPostgres(String),
-    #[error("the database could not be migrated ({0}); is it another program's, or a newer Jetway's?")]
+    #[error("the database could not be migrated ({0}); is it another program's?")]
     Migration(String),
     #[error("cannot listen on {address}: {source}; is another controller running there?")]
     Listen { address: SocketAddr, source: std::io::Error },

@@ -100,14 +100,16 @@ pub async fn insert(connection: &mut PgConnection, new: &NewBackend<'_>) -> Resu
     let row = sqlx::query!(
         "with chosen as (
              select d.id, d.term, d.advertise,
+                    case when d.lease_term is distinct from d.term then 'keep' end as on_isolation,
                     $3::text is null or i.settled_timeline = jetway_timeline() as settled
              from drones d cross join installation i
              where d.id = $1 and not d.draining and d.lease_over_below < d.term
          ), placed as (
              insert into backends (id, key_namespace, key_name, key_tag, cluster, subdomain, drone_id, drone_term,
-                                   status, spec, use_static_token, first_grant, dispatcher, dispatch_until)
+                                   status, spec, use_static_token, first_grant, dispatcher, dispatch_until,
+                                   on_isolation)
              select $2, $3, $4, $5, $6, $7, chosen.id, chosen.term, $8, $9, $10, $11, $12,
-                    now() + make_interval(secs => $13)
+                    now() + make_interval(secs => $13), chosen.on_isolation
              from chosen where chosen.settled
              on conflict do nothing
              returning fencing_token

@@ -28,7 +28,8 @@ pub struct Renewed {
 }
 
 /// Writes a batch of renewals, at most one a drone. Only what is returned was renewed: a row that somebody else has locked
-/// is left out, as is one of another term, or of this renewal or a later one.
+/// is left out, as is one of another term, of a term that an earlier timeline gave (after a failover every drone registers
+/// anew), or of this renewal or a later one.
 pub async fn renew(connection: &mut PgConnection, renewals: &[Renewal]) -> Result<Vec<Renewed>, DbError> {
     let ids: Vec<Uuid> = renewals.iter().map(|renewal| renewal.drone.0).collect();
     let terms: Vec<i64> = renewals.iter().map(|renewal| renewal.seat.term.0).collect();
@@ -45,6 +46,7 @@ pub async fn renew(connection: &mut PgConnection, renewals: &[Renewal]) -> Resul
          ), mine as materialized (
              select d.id from drones d join beat on beat.id = d.id
              where d.term = beat.term and (d.renewal < beat.renewal or d.lease_term is distinct from d.term)
+               and (beat.length_ms is null or beat.term >> 40 >= (select least(jetway_timeline(), 8191)))
              order by d.id for update of d skip locked
          )
          update drones d
@@ -66,17 +68,30 @@ pub async fn renew(connection: &mut PgConnection, renewals: &[Renewal]) -> Resul
     Ok(rows.into_iter().map(|row| Renewed { drone: DroneId(row.id), draining: row.draining }).collect())
 }
 
+/// A drone's present seat, and whether its term is of an earlier timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Present {
+    pub seat: Seat,
+    pub is_outdated: bool,
+}
+
 /// The present seats of drones; of those that do not exist, none.
 pub async fn seats(
     connection: &mut PgConnection,
     drones: &[DroneId],
-) -> Result<Vec<(DroneId, Seat)>, DbError> {
+) -> Result<Vec<(DroneId, Present)>, DbError> {
     let ids: Vec<Uuid> = drones.iter().map(|drone| drone.0).collect();
-    let rows = sqlx::query!("select id, term, renewal from drones where id = any($1)", &ids)
-        .fetch_all(connection)
-        .await?;
-    let seat = |term, renewal| Seat { term: Term(term), renewal };
-    Ok(rows.into_iter().map(|row| (DroneId(row.id), seat(row.term, row.renewal))).collect())
+    let rows = sqlx::query!(
+        "select id, term, renewal, term >> 40 < least(jetway_timeline(), 8191) as \"is_outdated!\"
+         from drones where id = any($1)",
+        &ids
+    )
+    .fetch_all(connection)
+    .await?;
+    let present =
+        |term, renewal, is_outdated| Present { seat: Seat { term: Term(term), renewal }, is_outdated };
+    let rows = rows.into_iter();
+    Ok(rows.map(|row| (DroneId(row.id), present(row.term, row.renewal, row.is_outdated))).collect())
 }
 
 /// What one tick of the watch has read.

@@ -27,6 +27,8 @@ const CONCURRENCY: usize = 32;
 const CLAIM: Duration = Duration::from_secs(10);
 /// The calls for one row at their slowest: a `PUT` or a look, and a `DELETE`.
 const ROW_MAX: Duration = PUT_DEADLINE.saturating_add(CALL_DEADLINE);
+/// The end of a backend that ran has come to Postgres by then, as a rule.
+const EVENT_SECONDS: f64 = 5.0;
 /// A row that has not been acknowledged by then is given up.
 const GIVE_UP_SECONDS: f64 = 30.0;
 
@@ -82,7 +84,11 @@ async fn one(app: &App, row: Undispatched) -> Result<(), DbError> {
                 tracing::info!(backend = %row.id, drone = %row.drone.name, message, "refused; will be deleted");
                 delete(app, &row).await
             }
-            // Ended: its event is under way. The others: the next run tries again.
+            // Its event is under way; or it never ran, was refused there for good, and nobody will say so.
+            Failure::Refused(RefusalCode::Ended, _) if row.age_seconds >= EVENT_SECONDS => {
+                settle(app, &row).await
+            }
+            // The next run tries again.
             Failure::Refused(_, _) | Failure::NotSent(_) | Failure::Unclear(_) => Ok(()),
         },
     }

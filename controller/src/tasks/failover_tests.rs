@@ -30,8 +30,11 @@ async fn after_a_failover_new_keys_wait_until_every_drone_is_outwaited() {
     assert_eq!(harness.connect(&keyed("live")).await.status, 200, "a live key is no risk");
     let unkeyed = json!({ "spawn_config": { "executable": { "image": "app" } } });
     assert_eq!(harness.connect(&unkeyed).await.status, 200, "nor is one without a key");
+    // A term of the old timeline admits no more commands: whoever has it registers anew.
+    assert_eq!(member.beat(&harness).await.outcome(), (409, "term".into()));
+    assert_eq!(member.register(&harness).await.status, 200);
     for now in (30..=660).step_by(30) {
-        member.beat(&harness).await;
+        assert_eq!(member.beat(&harness).await.status, 200);
         watch::tick(&harness.app, || seconds(now)).await.unwrap();
     }
     assert_eq!(harness.connect(&keyed("new")).await.status, 503, "watched for 630 s only");

@@ -307,6 +307,26 @@ async fn on_isolation_is_the_first_spawn_s_and_stop_needs_a_key() {
 }
 
 #[tokio::test]
+async fn on_a_drone_without_a_lease_every_key_keeps_and_so_does_what_init_becomes() {
+    let harness = Harness::new().await;
+    let keeps = "select string_agg(keeps::text, ',' order by key_name) from backends";
+    harness.drone("from-before").await;
+    assert_eq!(harness.connect(&keyed("a")).await.status, 200);
+    assert_eq!(harness.value(keeps).await, "true", "its agent ends nothing");
+
+    let harness = Harness::new().await;
+    Member::join(&harness, "one").await;
+    let mut alone = keyed("a");
+    alone["spawn_config"]["executable"]["init"] = json!("exec");
+    assert_eq!(harness.connect(&alone).await.status, 200);
+    assert_eq!(harness.connect(&keyed("b")).await.status, 200);
+    assert_eq!(harness.value(keeps).await, "true,false");
+    alone["key"]["name"] = json!("c");
+    alone["spawn_config"]["on_isolation"] = json!("stop");
+    assert_eq!(harness.connect(&alone).await.outcome(), (422, "invalid_request".into()));
+}
+
+#[tokio::test]
 async fn forget_frees_every_key_of_a_drone_and_must_be_meant() {
     let harness = Harness::new().await;
     let mut member = Member::join(&harness, "one").await;

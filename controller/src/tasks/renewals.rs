@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jetway_protocol::ids::DroneId;
-use jetway_protocol::lease::Seat;
 use jetway_service::backoff::jittered;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::app::App;
-use crate::db::leases::{self, Renewal, Renewed};
+use crate::db::leases::{self, Present, Renewal, Renewed};
 use crate::db::{DbError, leases::seats};
 use crate::lease::{Answer, Waiting};
 use crate::silence::within;
@@ -79,7 +78,7 @@ fn newest_of_each(batch: Vec<Waiting>) -> Vec<Waiting> {
 /// What came of a batch: who was renewed, and the present seats of those who were not.
 struct Written {
     renewed: HashMap<DroneId, bool>,
-    seats: HashMap<DroneId, Seat>,
+    seats: HashMap<DroneId, Present>,
 }
 
 async fn write(app: &App, batch: &[Waiting]) -> Result<Written, DbError> {
@@ -114,9 +113,12 @@ fn answer(batch: Vec<Waiting>, written: Option<&Written>) -> Vec<Waiting> {
         let (drone, seat) = (waiting.renewal.drone, waiting.renewal.seat);
         let answer = match (written.renewed.get(&drone), written.seats.get(&drone)) {
             (Some(draining), _) => Answer::Renewed { draining: *draining },
-            (None, Some(present)) if present.term != seat.term => Answer::TermOver,
+            (None, Some(present)) if present.seat.term != seat.term => Answer::TermOver,
+            (None, Some(present)) if present.is_outdated && waiting.renewal.lease.is_some() => {
+                Answer::TermOver
+            }
             (None, None) => Answer::TermOver,
-            (None, Some(present)) if present.renewal < seat.renewal && waiting.tries + 1 < TRIES_MAX => {
+            (None, Some(present)) if present.seat.renewal < seat.renewal && waiting.tries + 1 < TRIES_MAX => {
                 waiting.tries += 1;
                 again.push(waiting);
                 continue;

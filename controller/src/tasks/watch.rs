@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use jetway_protocol::lease::LeaseTerms;
 use jetway_service::backoff::jittered;
 use jetway_service::clock;
 
@@ -20,11 +19,14 @@ pub fn start(app: &App) {
     let app_ = app.clone();
     app.lifecycle.spawn(async move {
         let app = app_;
-        let gap = app.leases.terms.map_or(Duration::MAX, LeaseTerms::gap_max);
-        let period = PERIOD.min(gap / TICKS_IN_GAP);
         let mut failures = 0;
         loop {
-            failures = super::report("watch", app.silence.over(tick(&app, clock::boot_time)).await, failures);
+            let done = app.silence.over(tick(&app, clock::boot_time)).await;
+            if matches!(done, Err(DbError::Silent)) {
+                app.silence.prove();
+            }
+            failures = super::report("watch", done, failures);
+            let period = PERIOD.min(app.leases.gap_max() / TICKS_IN_GAP);
             tokio::select! {
                 () = app.lifecycle.stopping() => return,
                 () = tokio::time::sleep(jittered(period)) => {}
