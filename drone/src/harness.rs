@@ -86,6 +86,7 @@ impl Harness {
         clock: TestClock,
         registered: Option<Registered>,
     ) -> Self {
+        fake.script(|script| script.boot_id = Some(clock.boot_id));
         let (data_dir, identity) = DataDir::open(dir.path()).unwrap();
         let membership = Arc::new(Membership::default());
         let lease = Arc::new(Lease::open(dir.path(), clock.boot_id, clock.reader()));

@@ -151,9 +151,13 @@ impl Registration {
                 return Err(not_condemned());
             }
             let moved = self.lease.registered(&registered, sent_at);
-            if moved == Moved::Nothing && turn < MOVED_MAX {
+            if moved == Moved::Nothing {
                 tracing::warn!(term = %registered.term, "a term that is no newer than the last one; asking again");
-                continue;
+                if turn < MOVED_MAX {
+                    continue;
+                }
+                // Under it nothing would be renewed, and what holds a key would end.
+                return Err(no_newer(url));
             }
             tracing::info!(term = %registered.term, cluster = %registered.cluster, "registered");
             self.silence.ends();
@@ -266,6 +270,11 @@ async fn condemned(agent: Option<&Agent>) -> bool {
 fn not_condemned() -> NotTaken {
     let reason = "the ends of sessions whose lease is over cannot be written down".to_owned();
     (String::new(), CallError::NotSent { url: "/internal/drones/register".to_owned(), reason })
+}
+
+fn no_newer(url: String) -> NotTaken {
+    let reason = "a term that is no newer than this drone's last one".to_owned();
+    (url.clone(), CallError::Unreadable { url, reason })
 }
 
 pub fn path(drone: DroneId, what: &str) -> String {

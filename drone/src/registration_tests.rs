@@ -33,6 +33,8 @@ struct Row {
     registers: Vec<Register>,
     renewals: Vec<(Term, i64, Option<LeaseTerms>)>,
     in_use: bool,
+    /// Registrations are answered with a term that is long over.
+    is_behind: bool,
 }
 
 #[derive(Clone)]
@@ -78,6 +80,9 @@ async fn register(State(controller): State<Controller>, Json(register): Json<Reg
         if row.in_use {
             return stale(StaleCode::IdInUse, None);
         }
+        if row.is_behind {
+            return Json(Registered { heartbeat_ms: 300, ..leased(Term(1), LENGTH) }).into_response();
+        }
         if register.replaces.map(|replaces| replaces.seat) != row.seat {
             return stale(StaleCode::Moved, row.seat.map(|seat| Replaces { seat, silent_ms: 7 }));
         }
@@ -99,7 +104,8 @@ async fn heartbeat(State(controller): State<Controller>, Json(beat): Json<Heartb
 }
 
 async fn start(url: &str, dir: &TestDir, lifecycle: &Lifecycle) -> Result<Drone, StartError> {
-    let fake = Fake::new(Script::default(), lifecycle.clone());
+    let script = Script { boot_id: jetway_service::clock::boot_id().ok(), ..Script::default() };
+    let fake = Fake::new(script, lifecycle.clone());
     start_with_runtime(config(url.to_owned(), dir), lifecycle.clone(), Arc::new(FakeRuntime(fake))).await
 }
 
@@ -148,5 +154,21 @@ async fn an_identity_that_is_somebody_elses_ends_a_start_and_an_agent_without_se
     controller.change(|row| (row.in_use, row.seat) = (true, None));
     let why = timeout(IN_TIME, drone.refused()).await.expect("it gives up");
     assert!(why.contains("somebody else"), "{why}");
+    assert!(lifecycle.stop().await && outer.stop().await);
+}
+
+#[tokio::test]
+async fn a_term_that_is_no_newer_than_the_last_one_is_never_its_own() {
+    let outer = Lifecycle::new();
+    let (controller, url) = Controller::start(&outer).await;
+    controller.change(|row| row.seat = Some(Seat { term: Term(4), renewal: 0 }));
+    let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
+    let drone = start(&url, &dir, &lifecycle).await.unwrap();
+    controller.until(|row| !row.renewals.is_empty()).await;
+    controller.change(|row| (row.is_behind, row.seat) = (true, None));
+    controller.until(|row| row.registers.len() > 15).await;
+    assert_eq!(drone.agent.membership.term(), Some(Term(5)));
+    controller.change(|row| (row.is_behind, row.seat) = (false, Some(Seat { term: Term(8), renewal: 0 })));
+    controller.until(|row| row.renewals.iter().any(|(term, ..)| *term == Term(9))).await;
     assert!(lifecycle.stop().await && outer.stop().await);
 }

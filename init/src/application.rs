@@ -54,6 +54,10 @@ pub enum CannotStart {
     Directory { directory: String, source: io::Error },
     #[error("{program:?} cannot be executed: {source}")]
     Other { program: String, source: io::Error },
+    #[error(
+        "this runtime has a kernel of its own, where the lease cannot be kept: say on_isolation \"keep\""
+    )]
+    OwnKernel,
     #[error("no process could be made for it: {0}")]
     NoProcess(#[source] io::Error),
 }

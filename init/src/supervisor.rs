@@ -165,14 +165,9 @@ impl Supervisor {
         self.carry_out_all(actions)
     }
 
-    /// False: nothing may be executed. Where this process cannot compare clocks with the agent, that one keeps the lease
-    /// alone.
+    /// False: nothing may be executed.
     fn open_lease(&mut self, session: &Session) -> bool {
         let Some(terms) = &session.lease else { return true };
-        if self.boot_id != Some(terms.boot_id) {
-            kernel::tell("the drone's boot-time clock is not this one's: the drone keeps the lease alone");
-            return true;
-        }
         match Lease::open(&self.lease_directory, terms) {
             Ok(lease) => self.lease = Some(lease),
             Err(error) => {
@@ -181,6 +176,12 @@ impl Supervisor {
             }
         }
         true
+    }
+
+    /// Otherwise this process could not keep the lease, and nobody would while the agent is dead. The drone hands no such session
+    /// over.
+    fn has_agents_clock(&self, session: &Session) -> bool {
+        session.lease.as_ref().is_none_or(|terms| self.boot_id == Some(terms.boot_id))
     }
 
     /// Right before the execution: an agent that was stopped between its own look and the session must start nothing.
@@ -195,6 +196,9 @@ impl Supervisor {
     }
 
     fn start(&mut self, session: &Session) -> Option<i32> {
+        if !self.has_agents_clock(session) {
+            return Some(self.cannot_start(&session.backend, &CannotStart::OwnKernel));
+        }
         if !self.open_lease(session) {
             return Some(self.lease_is_over(&session.backend));
         }

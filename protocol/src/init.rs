@@ -142,8 +142,8 @@ pub struct Session {
 /// What init needs to have the last word ([`crate::lease::LastWord`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionLease {
-    /// The agent's. An init that sees another one (a runtime with a kernel of its own) cannot compare clocks: there the agent
-    /// keeps the lease alone, as it does for an application in init's place.
+    /// The agent's. An init that sees another one (a runtime with a kernel of its own) cannot compare clocks, and
+    /// executes nothing.
     pub boot_id: BootId,
     /// From the stop signal to the deadline.
     pub grace_ms: u64,

@@ -12,6 +12,8 @@ use super::actor::Actor;
 
 /// Between looks whether a session may be handed over that was not admitted.
 const CLAIM_AGAIN: Duration = Duration::from_millis(200);
+const OWN_KERNEL: &str = "this runtime has a kernel of its own, and a session in it cannot be ended at the lease's end while \
+                          the drone is down: say on_isolation \"keep\"";
 
 impl Actor {
     fn wanted_grace(&self) -> Duration {
@@ -58,9 +60,20 @@ impl Actor {
         is_admitted
     }
 
+    /// Why no session under the lease may be handed over to the init that is on the line: it cannot compare clocks with this
+    /// agent, so nobody in its container would have the last word. An installation without a lease has no such end.
+    pub(super) fn cannot_keep_lease(&self) -> Option<&'static str> {
+        let is_leased = self.tenure.is_some() && self.agent.lease.terms().is_some();
+        (is_leased && self.has_own_kernel()).then_some(OWN_KERNEL)
+    }
+
+    fn has_own_kernel(&self) -> bool {
+        self.line.hello.as_ref().is_some_and(|hello| hello.boot_id != Some(self.agent.boot_id))
+    }
+
     /// For init, which has the last word.
     pub(super) fn session_lease(&self) -> Option<SessionLease> {
-        self.tenure.map(|_| SessionLease {
+        self.tenure.filter(|_| !self.has_own_kernel()).map(|_| SessionLease {
             boot_id: self.agent.boot_id,
             grace_ms: u64::try_from(self.agent.lease.grace(self.wanted_grace()).as_millis())
                 .unwrap_or(u64::MAX),

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use jetway_protocol::ids::{ProxyId, Term};
-use jetway_protocol::spec::{InitMode, OnIsolation};
+use jetway_protocol::ids::{BootId, ProxyId, Term};
+use jetway_protocol::spec::OnIsolation;
 use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use tokio::time::Instant;
 
@@ -59,6 +59,26 @@ async fn who_keeps_and_who_has_no_key_is_never_stopped_for_want_of_a_lease() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_runtime_with_a_kernel_of_its_own_runs_only_what_is_kept() {
+    for boot_id in [None, Some(BootId::random())] {
+        let test = leased_harness(Script::default());
+        test.fake.script(|script| script.boot_id = boot_id);
+        let end = end_of(&test.put_keyed("a", |_| {})).await;
+        assert_eq!(end.reason, EndReason::Internal);
+        assert!(end.message.contains(r#"say on_isolation "keep""#), "{}", end.message);
+        assert_eq!((count(&test, "session"), test.fake.containers().len()), (0, 0));
+        reaches(&test.put_keyed("b", |spec| spec.on_isolation = OnIsolation::Keep), Status::Ready).await;
+        assert_eq!(test.backend("b").status(), Status::Ready);
+        // Where there is no lease, there is nothing to say.
+        let test = Harness::new(Script::default());
+        test.fake.script(|script| script.boot_id = boot_id);
+        let backend = test.put_keyed("b", |_| {});
+        reaches(&backend, Status::Ready).await;
+        assert_eq!(backend.status(), Status::Ready);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_renewal_moves_the_end_on() {
     let test = leased_harness(Script::default());
     let backend = test.put_keyed("b", |_| {});
@@ -81,18 +101,11 @@ async fn whatever_it_is_busy_with_it_ends_in_time() {
         ("a create", Script { create_hangs: true, ..Script::default() }),
         ("a silent init", Script { init_is_silent: true, ..Script::default() }),
         ("a long grace", Script { application: ignores, ..Script::default() }),
-        (
-            "an application in init's place",
-            Script { application: Application::TakesInitsPlace, ..Script::default() },
-        ),
     ] {
         let test = leased_harness(script);
         let began = Instant::now();
         let backend = test.put_keyed("b", |spec| {
             (spec.stop_grace_seconds, spec.start_timeout_seconds) = (3600, 3600);
-            if name.ends_with("place") {
-                spec.executable.init = InitMode::Exec;
-            }
         });
         if name == "a long grace" {
             reaches(&backend, Status::Ready).await;
@@ -156,7 +169,7 @@ async fn nothing_of_an_earlier_boot_is_started_again() {
     test.put("waiting", |_| {});
     test.put_keyed("keyed", |spec| spec.on_isolation = OnIsolation::Keep);
     let mut test = test;
-    test.clock.boot_id = jetway_protocol::ids::BootId::random();
+    test.clock.boot_id = BootId::random();
     let test = test.restarted(|script| script.pull_hangs = false).await;
     let backends = test.agent.all_backends();
     assert_eq!(backends.len(), 2);

@@ -175,6 +175,9 @@ impl Actor {
         if !self.is_admitted() {
             return;
         }
+        if let Some(why) = self.cannot_keep_lease() {
+            return self.fail(EndReason::Internal, why.to_owned());
+        }
         if self.claim == Claim::Parked {
             // Before the session leaves: without this record, nothing ever ran here.
             if let Err(error) = self.journal.append(&Record::Claiming { nonce: nonce.clone() }) {

@@ -3,9 +3,12 @@
 
 use std::sync::atomic::Ordering;
 
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
 use axum::response::IntoResponse;
+use futures_util::{StreamExt, stream};
 use jetway_protocol::attach::{Outcome, ToDrone, Uses};
-use jetway_protocol::drone_api::{DeleteBackend, DeleteReply};
+use jetway_protocol::drone_api::{DeleteBackend, DeleteReply, PutBackend};
 use jetway_protocol::ids::{FencingToken, GrantId, ProxyId, SlotId, Term};
 use jetway_protocol::status::Status;
 
@@ -38,6 +41,21 @@ async fn an_agent_that_stops_says_of_nobody_that_it_ended() {
             backends::put(Serving(agent.clone()), Id(id.parse().unwrap()), Ok(Body(put_of(|_| {})))).await;
         assert_eq!(put.unwrap_err().into_response().status(), 503, "{id}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_that_did_not_arrive_whole_may_come_again() {
+    let test = Harness::new(Script::default());
+    let begun = || stream::iter([Ok(Bytes::from_static(b"{"))]);
+    let broken = begun().chain(stream::iter([Err(std::io::Error::other("the connection broke"))]));
+    let late = begun().chain(stream::pending());
+    for body in [axum::body::Body::from_stream(broken), axum::body::Body::from_stream(late)] {
+        let put = Body::<PutBackend>::from_request(Request::new(body), &()).await;
+        let refused = backends::put(Serving(test.agent.clone()), Id("b".parse().unwrap()), put).await;
+        assert_eq!(refused.unwrap_err().into_response().status(), 503);
+    }
+    let put = Ok(Body(put_of(|_| {})));
+    assert!(backends::put(Serving(test.agent.clone()), Id("b".parse().unwrap()), put).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

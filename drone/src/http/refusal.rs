@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -119,10 +120,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, No> {
         let bytes = axum::body::Bytes::from_request(request, state);
         let bytes = tokio::time::timeout(Duration::from_secs(BODY_SECONDS_MAX), bytes).await;
-        let bytes = bytes.map_err(|_| no(RefusalCode::Invalid, "the body did not arrive in time"))?;
-        let bytes = bytes.map_err(|error| no(RefusalCode::Invalid, error.body_text()))?;
+        let bytes = bytes.map_err(|_| no(RefusalCode::Unavailable, "the body did not arrive in time"))?;
+        let bytes = bytes.map_err(|error| not_whole(&error))?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| no(RefusalCode::Invalid, error.to_string()))
     }
+}
+
+/// The same body may arrive whole the next time, unless it is larger than any may be.
+fn not_whole(error: &BytesRejection) -> No {
+    let is_too_large =
+        matches!(error, BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)));
+    let code = if is_too_large { RefusalCode::Invalid } else { RefusalCode::Unavailable };
+    no(code, error.body_text())
 }
 
 /// Only commands of the present term count. One of a later term means that this drone has missed its own registration.

@@ -17,7 +17,7 @@ use jetway_protocol::controller_api::Registered;
 use jetway_protocol::drone_api::PutBackend;
 use jetway_protocol::ids::{BootId, Term};
 use jetway_protocol::lease::{Deadline, DroneLease, LeaseTerms, Standing};
-use jetway_protocol::spec::OnIsolation;
+use jetway_protocol::spec::{InitMode, OnIsolation};
 use tokio::sync::watch;
 
 pub use keeper::{condemn, follow_suspends};
@@ -64,9 +64,11 @@ pub enum Moved {
     Nearer,
 }
 
-/// Whether this backend is stopped for want of a lease.
+/// Whether this backend is stopped for want of a lease. Where the application takes init's place, nobody has the last word when
+/// the agent is dead: such a one is kept, whatever it says.
 pub fn is_for(put: &PutBackend) -> bool {
-    put.key.is_some() && put.spec.on_isolation == OnIsolation::Stop
+    let stays = put.spec.executable.init != InitMode::Exec;
+    put.key.is_some() && put.spec.on_isolation == OnIsolation::Stop && stays
 }
 
 impl Lease {

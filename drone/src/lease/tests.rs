@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::data_dir::tests::TestDir;
-use crate::harness::{leased, registered};
+use crate::harness::{keyed, leased, put_of, registered};
 
 struct Drone {
     dir: TestDir,
@@ -141,4 +141,19 @@ fn a_file_of_deadlines_from_an_earlier_boot_says_nothing() {
     lease.registered(&leased(Term(2), seconds(600)), seconds(5));
     assert_eq!(drone.file(), Some(545));
     assert!(lease.take().is_some() && lease.is_written());
+}
+
+#[test]
+fn only_who_has_a_key_and_an_init_and_says_stop_is_under_it() {
+    let of =
+        |on_isolation, init| put_of(|spec| (spec.on_isolation, spec.executable.init) = (on_isolation, init));
+    assert!(is_for(&keyed(of(OnIsolation::Stop, InitMode::Supervise))));
+    assert!(!is_for(&of(OnIsolation::Stop, InitMode::Supervise)), "no key");
+    for (on_isolation, init) in [
+        (OnIsolation::Keep, InitMode::Supervise),
+        (OnIsolation::Keep, InitMode::Exec),
+        (OnIsolation::Stop, InitMode::Exec),
+    ] {
+        assert!(!is_for(&keyed(of(on_isolation, init))), "{on_isolation:?} {init:?}");
+    }
 }

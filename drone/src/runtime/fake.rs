@@ -181,7 +181,8 @@ impl Fake {
             return;
         }
         let session = container.session.as_ref().map(state);
-        let hello = Hello { version: 1, nonce: container.nonce.clone(), boot_id: None, session };
+        let hello =
+            Hello { version: 1, nonce: container.nonce.clone(), boot_id: inner.script.boot_id, session };
         drop(inner);
         self.say(slot, LineEvent::Connected(hello));
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use jetway_protocol::ids::BackendId;
+use jetway_protocol::ids::{BackendId, BootId};
 use jetway_protocol::init::Session;
 
 use super::{ContainerStatus, ImageError, RuntimeError};
@@ -22,6 +22,8 @@ pub struct Script {
     pub sessions_get_lost: bool,
     /// The agent dies before init's answer to the session has come.
     pub claim_replies_get_lost: bool,
+    /// Of the kernel that every init runs on.
+    pub boot_id: Option<BootId>,
     /// Every init has begun a stop of its own, because the drone's deadline was near.
     pub lease_over: bool,
     /// The engine says 500 to each of these calls once, and has done what it was asked to.
@@ -56,6 +58,7 @@ impl Default for Script {
             init_is_silent: false,
             sessions_get_lost: false,
             claim_replies_get_lost: false,
+            boot_id: None,
             lease_over: false,
             answers_500: Vec::new(),
             remove_fails: false,

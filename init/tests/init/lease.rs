@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jetway_protocol::ids::BootId;
-use jetway_protocol::init::{EXIT_LEASE_OVER, FromInit, Session, SessionLease, ToInit};
+use jetway_protocol::init::{EXIT_CANNOT_EXECUTE, EXIT_LEASE_OVER, FromInit, Session, SessionLease, ToInit};
 use jetway_protocol::lease::Deadline;
 use jetway_protocol::spec::InitMode;
 
@@ -150,15 +150,27 @@ fn told_of_a_nearer_deadline_it_looks_at_once_and_says_why_it_stops() {
 }
 
 #[test]
-fn without_a_lease_it_does_not_look_and_with_another_clock_the_drone_keeps_it_alone() {
-    for lease in [None, Some(SessionLease { boot_id: BootId::random(), grace_ms: 1000, stop_signal: 15 })] {
+fn without_a_lease_it_does_not_look_and_with_another_clock_it_executes_nothing() {
+    let mut slot = Slot::new(&[]);
+    let (mut wire, _) = slot.accept();
+    wire.claim(shell("a", "exec sleep 60"));
+    wire.say(&ToInit::LookAtLease);
+    wire.say(&ToInit::Ping);
+    assert_eq!(wire.hear(), FromInit::Pong);
+    assert!(slot.is_running());
+
+    for mode in [InitMode::Supervise, InitMode::Exec] {
         let mut slot = Slot::new(&[]);
         let (mut wire, _) = slot.accept();
-        wire.claim(Session { lease, ..shell("a", "exec sleep 60") });
-        wire.say(&ToInit::LookAtLease);
-        wire.say(&ToInit::Ping);
-        assert_eq!(wire.hear(), FromInit::Pong);
-        assert!(slot.is_running());
+        gone_in(&slot, 1000 * SECOND);
+        let marker = slot.path("ran");
+        let session = shell("a", &format!(": > {}", marker.display()));
+        let lease = Some(SessionLease { boot_id: BootId::random(), grace_ms: 1000, stop_signal: 15 });
+        wire.say(&ToInit::Session(Box::new(Session { mode, lease, ..session })));
+        let FromInit::StartFailed { message, .. } = wire.hear() else { panic!("it was to fail") };
+        assert!(message.contains(r#"say on_isolation "keep""#), "{message}");
+        assert_eq!(slot.status().code(), Some(EXIT_CANNOT_EXECUTE));
+        assert!(!marker.exists());
     }
 }
 
