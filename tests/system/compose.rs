@@ -49,8 +49,17 @@ impl Visitor {
     }
 
     async fn enter(&self, room: &str) -> anyhow::Result<Session> {
-        Session::open(&self.url(room).await?).await
+        opened(&self.url(room).await?).await
     }
+}
+
+/// As the page does: what closes or is refused is tried again, and said.
+async fn opened(url: &str) -> anyhow::Result<Session> {
+    eventually("the WebSocket opens", SOON, async || {
+        let opened = Session::open(url).await.map_err(|error| format!("{error:#}"));
+        opened.inspect_err(|error| println!("not yet: {error}"))
+    })
+    .await
 }
 
 /// Says something in the room and hears it.
@@ -193,7 +202,7 @@ async fn backend(compose: &Compose, room: &str) -> anyhow::Result<String> {
 async fn the_second_ones(compose: &Compose, visitor: &Visitor) -> anyhow::Result<()> {
     let on_one = visitor.url("on-one").await?;
     // Open all the while, so that it does not end for want of visitors.
-    let first_of_all = Session::open(&on_one).await?;
+    let first_of_all = opened(&on_one).await?;
     compose.run(&["--profile", "second", "up", "-d"])?;
     compose.until_healthy("drone-2").await?;
     compose.until_healthy("proxy-2").await?;
@@ -201,9 +210,9 @@ async fn the_second_ones(compose: &Compose, visitor: &Visitor) -> anyhow::Result
     let on_two = visitor.url("on-two").await?;
     for (url, drone) in [(&on_one, "one"), (&on_two, "two")] {
         let (_, path) = url.rsplit_once(":").and_then(|(_, rest)| rest.split_once('/')).context("a path")?;
-        let mut session = Session::open(&format!("{}/{path}", compose.proxy_2)).await.context(drone)?;
+        let mut session = opened(&format!("{}/{path}", compose.proxy_2)).await.context(drone)?;
         hears_itself(&mut session, drone).await?;
-        let mut by_the_first = Session::open(url).await?;
+        let mut by_the_first = opened(url).await?;
         hears_itself(&mut by_the_first, drone).await?;
         let room = format!("on-{drone}");
         let status = compose.jetway(&["status", &room, "--namespace", "rooms", "--json"])?;

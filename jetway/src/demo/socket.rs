@@ -11,6 +11,8 @@ use super::room::{Full, Room, Said};
 
 /// A write that waits longer has nobody at its other end.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+/// For a visitor's own close, after ours (RFC 6455 §7.1.1); well within the time that the end has.
+const FAREWELL: Duration = Duration::from_millis(200);
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// Silence, pongs included, after which a visitor is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(50);
@@ -110,6 +112,9 @@ async fn write(socket: &mut WebSocket, message: Message) -> Option<()> {
 async fn close(socket: &mut WebSocket, (code, reason): (u16, &'static str)) {
     let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
     let _told_or_gone = write(socket, Message::Close(Some(frame))).await;
+    // A socket that is closed over unread bytes, a pong is enough, is reset, and the frame may be lost with it.
+    let until_gone = async { while let Some(Ok(_)) = socket.recv().await {} };
+    let _gone_or_slow = tokio::time::timeout(FAREWELL, until_gone).await;
 }
 
 /// A token bucket.
