@@ -39,16 +39,10 @@ pub fn start(app: &App) {
     app.lifecycle.spawn(async move {
         let app = app_;
         let mut failures = 0;
-        loop {
-            let nudged = tokio::select! {
-                () = app.lifecycle.stopping() => return,
-                () = app.inventory_nudge.notified() => true,
-                () = tokio::time::sleep(jittered(PERIOD)) => false,
-            };
+        while let Some(nudged) = super::nudge_or_pause(&app, &app.inventory_nudge, jittered(PERIOD)).await {
             failures = super::report("inventory", run(&app, nudged).await, failures);
-            tokio::select! {
-                () = app.lifecycle.stopping() => return,
-                () = tokio::time::sleep(PERIOD_MIN) => {}
+            if !super::pause(&app, PERIOD_MIN).await {
+                return;
             }
         }
     });

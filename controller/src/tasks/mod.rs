@@ -21,6 +21,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use jetway_service::backoff::jittered;
+use tokio::sync::Notify;
 
 use crate::app::App;
 use crate::db::DbError;
@@ -72,14 +73,26 @@ where
     app.lifecycle.spawn(async move {
         let app = app_;
         let mut failures = 0_u32;
-        loop {
-            tokio::select! {
-                () = app.lifecycle.stopping() => return,
-                () = tokio::time::sleep(jittered(period)) => {}
-            }
+        while pause(&app, jittered(period)).await {
             failures = report(name, run(app.clone()).await, failures);
         }
     });
+}
+
+/// False: the controller stops.
+async fn pause(app: &App, length: Duration) -> bool {
+    tokio::select! {
+        () = app.lifecycle.stopping() => false,
+        () = tokio::time::sleep(length) => true,
+    }
+}
+
+/// The same, cut short by a nudge: whether there was one. `None`: the controller stops.
+async fn nudge_or_pause(app: &App, nudge: &Notify, length: Duration) -> Option<bool> {
+    tokio::select! {
+        () = nudge.notified() => Some(true),
+        goes_on = pause(app, length) => goes_on.then_some(false),
+    }
 }
 
 /// Says once that a task fails and once that it works again, not every second.

@@ -23,12 +23,7 @@ pub fn start(app: &App) {
     app.lifecycle.spawn(async move {
         let app = app_;
         let mut failures = 0;
-        loop {
-            tokio::select! {
-                () = app.lifecycle.stopping() => return,
-                () = app.leases.release_nudge.notified() => {}
-                () = tokio::time::sleep(jittered(PERIOD)) => {}
-            }
+        while super::nudge_or_pause(&app, &app.leases.release_nudge, jittered(PERIOD)).await.is_some() {
             failures = super::report("release", run(&app).await, failures);
         }
     });

@@ -27,9 +27,8 @@ pub fn start(app: &App) {
             }
             failures = super::report("watch", done, failures);
             let period = PERIOD.min(app.leases.gap_max() / TICKS_IN_GAP);
-            tokio::select! {
-                () = app.lifecycle.stopping() => return,
-                () = tokio::time::sleep(jittered(period)) => {}
+            if !super::pause(&app, jittered(period)).await {
+                return;
             }
         }
     });
