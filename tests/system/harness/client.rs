@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// Longer than any healthy step takes on a busy machine.
@@ -21,8 +21,18 @@ impl Session {
     pub async fn open(url: &str) -> anyhow::Result<Self> {
         let url = format!("{}ws", url.replacen("http://", "ws://", 1));
         let opened = tokio::time::timeout(STEP, tokio_tungstenite::connect_async(&url)).await;
-        let (socket, _) = opened.context("the WebSocket opens in time")?.context("the WebSocket opens")?;
-        Ok(Self { socket })
+        match opened.context("the WebSocket opens in time")? {
+            Ok((socket, _)) => Ok(Self { socket }),
+            // The proxy says there why it has refused.
+            Err(Error::Http(refusal)) => {
+                bail!(
+                    "the WebSocket opens: {}, {:?}",
+                    refusal.status(),
+                    refusal.headers().get("proxy-status")
+                )
+            }
+            Err(error) => Err(error).context("the WebSocket opens"),
+        }
     }
 
     pub async fn echo(&mut self, text: &str) -> anyhow::Result<()> {
