@@ -199,6 +199,7 @@ pub fn put_of(change: impl FnOnce(&mut BackendSpec)) -> PutBackend {
         grant: Some(grant(1)),
         static_token: None,
         timeline: Vec::new(),
+        or_never: false,
     }
 }
 

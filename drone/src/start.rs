@@ -24,6 +24,7 @@ use crate::config::{self, Config};
 use crate::controllers::Controllers;
 use crate::data_dir::{DataDir, DataDirError, Identity};
 use crate::http::{self, Gate};
+use crate::journal::Journals;
 use crate::lease::{self, Lease, Tenure};
 use crate::membership::Membership;
 use crate::registration::{self, Facts, Refused, Registration};
@@ -202,7 +203,8 @@ impl Opening {
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
         let address =
             listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let gate = Gate::new(config.secret.clone());
+        let broken = |source| StartError::Journal { path: data_dir.path().display().to_string(), source };
+        let gate = Gate::new(config.secret.clone(), Journals::open(data_dir.path()).map_err(broken)?);
         http::serve(listener, gate.clone(), lifecycle);
 
         let capacity = capacity(&config);

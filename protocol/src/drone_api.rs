@@ -53,6 +53,9 @@ pub struct PutBackend {
     /// The stages that the controller measured; the drone goes on from there.
     #[serde(default)]
     pub timeline: Vec<Stage>,
+    /// What cannot be taken now is refused for good: `declined` instead of `unavailable`, so that another drone may be tried.
+    #[serde(default)]
+    pub or_never: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -161,7 +164,8 @@ pub struct InventoryEntry {
     pub status: Status,
 }
 
-/// Why a drone says no. All but `unavailable` are final: the controller may try another drone under a new id.
+/// Why a drone says no. All but `unavailable` are final: the controller may try another drone under a new id. A final "no" to a
+/// `PUT` is never said of a backend that lives there, and leaves a tombstone: whatever copy of it comes later starts nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     pub code: RefusalCode,
@@ -185,6 +189,8 @@ pub enum RefusalCode {
     NotOffered,
     /// The message could not be read.
     Invalid,
-    /// Not now: starting, or stopping.
+    /// Not now: starting, or stopping. Nothing was refused: a second copy of the message may be taken.
     Unavailable,
+    /// Not now, and so never under this id: said only to a `PUT` that asked for it ([`PutBackend::or_never`]).
+    Declined,
 }

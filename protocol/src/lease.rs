@@ -31,7 +31,9 @@
 //!    it hands the session to init; and init looks in the file before it executes anything ([`LastWord::admits`]).
 //! 5. A restarted agent goes on with the file's deadline ([`DroneLease::resume`]) until it has registered.
 //! 6. A command counts as [`heed`] says. `NotYet` (a later term than its own) is `unavailable` and makes it register again.
-//!    A final refusal of a `PUT` leaves a tombstone, as an end and a delete do: a second copy of it may be on its way.
+//!    A final refusal of a `PUT` leaves a tombstone, as an end and a delete do: a second copy of it may be on its way. None is said
+//!    of a backend that lives here, whatever the command's term. `unavailable` refuses nothing; a `PUT` that says `or_never` gets a
+//!    final refusal instead. An agent that does not serve yet keeps those in memory: a later one has a term that is newer than theirs.
 //! 7. Inventories, and answers to deletes, are given only when every init was asked, or has had 10 s.
 //!
 //! # The controller
@@ -51,8 +53,9 @@
 //! 5. A `PUT` carries the term in its *row*. To send one under a later term, the statement that claims the row for dispatch moves
 //!    the row to that term (`drone_term = d.term`, only while it is live); so the reconciler of 4 cannot end it meanwhile. A row is
 //!    never moved to the term of a drone whose lease is over: nothing would ever free it.
-//! 6. A refusal ends a row only if it answered the only `PUT` that was ever sent for it; so does a connection that was never
-//!    made. After a timeout only the drone's own "gone" does, or the lease.
+//! 6. A final refusal ends a row only if it answered the only `PUT` that was ever sent for it, not counting those that the drone
+//!    itself put off with `unavailable`: its tombstone stops their copies. So does a connection that was never made, where none was
+//!    put off before. After a timeout, or a 5xx of something between, only the drone's own "gone" does, or the lease.
 //! 7. Terms and fencing tokens are [`number`]s: the timeline is in their high bits. A heartbeat in a term of an earlier timeline is
 //!    answered 409, so after a failover every drone registers anew, and a `PUT` whose row was lost is of a term that is over.
 //! 8. After a change of timeline, unless the standby was synchronous, no absent key is granted for length and margin: the

@@ -4,6 +4,7 @@
 //! it held is what `lease.rs` shows; here it is one step. Every message may be lost, late, overtaken and delivered twice.
 
 mod drone;
+mod runs;
 mod state;
 
 use jetway_protocol::ids::{FencingToken, Term};
@@ -11,8 +12,7 @@ use jetway_protocol::lease::{Absence, Evidence, PutBack, absence, put_back, rele
 use stateright::{Model, Property};
 
 use self::drone::LAST_TERM;
-use self::state::{Action, Message, Row, Sender, State, Why};
-use crate::explore::{can_always, exhaust, must_fail};
+use self::state::{Action, Message, Put, Row, Sender, State, Why};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mistake {
@@ -26,6 +26,9 @@ enum Mistake {
     RowKeepsItsTerm,
     LapsedDroneAdmits,
     AnyTermIsHeeded,
+    FinalWhileItRuns,
+    PutOffFreesTheKey,
+    DeclinesAndForgets,
 }
 
 struct Dispatch {
@@ -38,11 +41,12 @@ struct Dispatch {
     restarts: u8,
     lapses: u8,
     reboots: u8,
+    put_offs: u8,
 }
 
 impl Dispatch {
     fn usual(mistake: Mistake) -> Self {
-        Self { mistake, attempts: 2, network: 3, copies: 0, restarts: 0, lapses: 0, reboots: 0 }
+        Self { mistake, attempts: 2, network: 3, copies: 0, restarts: 0, lapses: 0, reboots: 0, put_offs: 0 }
     }
 
     fn connect(&self, state: &mut State, drone: usize) {
@@ -53,10 +57,11 @@ impl Dispatch {
             term,
             acknowledged: false,
             puts: 1,
+            put_off: false,
             sender: Sender::Connect,
             ended: None,
         });
-        state.send(Message::Put { id, drone, term, by: Sender::Connect });
+        state.send(Message::Put(Put { id, drone, term, by: Sender::Connect, or_never: false }));
     }
 
     /// Claims the row for dispatch, which moves it to its drone's present term, and sends its `PUT` once more.
@@ -67,7 +72,7 @@ impl Dispatch {
         if self.mistake != Mistake::RowKeepsItsTerm {
             row.term = term;
         }
-        state.send(Message::Put { id, drone, term, by: Sender::Reconciler });
+        state.send(Message::Put(Put { id, drone, term, by: Sender::Reconciler, or_never: false }));
     }
 
     fn delete(&self, state: &mut State, id: u8) {
@@ -99,6 +104,21 @@ impl Dispatch {
         if may && released(&holding, Evidence::Refused) {
             row.ended = Some(Why::Refused);
         }
+    }
+
+    /// The connect goes on, and would rather be refused for good the next time.
+    fn heard_put_off(&self, state: &mut State, id: u8) {
+        let row = &mut state.rows[usize::from(id)];
+        if row.ended.is_some() || row.acknowledged || row.sender != Sender::Connect || row.put_off {
+            return;
+        }
+        if self.mistake == Mistake::PutOffFreesTheKey {
+            row.ended = Some(Why::Refused);
+            return;
+        }
+        row.put_off = true;
+        let (drone, term) = (row.drone, row.term);
+        state.send(Message::Put(Put { id, drone, term, by: Sender::Connect, or_never: true }));
     }
 
     fn heard_gone(&self, state: &mut State, id: u8, term: Term) {
@@ -178,7 +198,7 @@ impl Model for Dispatch {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State::new(self.copies, self.restarts, self.lapses, self.reboots)]
+        vec![State::new(self.copies, self.restarts, self.lapses, self.reboots, self.put_offs)]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -191,12 +211,12 @@ impl Model for Dispatch {
             if !matches!(message, Message::Registered { term: LAST_TERM, .. }) {
                 actions.push(Action::Lose(message.clone()));
             }
-            if let Message::Put { .. } = message {
+            if let Message::Put(_) = message {
                 actions.push(Action::Refuse(message.clone()));
             }
             if state.copies > 0 {
                 actions.push(Action::DeliverACopy(message.clone()));
-                if let Message::Put { .. } = message {
+                if let Message::Put(_) = message {
                     actions.push(Action::RefuseACopy(message.clone()));
                 }
             }
@@ -264,112 +284,13 @@ impl Model for Dispatch {
 impl Dispatch {
     fn deliver(&self, state: &mut State, message: &Message, refuse: bool) {
         match *message {
-            Message::Put { id, drone, term, by } => self.put(state, id, drone, term, by, refuse),
+            Message::Put(put) => self.put(state, put, refuse),
             Message::Delete { id, drone, term } => self.deleted(state, id, drone, term),
             Message::Answer { id, by, taken } => self.answered(state, id, by, taken),
+            Message::PutOff { id } => self.heard_put_off(state, id),
             Message::Gone { id, term } => self.heard_gone(state, id, term),
             Message::Inventory { drone, term, running } => self.compare(state, drone, term, running),
             Message::Registered { drone, term } => state.registered(drone, term),
         }
     }
-}
-
-#[test]
-fn one_process_with_messages_in_any_order_and_twice() {
-    let model = Dispatch { copies: 1, ..Dispatch::usual(Mistake::None) };
-    exhaust("dispatch", "2 drones, 2 attempts, 3 messages at a time, a second copy", model);
-}
-
-#[test]
-fn one_process_with_agents_that_restart() {
-    let model = Dispatch { restarts: 1, network: 2, ..Dispatch::usual(Mistake::None) };
-    exhaust("dispatch", "a restart", model);
-}
-
-#[test]
-fn one_process_with_drones_that_are_cut_off() {
-    let model = Dispatch { lapses: 1, network: 2, ..Dispatch::usual(Mistake::None) };
-    exhaust("dispatch", "a lease that is over", model);
-}
-
-#[test]
-fn one_process_with_hosts_that_are_booted_anew() {
-    let model = Dispatch { reboots: 1, network: 2, ..Dispatch::usual(Mistake::None) };
-    exhaust("dispatch", "a new boot", model);
-}
-
-#[test]
-fn one_process_with_several_of_these() {
-    let both = Dispatch { restarts: 1, lapses: 1, network: 1, ..Dispatch::usual(Mistake::None) };
-    exhaust("dispatch", "a restart and a lease that is over, a message at a time", both);
-}
-
-/// Whatever was lost, restarted, cut off or booted anew: the key can become free, with nothing left running.
-#[test]
-fn a_key_can_always_become_free() {
-    let usual = || Dispatch { network: 1, ..Dispatch::usual(Mistake::None) };
-    for (what, model) in [
-        ("a free key after a restart", Dispatch { restarts: 1, ..usual() }),
-        ("a free key after a lease that is over", Dispatch { lapses: 1, ..usual() }),
-        ("a free key after a new boot", Dispatch { reboots: 1, ..usual() }),
-    ] {
-        can_always("dispatch", what, &model, |state| state.live().is_none() && state.processes() == 0);
-    }
-}
-
-fn finds(mistake: Mistake, name: &str, change: impl FnOnce(Dispatch) -> Dispatch) {
-    must_fail("dispatch", name, "one process", change(Dispatch::usual(mistake)));
-}
-
-#[test]
-fn a_retarget_after_a_timeout_is_found() {
-    finds(Mistake::RetargetAfterTimeout, "retarget after a timeout", |model| model);
-}
-
-#[test]
-fn absence_taken_for_death_is_found() {
-    finds(Mistake::AbsenceIsDeath, "absence from an inventory taken for death", |model| model);
-}
-
-#[test]
-fn no_tombstones_is_found() {
-    finds(Mistake::NoTombstones, "no tombstones", |model| model);
-}
-
-#[test]
-fn a_refusal_without_tombstone_is_found() {
-    finds(Mistake::NoTombstoneAtRefusal, "a refusal that leaves no tombstone", |model| Dispatch {
-        copies: 1,
-        ..model
-    });
-}
-
-#[test]
-fn an_unknown_term_taken_for_a_final_refusal_is_found() {
-    finds(
-        Mistake::UnknownTermIsFinal,
-        "a term that the drone does not know yet, refused for good",
-        |model| Dispatch { copies: 1, restarts: 1, ..model },
-    );
-}
-
-#[test]
-fn a_refusal_of_one_of_several_puts_is_found() {
-    finds(Mistake::RefusalOfAnyPut, "a refusal of one of several PUTs, without tombstone", |model| model);
-}
-
-#[test]
-fn a_row_that_keeps_its_term_is_found() {
-    let model = |model| Dispatch { lapses: 1, ..model };
-    finds(Mistake::RowKeepsItsTerm, "a PUT under a later term than its row's", model);
-}
-
-#[test]
-fn a_lapsed_drone_that_takes_a_key_is_found() {
-    finds(Mistake::LapsedDroneAdmits, "a PUT taken without a lease", |model| Dispatch { lapses: 1, ..model });
-}
-
-#[test]
-fn a_command_of_an_old_term_is_found() {
-    finds(Mistake::AnyTermIsHeeded, "commands of any term", |model| Dispatch { lapses: 1, ..model });
 }

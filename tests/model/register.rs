@@ -106,6 +106,7 @@ impl Registering {
                     on_isolation: OnIsolation::Keep,
                     acknowledged: true,
                     puts_sent: 1,
+                    put_off: 0,
                 });
                 if row.is_some_and(|row| released(&row, Evidence::NewBoot { term })) {
                     (state.row, state.freed_by_boot) = (None, true);

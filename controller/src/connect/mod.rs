@@ -11,6 +11,7 @@ pub mod validate;
 pub mod deliver;
 mod join;
 pub mod place;
+mod put;
 pub mod respond;
 mod spawn;
 pub mod wait;

@@ -7,26 +7,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jetway_protocol::drone_api::{PutBackend, RefusalCode};
+use jetway_protocol::drone_api::PutBackend;
 use jetway_protocol::error::{Code, PassedOver};
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, GrantId};
-use jetway_protocol::lease::{Evidence, Holding, released};
-use jetway_protocol::status::Status;
 use jetway_protocol::timeline::StageName;
-use jetway_service::backoff::{Backoff, jittered};
-use jetway_service::client::CallError;
+use jetway_service::backoff::jittered;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::place::{Need, Nothing, choose, is_about_to_fit};
+use super::put::{Put, put};
 use super::respond::{Connected, Stopwatch};
 use super::validate::{Spawn, Wanted};
 use super::{Round, grant, static_grant};
 use crate::app::App;
 use crate::db::backends::{self, Inserted, NewBackend};
 use crate::db::drones::{Drone, DroneRef};
-use crate::drone::{Failure, PUT_DEADLINE};
 use crate::error::{ApiError, ApiResult};
 use crate::fleet::Reservation;
 
@@ -34,8 +31,6 @@ use crate::fleet::Reservation;
 const DRONES_MAX: usize = 3;
 /// For so long the sender of a row's first `PUT` is the only one, by Postgres' clock.
 const DISPATCH: Duration = Duration::from_secs(8);
-/// Times that one drone is sent the same `PUT`, where it said that it cannot answer now.
-const PUTS_MAX: u32 = 5;
 /// What a caller is told to wait when no drone has room.
 const NO_DRONE_RETRY_MS: u64 = 2000;
 /// And while new keys wait for drones to be outwaited: a synchronous standby may join before.
@@ -71,7 +66,9 @@ pub async fn spawn(app: &App, wanted: &Wanted, spawn: &Spawn, stopwatch: &mut St
         let executable = &spawn.spec.executable;
         app.fleet.reserve(drone.id, executable.cpu_reserve, executable.memory_reserve_bytes);
         let body = put_body(app, wanted, spawn, &id, &drone, fencing_token, &grant, stopwatch);
-        match put(app, &drone, &id, &body, sender.until).await {
+        // A chosen id that was refused for good could not be used again.
+        let may_decline = || spawn.id.is_none() && fits_elsewhere(app, spawn, cluster, &refusals, &drone);
+        match put(app, &drone, &id, body, sender.until, may_decline).await {
             Put::Done { status, answered, drone } => {
                 stopwatch.lap(StageName::Dispatched);
                 return Ok(Round::Done(Box::new(Connected {
@@ -154,10 +151,7 @@ async fn place(
 ) -> ApiResult<Arc<Drone>> {
     let exclude: Vec<DroneId> = refusals.iter().map(|refused| refused.drone).collect();
     let need = Need { cluster, pool: &spawn.pool, executable: &spawn.spec.executable, exclude: &exclude };
-    let pick = |reservations: &[Reservation]| {
-        let table = app.fleet.table();
-        choose(&table.drones, table.read_at.elapsed(), &need, reservations, &mut rand::rng())
-    };
+    let pick = |reservations: &[Reservation]| pick(app, &need, reservations);
     if let Ok(drone) = pick(&app.fleet.reservations()) {
         return Ok(drone);
     }
@@ -176,6 +170,24 @@ async fn place(
         }
         tokio::time::sleep(jittered(STARTING_LOOK)).await;
     }
+}
+
+fn pick(app: &App, need: &Need<'_>, reservations: &[Reservation]) -> Result<Arc<Drone>, Nothing> {
+    let table = app.fleet.table();
+    choose(&table.drones, table.read_at.elapsed(), need, reservations, &mut rand::rng())
+}
+
+/// Whether another drone would be tried if this one refused.
+fn fits_elsewhere(
+    app: &App,
+    spawn: &Spawn,
+    cluster: &ClusterName,
+    refusals: &[Refused],
+    tried: &DroneRef,
+) -> bool {
+    let exclude: Vec<DroneId> = refusals.iter().map(|refused| refused.drone).chain([tried.id]).collect();
+    let need = Need { cluster, pool: &spawn.pool, executable: &spawn.spec.executable, exclude: &exclude };
+    exclude.len() < DRONES_MAX && pick(app, &need, &app.fleet.reservations()).is_ok()
 }
 
 fn no_drone(cluster: &ClusterName, spawn: &Spawn, nothing: Nothing, refusals: &[Refused]) -> ApiError {
@@ -283,56 +295,8 @@ fn put_body(
         static_token: uses_static
             .then(|| app.token(id, fencing_token, drone.id, &drone.advertise, GrantId::STATIC)),
         timeline: stopwatch.stages.clone(),
+        or_never: false,
     }
-}
-
-enum Put {
-    /// It is there, or may be.
-    Done { status: Status, answered: bool, drone: DroneRef },
-    /// It is certain that nothing runs there and never will, and why. `again`: the drone itself may take another one.
-    Nothing { message: String, again: bool },
-}
-
-/// Sends nothing that could still be under way when `until` has come and somebody else may send. The row's `PUT` is always
-/// of the row's term: a drone that has registered since refuses it for good, and the next try has an id of its own.
-async fn put(app: &App, drone: &DroneRef, id: &BackendId, body: &PutBackend, until: Instant) -> Put {
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(400));
-    let mut holding = Holding {
-        row_term: body.term,
-        drone_term: body.term,
-        on_isolation: body.spec.on_isolation,
-        acknowledged: false,
-        puts_sent: 0,
-    };
-    let unanswered = || Put::Done { status: Status::Scheduled, answered: false, drone: drone.clone() };
-    // Where time runs out, the task that repeats what is lost goes on.
-    while Instant::now() + PUT_DEADLINE <= until {
-        holding.puts_sent += 1;
-        let error = match app.drones.put(drone, id, body).await {
-            Ok(view) => {
-                return Put::Done { status: view.status, answered: true, drone: drone.clone() };
-            }
-            // It is starting, has not registered yet, or its disk is in trouble, and may be well in a moment.
-            Err(CallError::Refused { status: 500.., .. }) if holding.puts_sent < PUTS_MAX => {
-                backoff.wait().await;
-                continue;
-            }
-            Err(error) => Failure::from(error),
-        };
-        let (evidence, message, again) = match error {
-            // "Not here" is no answer to a `PUT`: something between us made it, and the drone may have the backend.
-            Failure::Unclear(message) | Failure::Refused(RefusalCode::Unknown, message) => {
-                tracing::warn!(backend = %id, drone = %drone.name, message, "a drone did not answer a PUT");
-                return unanswered();
-            }
-            Failure::Refused(RefusalCode::WrongTerm, message) => (Evidence::Refused, message, true),
-            Failure::Refused(_, message) => (Evidence::Refused, message, false),
-            Failure::NotSent(message) => (Evidence::NeverSent, message, false),
-        };
-        // An earlier one may have been taken: then no later "no" proves that nothing came of it.
-        return if released(&holding, evidence) { Put::Nothing { message, again } } else { unanswered() };
-    }
-    unanswered()
 }
 
 /// Frees what the row held. Where that fails the row waits for the reconciler, which asks the drone.

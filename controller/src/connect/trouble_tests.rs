@@ -52,17 +52,44 @@ async fn a_drone_that_is_unwell_for_a_moment_is_asked_again() {
 }
 
 #[tokio::test]
-async fn after_an_unclear_answer_a_refusal_proves_nothing() {
+async fn a_refusal_after_a_bad_gateway_proves_nothing_and_after_the_drone_s_own_not_now_it_does() {
+    for (first, expect) in [(Mode::BehindABadGateway, (200, 1)), (Mode::PutsOff, (503, 0))] {
+        let harness = Harness::new().await;
+        let drone = harness.drone("one").await;
+        drone.set_mode(first);
+        let refusing = async {
+            eventually("a PUT", async || drone.calls("PUT"), |calls| *calls > 0).await;
+            drone.set_mode(Mode::Refuse(RefusalCode::NoCapacity));
+        };
+        let body = keyed("k");
+        let (answer, ()) = tokio::join!(harness.connect(&body), refusing);
+        assert_eq!((answer.status, live_rows(&harness).await), expect, "{first:?}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_drone_that_does_not_serve_yet_is_passed_over_once_another_fits() {
     let harness = Harness::new().await;
-    let drone = harness.drone("one").await;
-    drone.set_mode(Mode::Refuse(RefusalCode::Unavailable));
-    let refusing = async {
-        eventually("a PUT", async || drone.calls("PUT"), |calls| *calls > 0).await;
-        drone.set_mode(Mode::Refuse(RefusalCode::NoCapacity));
-    };
-    let body = keyed("k");
-    let (answer, ()) = tokio::join!(harness.connect(&body), refusing);
-    assert_eq!((answer.status, live_rows(&harness).await), (200, 1), "{}", answer.text());
+    let starting = harness.drone("one").await;
+    starting.set_mode(Mode::PutsOff);
+    let alone = harness.connect(&keyed("k1")).await;
+    assert_eq!((alone.status, &alone.json()["drone_answered"]), (200, &json!(false)), "{}", alone.text());
+    let other = harness.drone("two").await;
+    let asked = starting.calls("PUT");
+    // Two drones are chosen from at random: sooner or later the one that starts is the first.
+    for n in 2.. {
+        let answer = harness.connect(&keyed(&format!("k{n}"))).await;
+        let answered = &answer.json()["drone_answered"];
+        assert_eq!((answer.status, answered), (200, &json!(true)), "{}", answer.text());
+        if starting.calls("PUT") > asked {
+            break;
+        }
+    }
+    assert!(!other.ids().is_empty());
+    let sql = "select count(*) filter (where ended_at is null), count(*) filter (where ended_at is not null)
+               from backends b join drones d on d.id = b.drone_id where d.name = 'one'";
+    let found: (i64, i64) = sqlx::query_as(sql).fetch_one(&harness.app.db).await.unwrap();
+    assert_eq!(found, (1, 1), "the row of the first connect lives, that of the second attempt has ended");
 }
 
 #[tokio::test]

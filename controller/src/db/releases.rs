@@ -55,6 +55,7 @@ pub async fn doomed(connection: &mut PgConnection, limit: i64) -> Result<Vec<Doo
                 on_isolation: if row.keeps { OnIsolation::Keep } else { OnIsolation::Stop },
                 acknowledged: row.acknowledged,
                 puts_sent: row.puts_sent.unsigned_abs(),
+                put_off: 0,
             },
             evidence,
         })

@@ -70,6 +70,7 @@ async fn one(app: &App, row: Undispatched) -> Result<(), DbError> {
             app.token(&row.id, row.fencing_token, row.drone.id, &row.drone.advertise, GrantId::STATIC)
         }),
         timeline: Vec::new(),
+        or_never: false,
     };
     match app.drones.put(&row.drone, &row.id, &body).await {
         Ok(_view) => acknowledge(app, &row).await,
@@ -78,6 +79,7 @@ async fn one(app: &App, row: Undispatched) -> Result<(), DbError> {
                 RefusalCode::Draining
                 | RefusalCode::NoCapacity
                 | RefusalCode::NotOffered
+                | RefusalCode::Declined
                 | RefusalCode::Invalid,
                 message,
             ) => {

@@ -15,7 +15,7 @@ use axum::{Json, Router};
 use jetway_protocol::controller_api::BackendEvent;
 use jetway_protocol::drone_api::{
     AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, GrantView, Inventory,
-    InventoryEntry, PutBackend, Refusal, RefusalCode, Revoke, RevokeReply, Stop,
+    InventoryEntry, PutBackend, RefusalCode, Revoke, RevokeReply, Stop,
 };
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, DroneId, Term};
@@ -25,7 +25,7 @@ use jetway_service::lifecycle::Lifecycle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::drone_words::{Mode, end, status_of};
+use super::drone_words::{Mode, end, no};
 
 pub struct Kept {
     pub put: PutBackend,
@@ -181,11 +181,6 @@ impl Inside {
     }
 }
 
-fn no(code: RefusalCode) -> Response {
-    let refusal = Refusal { code, message: format!("{code:?}") };
-    (status_of(code), Json(refusal)).into_response()
-}
-
 fn shown(id: &BackendId, kept: &Kept) -> BackendView {
     let grant = |grant: &Grant| GrantView {
         id: grant.id,
@@ -231,12 +226,10 @@ async fn put_backend(
 ) -> Answer<BackendView> {
     called(&drone, format!("PUT {id}")).await;
     let mut inside = drone.lock();
-    if let Mode::Refuse(code) | Mode::RefuseOnce(code) = inside.mode {
-        if inside.mode == Mode::RefuseOnce(code) {
-            inside.mode = Mode::Usual;
-        }
-        return Err(no(code));
+    if inside.mode == Mode::PutsOff && body.or_never {
+        inside.tombstones.push(id.clone());
     }
+    inside.mode.take_put(&body)?;
     inside.check_term(body.term)?;
     if inside.tombstones.contains(&id) {
         return Err(no(RefusalCode::Ended));

@@ -1,7 +1,9 @@
 //! How the tests' drone can be told to behave, and what it says at an end.
 
+use axum::Json;
 use axum::http::StatusCode;
-use jetway_protocol::drone_api::{PutBackend, RefusalCode};
+use axum::response::{IntoResponse, Response};
+use jetway_protocol::drone_api::{PutBackend, Refusal, RefusalCode};
 use jetway_protocol::ids::{FencingToken, Term};
 use jetway_protocol::status::{End, EndReason, TerminationKind};
 
@@ -14,6 +16,10 @@ pub enum Mode {
     Refuse(RefusalCode),
     /// Refuses the next one that is put.
     RefuseOnce(RefusalCode),
+    /// Puts off what is put, or declines it where that is asked for.
+    PutsOff,
+    /// Something between answers for it.
+    BehindABadGateway,
     /// Takes what comes, and never answers.
     Silent,
     /// Knows nothing of what it has: as after the loss of its disk.
@@ -22,6 +28,29 @@ pub enum Mode {
     Mute,
     /// Shows a backend once as it was; then it has ended.
     EndsAfterALook,
+}
+
+impl Mode {
+    /// What it says to a `PUT`, where that is no.
+    #[expect(clippy::result_large_err, reason = "a refusal is a whole answer, and speed is nothing here")]
+    pub fn take_put(&mut self, body: &PutBackend) -> Result<(), Response> {
+        match *self {
+            Mode::Refuse(code) => Err(no(code)),
+            Mode::RefuseOnce(code) => {
+                *self = Mode::Usual;
+                Err(no(code))
+            }
+            Mode::PutsOff if body.or_never => Err(no(RefusalCode::Declined)),
+            Mode::PutsOff => Err(no(RefusalCode::Unavailable)),
+            Mode::BehindABadGateway => Err((StatusCode::BAD_GATEWAY, "<html>").into_response()),
+            Mode::Usual | Mode::Silent | Mode::Forgetful | Mode::Mute | Mode::EndsAfterALook => Ok(()),
+        }
+    }
+}
+
+pub fn no(code: RefusalCode) -> Response {
+    let refusal = Refusal { code, message: format!("{code:?}") };
+    (status_of(code), Json(refusal)).into_response()
 }
 
 pub fn end(reason: EndReason) -> End {
@@ -36,7 +65,7 @@ pub fn end(reason: EndReason) -> End {
 }
 
 /// The status with which a real drone says it.
-pub fn status_of(code: RefusalCode) -> StatusCode {
+fn status_of(code: RefusalCode) -> StatusCode {
     match code {
         RefusalCode::Ended => StatusCode::GONE,
         RefusalCode::Unknown => StatusCode::NOT_FOUND,
@@ -46,7 +75,8 @@ pub fn status_of(code: RefusalCode) -> StatusCode {
         RefusalCode::WrongTerm
         | RefusalCode::WrongFencingToken
         | RefusalCode::Draining
-        | RefusalCode::NoCapacity => StatusCode::CONFLICT,
+        | RefusalCode::NoCapacity
+        | RefusalCode::Declined => StatusCode::CONFLICT,
     }
 }
 
@@ -64,5 +94,6 @@ pub fn made_up(term: Term, fencing_token: i64, key: Option<&str>) -> PutBackend 
         grant: None,
         static_token: None,
         timeline: Vec::new(),
+        or_never: false,
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::Json;
+use axum::extract::State;
 use jetway_protocol::drone_api::{
     AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, Inventory, InventoryEntry,
     PutBackend, RefusalCode, Revoke, RevokeReply, Stop,
@@ -16,6 +17,7 @@ use jetway_protocol::status::{End, EndReason, TerminationKind};
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::{Stage, StageName};
 
+use super::Gate;
 use super::refusal::{
     Body, Id, No, Serving, check_fencing, check_term, check_term_if_said, ended, live, no, not_live,
 };
@@ -27,12 +29,34 @@ use crate::lease;
 const NO_LEASE: &str =
     "the drone has no lease now, and takes no key: try again once a controller has heard of it";
 
+/// The same while there is no agent yet: it is put off, or refused for good where that is wanted.
+pub async fn put_or_decline(
+    State(gate): State<Gate>,
+    Id(id): Id,
+    body: Result<Body<PutBackend>, No>,
+) -> Result<Json<BackendView>, No> {
+    let starting = match Serving::at(&gate) {
+        Ok(serving) => return put(serving, Id(id), body).await,
+        Err(starting) => starting,
+    };
+    if body.is_ok_and(|Body(put)| put.or_never) && gate.decline(&id) {
+        return Err(starting.or_never());
+    }
+    match Serving::at(&gate) {
+        Ok(_it_serves_by_now) => Err(no(RefusalCode::Unavailable, "the drone has just started")),
+        Err(starting) => Err(starting),
+    }
+}
+
 pub async fn put(
     Serving(agent): Serving,
     Id(id): Id,
     put: Result<Body<PutBackend>, No>,
 ) -> Result<Json<BackendView>, No> {
-    let taken = put.and_then(|Body(put)| take(&agent, &id, put));
+    let taken = put.and_then(|Body(put)| {
+        let or_never = put.or_never;
+        take(&agent, &id, put).map_err(|no| if or_never { no.or_never() } else { no })
+    });
     let backend = taken.map_err(|no| refuse_for_good(&agent, &id, no))?;
     backend.view().await.map(Json).map_err(ended(&agent, &backend.id))
 }
@@ -51,14 +75,18 @@ fn take(agent: &Arc<Agent>, id: &BackendId, mut put: PutBackend) -> Result<Arc<B
     admit(agent, id.clone(), put)
 }
 
-/// A final refusal may free the key, and a second copy of the `PUT` may be on its way: it must find a tombstone. Where that
-/// cannot be written, nothing final is said.
+/// A final refusal may free the key. So it is said of nothing that lives here, where a copy of the `PUT` was quicker and the drone
+/// has registered since, say; and since another copy may be on its way, that one must find a tombstone. Where this cannot be
+/// written, nothing final is said.
 fn refuse_for_good(agent: &Agent, id: &BackendId, refusal: No) -> No {
     if !refusal.is_final() {
         return refusal;
     }
     let _one_at_a_time = agent.admitting();
-    if agent.backend(id).is_some() || agent.tombstones().get(id).is_some() {
+    if agent.backend(id).is_some() || agent.strays.contains_key(id) {
+        return no(RefusalCode::Unavailable, format!("{id} is here, and this PUT is not for it as it is"));
+    }
+    if agent.tombstones().get(id).is_some() {
         return refusal;
     }
     match set_never_ran(agent, id, EndReason::Refused, "the drone refused it") {
@@ -171,6 +199,11 @@ fn is_gone(agent: &Agent, id: &BackendId) -> bool {
 
 /// A tombstone for what no container was made for.
 fn set_never_ran(agent: &Agent, id: &BackendId, reason: EndReason, message: &str) -> Result<(), No> {
+    let set = never_ran(agent, id, reason, message);
+    set.map_err(|error| no(RefusalCode::Unavailable, format!("a tombstone cannot be written: {error}")))
+}
+
+pub fn never_ran(agent: &Agent, id: &BackendId, reason: EndReason, message: &str) -> std::io::Result<()> {
     let end = End {
         reason,
         kind: None,
@@ -180,8 +213,7 @@ fn set_never_ran(agent: &Agent, id: &BackendId, reason: EndReason, message: &str
         output: String::new(),
     };
     let tombstone = Tombstone { id: id.clone(), fencing_token: None, end, at: UnixMicros::now() };
-    let set = agent.tombstones().set(tombstone);
-    set.map_err(|error| no(RefusalCode::Unavailable, format!("a tombstone cannot be written: {error}")))
+    agent.tombstones().set(tombstone)
 }
 
 pub async fn add_grant(

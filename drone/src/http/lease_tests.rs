@@ -66,6 +66,42 @@ async fn a_refused_put_leaves_a_tombstone_and_one_that_may_be_repeated_none() {
 }
 
 #[tokio::test]
+async fn what_lives_is_never_refused_for_good_whatever_its_put_says() {
+    let server = Server::start(Script::default()).await;
+    server.put("b", &put_of(|_| {})).await;
+    // A second copy of its PUT was taken; it has registered since.
+    for put in [with_term(0), PutBackend { or_never: true, ..with_term(0) }] {
+        assert_eq!(server.refused("PUT", "/b/b", &put).await, (503, RefusalCode::Unavailable));
+    }
+    assert_eq!(server.refused("PUT", "/b/b", &"nonsense").await, (503, RefusalCode::Unavailable));
+    assert_eq!(server.put("b", &put_of(|_| {})).await.fencing_token, put_of(|_| {}).fencing_token);
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_now_is_declined_for_good_where_that_is_asked_for() {
+    let or_never = |term| PutBackend { or_never: true, ..with_term(term) };
+    let (gate, server) = Server::not_open(Script::default()).await;
+    assert_eq!(server.refused("PUT", "/b/early", &or_never(1)).await, (409, RefusalCode::Declined));
+    assert_eq!(server.refused("PUT", "/b/later", &with_term(1)).await, (503, RefusalCode::Unavailable));
+    // An agent before this one has begun it.
+    let first = crate::journal::Record::Put {
+        id: "begun".parse().unwrap(),
+        at: jetway_protocol::time::UnixMicros::now(),
+        put: Box::new(with_term(1)),
+        boot_id: None,
+    };
+    server.test.agent.journals.create(&"begun".parse().unwrap(), &[first]).unwrap();
+    assert_eq!(server.refused("PUT", "/b/begun", &or_never(1)).await, (503, RefusalCode::Unavailable));
+
+    gate.open(server.test.agent.clone());
+    assert_eq!(server.refused("PUT", "/b/early", &with_term(1)).await, (410, RefusalCode::Ended));
+    server.put("later", &with_term(1)).await;
+    assert_eq!(server.refused("PUT", "/b/unknown", &or_never(9)).await, (409, RefusalCode::Declined));
+    assert_eq!(server.refused("PUT", "/b/unknown", &with_term(1)).await, (410, RefusalCode::Ended));
+    server.put("taken", &or_never(1)).await;
+}
+
+#[tokio::test]
 async fn a_key_is_taken_only_while_the_lease_admits_it() {
     let server = Server::start(Script::default()).await;
     let test = &server.test;

@@ -15,7 +15,7 @@ mod lease_tests;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -25,17 +25,22 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use hyper::body::Incoming;
+use jetway_protocol::ids::BackendId;
 use jetway_protocol::secret::{Purpose, Secret};
+use jetway_protocol::status::EndReason;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::server::{self, Limits};
 use tokio::net::TcpListener;
 
 use crate::agent::Agent;
+use crate::journal::Journals;
 
 /// Controllers' pools, a stream for each proxy, and a connection for each tunnel of a proxy on another host.
 const CONNECTIONS_MAX: u32 = 16 * 1024;
 /// For a request's head, and for an idle connection's next one: longer than our own clients keep theirs.
 const HEAD_SECONDS_MAX: u64 = 30;
+/// Ids that are refused for good before there is an agent; beyond that they are put off.
+const DECLINED_MAX: usize = 4096;
 /// A spec with an environment of 1 MiB, and room for what stands around it.
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
@@ -44,15 +49,43 @@ const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub struct Gate {
     secret: Arc<Secret>,
     agent: Arc<OnceLock<Arc<Agent>>>,
+    /// What the agents before this one have begun.
+    journals: Journals,
+    declined: Arc<Mutex<Vec<BackendId>>>,
 }
 
 impl Gate {
-    pub fn new(secret: Secret) -> Self {
-        Self { secret: Arc::new(secret), agent: Arc::default() }
+    pub fn new(secret: Secret, journals: Journals) -> Self {
+        Self { secret: Arc::new(secret), agent: Arc::default(), journals, declined: Arc::default() }
     }
 
+    /// From here on the agent serves, and holds to what was said before.
     pub fn open(&self, agent: Arc<Agent>) {
+        let mut declined = self.declined();
+        for id in declined.drain(..) {
+            if let Err(error) = backends::never_ran(&agent, &id, EndReason::Refused, "the drone was starting")
+            {
+                // It is known in memory all the same.
+                tracing::error!(backend = %id, %error, "a tombstone cannot be written");
+            }
+        }
         let _opened_once = self.agent.set(agent);
+    }
+
+    /// Notes that this id will never be taken, while there is no agent to write it down. What is in memory is enough: when this
+    /// process falls, the next one registers anew, and is given a term that is newer than any `PUT`'s by then. False: there
+    /// is an agent by now, too much is noted, or an agent of before has begun it.
+    fn decline(&self, id: &BackendId) -> bool {
+        let mut declined = self.declined();
+        if self.agent.get().is_some() || declined.len() >= DECLINED_MAX || self.journals.has(id) {
+            return false;
+        }
+        declined.push(id.clone());
+        true
+    }
+
+    fn declined(&self) -> MutexGuard<'_, Vec<BackendId>> {
+        self.declined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn agent(&self) -> Option<&Arc<Agent>> {
@@ -69,7 +102,7 @@ pub fn serve(listener: TcpListener, gate: Gate, lifecycle: &Lifecycle) {
 fn router(gate: Gate) -> Router {
     let controllers = Router::new()
         .route("/b", get(backends::list))
-        .route("/b/{id}", put(backends::put).get(backends::view).delete(backends::delete))
+        .route("/b/{id}", put(backends::put_or_decline).get(backends::view).delete(backends::delete))
         .route("/b/{id}/grants", post(backends::add_grant))
         .route("/b/{id}/revoke", post(backends::revoke))
         .route("/b/{id}/stop", post(backends::stop))

@@ -34,11 +34,20 @@ impl No {
             | RefusalCode::Draining
             | RefusalCode::NoCapacity
             | RefusalCode::NotOffered
+            | RefusalCode::Declined
             | RefusalCode::Invalid => true,
             RefusalCode::WrongFencingToken
             | RefusalCode::Ended
             | RefusalCode::Unknown
             | RefusalCode::Unavailable => false,
+        }
+    }
+
+    /// What is said instead to somebody who would rather be refused for good than be put off.
+    pub fn or_never(self) -> Self {
+        match self.code {
+            RefusalCode::Unavailable => Self { code: RefusalCode::Declined, ..self },
+            _ => self,
         }
     }
 }
@@ -53,7 +62,8 @@ impl IntoResponse for No {
             RefusalCode::WrongTerm
             | RefusalCode::WrongFencingToken
             | RefusalCode::Draining
-            | RefusalCode::NoCapacity => StatusCode::CONFLICT,
+            | RefusalCode::NoCapacity
+            | RefusalCode::Declined => StatusCode::CONFLICT,
             RefusalCode::Ended => StatusCode::GONE,
             RefusalCode::Unknown => StatusCode::NOT_FOUND,
             RefusalCode::NotOffered => StatusCode::UNPROCESSABLE_ENTITY,
@@ -93,6 +103,12 @@ impl FromRequestParts<Gate> for Serving {
     type Rejection = No;
 
     async fn from_request_parts(_: &mut Parts, gate: &Gate) -> Result<Self, No> {
+        Self::at(gate)
+    }
+}
+
+impl Serving {
+    pub fn at(gate: &Gate) -> Result<Self, No> {
         let agent = gate.agent().ok_or_else(|| no(RefusalCode::Unavailable, "the drone is starting"))?;
         Ok(Self(agent.clone()))
     }

@@ -41,10 +41,10 @@ impl Server {
         server.1
     }
 
-    async fn not_open(script: Script) -> (Gate, Self) {
+    pub async fn not_open(script: Script) -> (Gate, Self) {
         jetway_service::client::install_crypto();
         let test = Harness::new(script);
-        let gate = Gate::new(Secret::new(SECRET).unwrap());
+        let gate = Gate::new(Secret::new(SECRET).unwrap(), test.agent.journals.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         super::serve(listener, gate.clone(), &test.lifecycle);

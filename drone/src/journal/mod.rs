@@ -119,6 +119,12 @@ impl Journals {
         Ok(all)
     }
 
+    /// Whether a backend was begun, and its end has not been acknowledged.
+    pub fn has(&self, id: &BackendId) -> bool {
+        // What cannot be told may be there.
+        self.path(id).try_exists().unwrap_or(true)
+    }
+
     /// Notes what a controller has stored. The end's acknowledgement is the file's end.
     pub fn acknowledge(&self, id: &BackendId, status: Status) -> io::Result<()> {
         let path = self.path(id);
@@ -203,6 +209,7 @@ mod tests {
             grant: None,
             static_token: None,
             timeline: Vec::new(),
+            or_never: false,
         };
         Record::Put { id: "b1".parse().unwrap(), at: UnixMicros(5), put: Box::new(put), boot_id: None }
     }

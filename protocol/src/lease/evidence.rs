@@ -45,8 +45,10 @@ pub struct Holding {
     pub on_isolation: OnIsolation,
     /// Somebody has heard of it from its drone.
     pub acknowledged: bool,
-    /// `PUT`s that were ever sent for it, this one included.
+    /// `PUT`s that were ever sent for it, this one included, but for those that were put off.
     pub puts_sent: u32,
+    /// `PUT`s that the drone itself answered with `unavailable`. It refused nothing, so a second copy may be taken later.
+    pub put_off: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,7 +62,8 @@ pub enum Evidence {
     LeaseOver { term: Term },
     /// An operator said `confirmed_dead`, and the drone got this term.
     Forgotten { term: Term },
-    /// The drone answered this row's `PUT` with a final refusal, which left a tombstone.
+    /// The drone answered this row's `PUT` with a final refusal, which left a tombstone: so no copy of one that was put off
+    /// before is taken, either.
     Refused,
     /// The connection for this row's `PUT` was never made.
     NeverSent,
@@ -78,7 +81,8 @@ pub fn released(row: &Holding, evidence: Evidence) -> bool {
         Evidence::DroneSaysGone { term } => heed(Some(row.drone_term), term) == Heed::Yes,
         Evidence::NewBoot { term } | Evidence::Forgotten { term } => row.row_term < term,
         Evidence::LeaseOver { term } => row.row_term < term && row.on_isolation == OnIsolation::Stop,
-        Evidence::Refused | Evidence::NeverSent => !row.acknowledged && row.puts_sent == 1,
+        Evidence::Refused => !row.acknowledged && row.puts_sent == 1,
+        Evidence::NeverSent => !row.acknowledged && row.puts_sent == 1 && row.put_off == 0,
         Evidence::CallFailed | Evidence::Absent | Evidence::Silent => false,
     }
 }
@@ -141,10 +145,12 @@ mod tests {
             on_isolation: OnIsolation::Stop,
             acknowledged: true,
             puts_sent: 1,
+            put_off: 0,
         };
         let keep = Holding { on_isolation: OnIsolation::Keep, ..stop };
         let placing = Holding { acknowledged: false, ..stop };
         let repeated = Holding { puts_sent: 2, ..placing };
+        let put_off = Holding { put_off: 3, ..placing };
         for (row, evidence, expect) in [
             (stop, E::DroneSaysGone { term: term(4) }, true),
             (keep, E::DroneSaysGone { term: term(4) }, true),
@@ -159,6 +165,8 @@ mod tests {
             (placing, E::Refused, true),
             (placing, E::NeverSent, true),
             (repeated, E::Refused, false),
+            (put_off, E::Refused, true),
+            (put_off, E::NeverSent, false),
             (stop, E::Refused, false),
             (stop, E::CallFailed, false),
             (placing, E::CallFailed, false),

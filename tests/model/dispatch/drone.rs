@@ -3,7 +3,7 @@
 use jetway_protocol::ids::Term;
 use jetway_protocol::lease::{Heed, heed};
 
-use super::state::{Action, Message, Sender, State, Step};
+use super::state::{Action, Message, Put, Sender, State, Step};
 use super::{Dispatch, Mistake};
 
 /// The end of the model: the registration that gives it is not lost.
@@ -29,24 +29,49 @@ impl Dispatch {
     }
 
     /// `refuse`: the drone drains, or has no room.
-    pub fn put(&self, state: &mut State, id: u8, drone: usize, term: Term, by: Sender, refuse: bool) {
+    pub fn put(&self, state: &mut State, put: Put, refuse: bool) {
+        let Put { id, drone, term, by, .. } = put;
         let agent = &mut state.agents[drone];
         let bit = 1 << id;
         match self.heeds(agent.term, term) {
-            Heed::NotYet if self.mistake != Mistake::UnknownTermIsFinal => {}
+            Heed::NotYet if self.mistake != Mistake::UnknownTermIsFinal => self.put_off(state, put),
+            Heed::Over if agent.running & bit != 0 && self.mistake != Mistake::FinalWhileItRuns => {}
             Heed::NotYet => state.send(Message::Answer { id, by, taken: false }),
             Heed::Over => self.refuse(state, drone, id, by),
             Heed::Yes if agent.running & bit != 0 => state.send(Message::Answer { id, by, taken: true }),
-            Heed::Yes if agent.tombstones & bit != 0 => {
+            Heed::Yes if (agent.tombstones | agent.declined) & bit != 0 => {
                 state.send(Message::Answer { id, by, taken: false });
             }
-            Heed::Yes if agent.lapsed && self.mistake != Mistake::LapsedDroneAdmits => {}
+            Heed::Yes if agent.lapsed && self.mistake != Mistake::LapsedDroneAdmits => {
+                self.put_off(state, put)
+            }
             Heed::Yes if refuse => self.refuse(state, drone, id, by),
             Heed::Yes => {
                 agent.running |= bit;
                 state.send(Message::Answer { id, by, taken: true });
             }
         }
+    }
+
+    /// It takes nothing now, and says so. One that has no term yet remembers what it has declined in memory only.
+    fn put_off(&self, state: &mut State, put: Put) {
+        let Put { id, drone, by, or_never, .. } = put;
+        let agent = &mut state.agents[drone];
+        if state.put_offs == 0 || agent.running & (1 << id) != 0 {
+            return;
+        }
+        state.put_offs -= 1;
+        if !or_never {
+            return state.send(Message::PutOff { id });
+        }
+        if self.mistake == Mistake::DeclinesAndForgets {
+            return state.send(Message::Answer { id, by, taken: false });
+        }
+        if agent.term.is_some() {
+            return self.refuse(state, drone, id, by);
+        }
+        agent.declined |= 1 << id;
+        state.send(Message::Answer { id, by, taken: false });
     }
 
     pub fn deleted(&self, state: &mut State, id: u8, drone: usize, term: Term) {
@@ -105,14 +130,14 @@ impl Dispatch {
             }
             Step::Restart => {
                 state.restarts -= 1;
-                state.agents[drone].term = None;
+                (state.agents[drone].term, state.agents[drone].declined) = (None, 0);
                 state.lose_replies_to(drone);
             }
             Step::Reboot => {
                 state.reboots -= 1;
                 let agent = &mut state.agents[drone];
                 (agent.term, agent.running, agent.lapsed, agent.booted) = (None, 0, true, true);
-                agent.tombstones = 0; // not fsynced: a host that falls may lose them
+                (agent.tombstones, agent.declined) = (0, 0); // not fsynced: a host that falls may lose them
                 state.lose_replies_to(drone);
             }
             Step::Lapse => {

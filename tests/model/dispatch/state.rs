@@ -27,8 +27,9 @@ pub struct Row {
     pub drone: usize,
     pub term: Term,
     pub acknowledged: bool,
-    /// One, or more.
+    /// One, or more; what was put off is not among them.
     pub puts: u32,
+    pub put_off: bool,
     pub sender: Sender,
     pub ended: Option<Why>,
 }
@@ -52,16 +53,49 @@ pub struct Agent {
     /// Ids, a bit each.
     pub running: u8,
     pub tombstones: u8,
+    /// Refused for good before it had a term; forgotten when it falls.
+    pub declined: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Put {
+    pub id: u8,
+    pub drone: usize,
+    pub term: Term,
+    pub by: Sender,
+    pub or_never: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Message {
-    Put { id: u8, drone: usize, term: Term, by: Sender },
-    Answer { id: u8, by: Sender, taken: bool },
-    Delete { id: u8, drone: usize, term: Term },
-    Gone { id: u8, term: Term },
-    Inventory { drone: usize, term: Term, running: u8 },
-    Registered { drone: usize, term: Term },
+    Put(Put),
+    Answer {
+        id: u8,
+        by: Sender,
+        taken: bool,
+    },
+    /// `unavailable`, to the connect.
+    PutOff {
+        id: u8,
+    },
+    Delete {
+        id: u8,
+        drone: usize,
+        term: Term,
+    },
+    Gone {
+        id: u8,
+        term: Term,
+    },
+    Inventory {
+        drone: usize,
+        term: Term,
+        running: u8,
+    },
+    Registered {
+        drone: usize,
+        term: Term,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,12 +139,21 @@ pub struct State {
     pub restarts: u8,
     pub lapses: u8,
     pub reboots: u8,
+    /// Times that a drone says so when it takes nothing; beyond that it says nothing.
+    pub put_offs: u8,
 }
 
 impl State {
-    pub fn new(copies: u8, restarts: u8, lapses: u8, reboots: u8) -> Self {
+    pub fn new(copies: u8, restarts: u8, lapses: u8, reboots: u8, put_offs: u8) -> Self {
         let seat = Seat { term: Term(1), is_over: false, over: None, boot: None };
-        let agent = Agent { term: Some(Term(1)), lapsed: false, booted: false, running: 0, tombstones: 0 };
+        let agent = Agent {
+            term: Some(Term(1)),
+            lapsed: false,
+            booted: false,
+            running: 0,
+            tombstones: 0,
+            declined: 0,
+        };
         Self {
             rows: Vec::new(),
             seats: [seat.clone(), seat],
@@ -120,6 +163,7 @@ impl State {
             restarts,
             lapses,
             reboots,
+            put_offs,
         }
     }
 
@@ -145,6 +189,7 @@ impl State {
             on_isolation: OnIsolation::Stop,
             acknowledged: row.acknowledged,
             puts_sent: row.puts,
+            put_off: row.put_off.into(),
         }
     }
 
@@ -173,6 +218,7 @@ impl State {
         let (agent, seat) = (&mut self.agents[drone], &self.seats[drone]);
         if agent.term < Some(term) {
             agent.term = Some(term);
+            agent.tombstones |= std::mem::take(&mut agent.declined);
             agent.lapsed = seat.over > Some(term);
         }
     }

@@ -87,6 +87,7 @@ impl State {
             on_isolation: OnIsolation::Stop,
             acknowledged: true,
             puts_sent: 1,
+            put_off: 0,
         };
         self.row.over.is_some_and(|term| released(&held, Evidence::LeaseOver { term }))
     }
