@@ -51,6 +51,8 @@ pub struct Agent {
     pub arrivals: watch::Sender<u64>,
     pub engine_calls: Semaphore,
     pub engine_ok: AtomicBool,
+    /// Wakes the look at the engine's health.
+    pub look_at_engine: Notify,
     pub started: Instant,
     /// Sessions that run and that no journal knows, as their inits say.
     pub strays: DashMap<BackendId, SlotId>,
@@ -101,6 +103,7 @@ impl Agent {
             arrivals: watch::Sender::new(0),
             engine_calls: Semaphore::new(ENGINE_CALLS_MAX),
             engine_ok: AtomicBool::new(true),
+            look_at_engine: Notify::new(),
             started: Instant::now(),
             strays: DashMap::new(),
             looked: AtomicBool::new(false),
@@ -154,6 +157,12 @@ impl Agent {
             addresses.stream_lost(stream.proxy, Instant::now());
         }
         is_lost
+    }
+
+    /// A call has met no engine: it is known to be down until it is looked at, which is done at once.
+    pub fn engine_is_lost(&self) {
+        self.engine_ok.store(false, Ordering::Relaxed);
+        self.look_at_engine.notify_one();
     }
 
     pub fn load(&self) -> Load {

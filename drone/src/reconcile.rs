@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`follow_hints`] | the engine's events | tells the backend whose container may have changed to look |
 //! | [`look_at_everything`] | a slow clock | finds backends without container and containers without backend |
-//! | [`ping`] | a clock | notes whether the engine answers |
+//! | [`ping`] | a clock; an event stream that broke, a call that met nobody | notes whether the engine answers |
 //!
 //! A container without backend is ended only when nothing can prove that somebody owns it: its init holds no session,
 //! or is silent for ten seconds while the container runs and is not paused.
@@ -27,6 +27,8 @@ use crate::runtime::{ContainerStatus, Found, LineEvent};
 
 const FULL_LOOK: Duration = Duration::from_secs(60);
 const PING: Duration = Duration::from_secs(5);
+/// Where it does not answer: nothing is taken until it does.
+const PING_DOWN: Duration = Duration::from_millis(500);
 const PING_SECONDS_MAX: u64 = 3;
 /// Containers without backend whose inits are asked at once.
 const JUDGED_AT_ONCE: usize = 8;
@@ -67,13 +69,22 @@ pub async fn look_at_everything(agent: Arc<Agent>) {
 }
 
 pub async fn ping(agent: Arc<Agent>) {
+    let mut losses = agent.runtime.losses();
+    let mut was_ok = true;
     loop {
         let answer = timeout(Duration::from_secs(PING_SECONDS_MAX), agent.runtime.ping()).await;
         let ok = matches!(answer, Ok(Ok(())));
-        if agent.engine_ok.swap(ok, Ordering::Relaxed) != ok {
+        agent.engine_ok.store(ok, Ordering::Relaxed);
+        if was_ok != ok {
             tracing::warn!(ok, "the engine's health changed");
         }
-        tokio::time::sleep(jittered(PING)).await;
+        was_ok = ok;
+        tokio::select! {
+            () = tokio::time::sleep(jittered(if ok { PING } else { PING_DOWN })) => {}
+            // Not more often than that, whatever its callers meet.
+            () = agent.look_at_engine.notified(), if ok => {}
+            Ok(()) = losses.changed() => agent.engine_ok.store(false, Ordering::Relaxed),
+        }
     }
 }
 

@@ -144,7 +144,7 @@ impl Drone {
         match left.unwrap_or_else(|_| silent()) {
             Ok(()) => {}
             // It went down with the host, most likely; the next start finds the network again.
-            Err(NetworkError::Engine(RuntimeError::Engine(reason))) => {
+            Err(NetworkError::Engine(RuntimeError::Engine(reason) | RuntimeError::Unreachable(reason))) => {
                 tracing::info!(reason, "the engine does not answer: the drone's network is left");
             }
             Err(error) => tracing::warn!(%error, "the drone's network cannot be removed"),

@@ -184,6 +184,7 @@ pub enum RefusalCode {
     /// Not here.
     Unknown,
     Draining,
+    /// No room, or no engine to put it on.
     NoCapacity,
     /// The spec asks for what this drone does not offer: a mount without a base, a network that is not allowed.
     NotOffered,

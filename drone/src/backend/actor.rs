@@ -62,6 +62,8 @@ pub struct Actor {
     pub(super) image: Option<Image>,
     pub(super) address: Option<SocketAddr>,
     pub(super) starting: Option<Starting>,
+    /// When it was put, or found by this agent.
+    pub(super) begun: Instant,
     pub(super) line: Line,
     pub(super) claim: Claim,
     pub(super) nonce: Option<String>,
@@ -228,6 +230,7 @@ impl Actor {
             image: remembered.image,
             address: None,
             starting: None,
+            begun: Instant::now(),
             line: Line::default(),
             claim: Claim::Parked,
             nonce: remembered.nonce,

@@ -1,6 +1,6 @@
 //! One backend on this drone: a task that owns its state, and the cheap handle that everybody else holds.
 //!
-//! The task is in `actor`; its parts are how it starts (`start`, `ready`), who enters and waits (`doors`), how it
+//! The task is in `actor`; its parts are how it starts (`start`, `start_task`, `ready`), who enters and waits (`doors`), how it
 //! stops and ends (`stop`, `ending`), and what it does when an agent finds it running (`adopt`). Which key it serves
 //! is not its business.
 
@@ -15,8 +15,11 @@ mod outward;
 mod ready;
 mod session;
 mod start;
+mod start_task;
 mod stop;
 
+#[cfg(test)]
+mod engine_down_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]

@@ -1,31 +1,29 @@
-//! From a spec to a running application: image, container, start, claim. The engine's part runs as a task of its own,
-//! so that a stop never waits for it; a container that appears after a stop is parked, runs nothing and is removed.
+//! From a spec to a running application: what the backend's task does with what the engine's part reports, and the claim.
+//! The engine's part is a task of its own (`start_task`), so that a stop never waits for it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use jetway_protocol::ids::{BackendId, SlotId};
+use jetway_protocol::ids::SlotId;
 use jetway_protocol::init::ToInit;
-use jetway_protocol::spec::{Executable, InitMode};
+use jetway_protocol::spec::InitMode;
 use jetway_protocol::state::Event;
 use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::{Stage, StageName};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Claim};
-use super::engine::{self, Finish, bounded};
+use super::engine::Finish;
+use super::start_task::StartTask;
 use super::{ready, session};
-use crate::agent::Agent;
 use crate::journal::Record;
-use crate::runtime::{ContainerStatus, CreateRequest, Image, ImageError, InitLine, RuntimeError};
+use crate::runtime::{ContainerStatus, Image, InitLine};
 
-/// The longest pull that is waited for.
-const PULL_SECONDS_MAX: u64 = 30 * 60;
 /// Steps that the engine's task reports before the backend's task has read them.
 const PROGRESS_MAX: usize = 8;
 
@@ -43,6 +41,8 @@ pub enum Progress {
     Created(Stage),
     Started(IpAddr, Stage),
     Failed(EndReason, String),
+    /// The engine could not be reached for as long as a start may take.
+    Unreachable(String),
     /// The task ended without a word: nothing more will come.
     Over,
 }
@@ -104,6 +104,7 @@ impl Actor {
             leftover,
             backend: self.id.clone(),
             executable: self.put.spec.executable.clone(),
+            give_up: self.begun + Duration::from_secs(self.put.spec.start_timeout_seconds.into()),
             stopped: stopped.clone(),
             may_exist: may_exist.clone(),
             progress: sender,
@@ -138,6 +139,12 @@ impl Actor {
                 }
             }
             Progress::Failed(reason, message) => self.fail(reason, message),
+            // Its init is on the line and has its session: nothing of it needs the engine now.
+            Progress::Unreachable(_) if self.claim != Claim::Parked => {
+                self.starting = None;
+                self.clocks.look = Some(Instant::now());
+            }
+            Progress::Unreachable(message) => self.fail(EndReason::StartTimeout, message),
             // An agent that stops drops its tasks in any order: then this one is no news.
             Progress::Over if self.agent.lifecycle.is_stopping() => self.starting = None,
             Progress::Over => self.fail(EndReason::Internal, "the start broke off".to_owned()),
@@ -263,130 +270,4 @@ impl Actor {
 
 fn unwritten(error: &std::io::Error) -> String {
     format!("the drone's journal cannot be written: {error}")
-}
-
-struct StartTask {
-    agent: Arc<Agent>,
-    slot: SlotId,
-    address: Ipv4Addr,
-    leftover: Option<(SlotId, Ipv4Addr)>,
-    backend: BackendId,
-    executable: Executable,
-    stopped: CancellationToken,
-    may_exist: Arc<AtomicBool>,
-    progress: mpsc::Sender<Progress>,
-}
-
-impl StartTask {
-    async fn run(self) {
-        if let Some((slot, address)) = self.leftover {
-            // Also after a stop: nothing runs in it, and nobody else would remove it while its slot is noted.
-            engine::finish(self.agent.clone(), slot, Finish::Remove, false).await;
-            self.agent.slots.remove(&slot);
-            self.agent.addresses().give_back(address);
-        }
-        let Some(image) = self.image().await else { return };
-        if let Err((reason, message)) = self.container(image).await {
-            self.say(Progress::Failed(reason, message)).await;
-        }
-        if self.stopped.is_cancelled() && self.may_exist.load(Ordering::SeqCst) {
-            // The stop may have removed nothing because nothing was there yet.
-            let _left_to_the_reconciler = engine::remove(&self.agent, self.slot).await;
-        }
-    }
-
-    /// A stop leaves the pull to whoever else waits for it.
-    async fn image(&self) -> Option<Image> {
-        let image =
-            timeout(Duration::from_secs(PULL_SECONDS_MAX), self.agent.runtime.ensure_image(&self.executable));
-        match self.stopped.run_until_cancelled(image).await? {
-            Ok(Ok(image)) => {
-                self.say(Progress::Image(image.clone())).await;
-                Some(image)
-            }
-            Ok(Err(error)) => {
-                let reason = match error {
-                    ImageError::NotFound { .. } | ImageError::AbsentAndNever { .. } => {
-                        EndReason::ImageNotFound
-                    }
-                    ImageError::PullFailed { .. } => EndReason::PullFailed,
-                };
-                self.say(Progress::Failed(reason, error.to_string())).await;
-                None
-            }
-            Err(_) => {
-                let message = format!("the pull of {} took too long", self.executable.image);
-                self.say(Progress::Failed(EndReason::PullFailed, message)).await;
-                None
-            }
-        }
-    }
-
-    async fn container(&self, image: Image) -> Result<(), (EndReason, String)> {
-        self.may_exist.store(true, Ordering::SeqCst);
-        if self.stopped.is_cancelled() {
-            return Ok(());
-        }
-        let line = bounded(self.agent.runtime.open_line(self.slot)).await.map_err(refused)?;
-        self.say(Progress::Line(line)).await;
-
-        let start = UnixMicros::now();
-        let request = CreateRequest {
-            slot: self.slot,
-            backend: Some(self.backend.clone()),
-            executable: self.executable.clone(),
-            image,
-            address: self.address,
-        };
-        self.create(&request).await.map_err(refused)?;
-        self.say(Progress::Created(since(StageName::Created, start))).await;
-        if self.stopped.is_cancelled() {
-            return Ok(());
-        }
-        let start = UnixMicros::now();
-        let address = self.start().await.map_err(refused)?;
-        self.say(Progress::Started(address, since(StageName::Started, start))).await;
-        Ok(())
-    }
-
-    /// An engine that failed may have done what it was asked to; asked again, it says that it is done.
-    async fn create(&self, request: &CreateRequest) -> Result<(), RuntimeError> {
-        match bounded(self.agent.runtime.create(request)).await {
-            Err(RuntimeError::Engine(reason)) => {
-                tracing::warn!(slot = %self.slot, reason, "the engine failed to make a container; asking again");
-                bounded(self.agent.runtime.create(request)).await
-            }
-            outcome => outcome,
-        }
-    }
-
-    /// The same; but a container that does not run is not started again: its failure may come late, too.
-    async fn start(&self) -> Result<IpAddr, RuntimeError> {
-        let outcome = bounded(self.agent.runtime.start(self.slot)).await;
-        let Err(RuntimeError::Engine(reason)) = outcome else { return outcome };
-        match engine::inspect(&self.agent, self.slot).await {
-            Ok(ContainerStatus::Running { .. }) => {
-                tracing::warn!(slot = %self.slot, reason, "the engine failed to start a container, and it runs");
-                bounded(self.agent.runtime.start(self.slot)).await
-            }
-            _ => Err(RuntimeError::Engine(reason)),
-        }
-    }
-
-    async fn say(&self, progress: Progress) {
-        let _nobody_waits_after_a_stop = self.progress.send(progress).await;
-    }
-}
-
-fn refused(error: RuntimeError) -> (EndReason, String) {
-    let reason = if matches!(error, RuntimeError::NotOffered(_)) {
-        EndReason::Refused
-    } else {
-        EndReason::CreateFailed
-    };
-    (reason, error.to_string())
-}
-
-fn since(stage: StageName, start: UnixMicros) -> Stage {
-    Stage { stage, start, length_us: UnixMicros::now().since(start), note: String::new() }
 }

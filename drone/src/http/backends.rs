@@ -108,6 +108,9 @@ fn admit(agent: &Arc<Agent>, id: BackendId, put: PutBackend) -> Result<Arc<Backe
     if agent.membership.is_draining() {
         return Err(no(RefusalCode::Draining, "the drone is draining"));
     }
+    if !agent.engine_ok.load(Ordering::Relaxed) {
+        return Err(no(RefusalCode::NoCapacity, "the drone's engine does not answer"));
+    }
     let tenure = match lease::is_for(&put) {
         true => Some(agent.lease.take().ok_or_else(|| no(RefusalCode::Unavailable, NO_LEASE))?),
         false => None,

@@ -93,6 +93,32 @@ async fn nothing_is_gone_before_every_container_was_looked_at() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drone_whose_engine_is_down_refuses_for_good_at_once_and_takes_again_once_it_answers() {
+    let test = Harness::new(Script::default());
+    test.lifecycle.spawn_until_stopped(reconcile::ping(test.agent.clone()));
+    let pings = |count| {
+        let enough = move |calls: &[String]| calls.iter().filter(|call| *call == "ping").count() >= count;
+        test.fake.until(move |_, calls| enough(calls))
+    };
+    let put = async |id: &str| {
+        let put = Ok(Body(put_of(|_| {})));
+        let answer = backends::put(Serving(test.agent.clone()), Id(id.parse().unwrap()), put).await;
+        answer.map_or_else(|no| no.into_response().status().as_u16(), |_| 200)
+    };
+    pings(1).await;
+    assert_eq!(put("a").await, 200);
+    let lost = tokio::time::Instant::now();
+    test.fake.script(|script| script.engine_is_down = true);
+    test.fake.loses_its_events();
+    pings(2).await;
+    assert_eq!(put("b").await, 409);
+    assert!(!test.agent.load().engine_ok && lost.elapsed().is_zero(), "not at the next tick");
+    test.fake.script(|script| script.engine_is_down = false);
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!((put("b").await, put("c").await), (410, 200), "the refused one has its tombstone");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stray_that_vanished_is_forgotten() {
     let test = Harness::new(Script::default());
     test.agent.strays.insert("other".parse().unwrap(), SlotId::random());

@@ -1,6 +1,8 @@
 //! An engine made of a map, for tests: it reaches states that a real one reaches rarely, such as calls that hang, calls
 //! that fail, and inits that say nothing. Its containers run nothing; each "init" follows its [`Script`].
 
+mod hands;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,6 +27,7 @@ pub struct Fake {
     /// Rises with every change, for tests that wait for one.
     changes: watch::Sender<u64>,
     hints: broadcast::Sender<SlotId>,
+    losses: watch::Sender<u64>,
     lifecycle: Lifecycle,
 }
 
@@ -42,80 +45,9 @@ impl Fake {
             inner: Mutex::new(Inner { script, ..Inner::default() }),
             changes: watch::Sender::new(0),
             hints: broadcast::Sender::new(64),
+            losses: watch::Sender::new(0),
             lifecycle,
         })
-    }
-
-    pub fn script(&self, change: impl FnOnce(&mut Script)) {
-        change(&mut self.inner().script);
-    }
-
-    pub fn containers(&self) -> Vec<Container> {
-        self.inner().containers.values().cloned().collect()
-    }
-
-    pub fn calls(&self) -> Vec<String> {
-        self.inner().calls.clone()
-    }
-
-    /// A process of its own accord, as the engine's events would tell.
-    pub fn application_exits(&self, code: i32, oom_killed: bool) {
-        let slots: Vec<_> = self.inner().containers.keys().copied().collect();
-        for slot in slots {
-            self.exits(slot, code, oom_killed);
-            let _nobody_listens = self.hints.send(slot);
-        }
-    }
-
-    /// What an engine looks like after its agent has died: lines are gone, containers go on.
-    pub fn agent_died(&self, lifecycle: Lifecycle) -> Arc<Self> {
-        let mut inner = self.inner();
-        let containers = std::mem::take(&mut inner.containers);
-        let inner = Inner { script: inner.script.clone(), containers, ..Inner::default() };
-        Arc::new(Self {
-            inner: Mutex::new(inner),
-            changes: watch::Sender::new(0),
-            hints: broadcast::Sender::new(64),
-            lifecycle,
-        })
-    }
-
-    /// Every init that waits comes to its line.
-    pub fn inits_come(&self) {
-        self.script(|script| script.init_is_silent = false);
-        let slots: Vec<_> = self.inner().containers.keys().copied().collect();
-        slots.into_iter().for_each(|slot| self.hello(slot));
-    }
-
-    pub fn set_status(&self, slot: SlotId, status: ContainerStatus) {
-        if let Some(container) = self.inner().containers.get_mut(&slot) {
-            container.status = status;
-        }
-    }
-
-    pub fn set_all(&self, status: ContainerStatus) {
-        self.inner().containers.values_mut().for_each(|container| container.status = status.clone());
-    }
-
-    /// As the engine's event stream does when it was opened anew.
-    pub fn hint_all(&self) {
-        let slots: Vec<_> = self.inner().containers.keys().copied().collect();
-        slots.into_iter().for_each(|slot| drop(self.hints.send(slot)));
-    }
-
-    pub fn hint_nobody(&self) {
-        let _nobody_listens = self.hints.send(SlotId::random());
-    }
-
-    pub fn put_container(&self, slot: SlotId, container: Container) {
-        self.inner().containers.insert(slot, container);
-    }
-
-    pub async fn until(&self, what: impl Fn(&[Container], &[String]) -> bool) {
-        let mut changes = self.changes.subscribe();
-        while !what(&self.containers(), &self.calls()) {
-            changes.changed().await.unwrap();
-        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -132,8 +64,19 @@ impl Fake {
         script
     }
 
+    fn is_up(&self) -> Result<(), RuntimeError> {
+        let down = || RuntimeError::Unreachable("connection refused".to_owned());
+        if self.inner().script.engine_is_down { Err(down()) } else { Ok(()) }
+    }
+
     fn answers_500(&self, call: &str) -> Result<(), RuntimeError> {
-        let failing = &mut self.inner().script.answers_500;
+        let mut inner = self.inner();
+        let cut_off = &mut inner.script.cuts_off;
+        if let Some(at) = cut_off.iter().position(|cut_off| *cut_off == call) {
+            cut_off.remove(at);
+            return Err(RuntimeError::Unreachable("connection reset by peer".to_owned()));
+        }
+        let failing = &mut inner.script.answers_500;
         let Some(at) = failing.iter().position(|failing| *failing == call) else { return Ok(()) };
         failing.remove(at);
         Err(RuntimeError::Engine("context deadline exceeded".to_owned()))
@@ -246,6 +189,10 @@ pub struct FakeRuntime(pub Arc<Fake>);
 impl Runtime for FakeRuntime {
     async fn ensure_image(&self, _: &Executable) -> Result<Image, ImageError> {
         let script = self.0.called("ensure_image");
+        if let Err(error) = self.0.is_up() {
+            let (image, reason) = ("image".to_owned(), error.to_string());
+            return Err(ImageError::Unreachable { image, reason });
+        }
         if script.pull_hangs {
             std::future::pending::<()>().await;
         }
@@ -260,12 +207,17 @@ impl Runtime for FakeRuntime {
 
     async fn create(&self, request: &CreateRequest) -> Result<(), RuntimeError> {
         let script = self.0.called("create");
+        self.0.is_up()?;
         if script.create_hangs {
             std::future::pending::<()>().await;
         }
         if let Some(error) = script.create_error {
             return Err(error);
         }
+        if self.0.inner().containers.contains_key(&request.slot) {
+            return Ok(());
+        }
+        self.0.called("made");
         let container = Container {
             status: ContainerStatus::Created,
             address: request.address,
@@ -280,10 +232,14 @@ impl Runtime for FakeRuntime {
 
     async fn start(&self, slot: SlotId) -> Result<IpAddr, RuntimeError> {
         let script = self.0.called("start");
+        self.0.is_up()?;
         let (address, is_new) = {
             let mut inner = self.0.inner();
             let container = inner.containers.get_mut(&slot).ok_or(RuntimeError::Absent)?;
             let is_new = container.status == ContainerStatus::Created;
+            if let ContainerStatus::Exited { .. } = container.status {
+                return Err(RuntimeError::Refused("a slot runs once".to_owned()));
+            }
             container.status = ContainerStatus::Running { paused: false, address: None };
             (script.address.unwrap_or(IpAddr::V4(container.address)), is_new)
         };
@@ -298,6 +254,7 @@ impl Runtime for FakeRuntime {
         if self.0.called("inspect").inspect_fails {
             return Err(RuntimeError::Engine("no answer".to_owned()));
         }
+        self.0.is_up()?;
         let inner = self.0.inner();
         Ok(inner.containers.get(&slot).map_or(ContainerStatus::Absent, |container| container.status.clone()))
     }
@@ -348,7 +305,12 @@ impl Runtime for FakeRuntime {
     }
 
     async fn ping(&self) -> Result<(), RuntimeError> {
-        Ok(())
+        self.0.called("ping");
+        self.0.is_up()
+    }
+
+    fn losses(&self) -> watch::Receiver<u64> {
+        self.0.losses.subscribe()
     }
 
     fn hints(&self) -> broadcast::Receiver<SlotId> {

@@ -28,6 +28,10 @@ pub struct Script {
     pub lease_over: bool,
     /// The engine says 500 to each of these calls once, and has done what it was asked to.
     pub answers_500: Vec<&'static str>,
+    /// Each of these calls is cut off once, and was done before.
+    pub cuts_off: Vec<&'static str>,
+    /// Nobody listens on the engine's socket.
+    pub engine_is_down: bool,
     pub remove_fails: bool,
     pub open_line_fails: bool,
     /// The address that every container says it has, where the test listens.
@@ -61,6 +65,8 @@ impl Default for Script {
             boot_id: None,
             lease_over: false,
             answers_500: Vec::new(),
+            cuts_off: Vec::new(),
+            engine_is_down: false,
             remove_fails: false,
             open_line_fails: false,
             address: None,

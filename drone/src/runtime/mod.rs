@@ -13,7 +13,7 @@ use futures_util::stream::BoxStream;
 use jetway_protocol::ids::{BackendId, SlotId};
 use jetway_protocol::init::{FromInit, ToInit};
 use jetway_protocol::spec::Executable;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 pub mod docker;
 pub mod init_line;
@@ -59,6 +59,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Whether the engine answers.
     async fn ping(&self) -> Result<(), RuntimeError>;
+
+    /// Rises when a connection to the engine breaks that is open all the time: it may be down.
+    fn losses(&self) -> watch::Receiver<u64>;
 
     /// "Look now": slots whose container may have died or been killed for memory, as the engine's event stream says.
     /// A lagging receiver looks at everything.
@@ -169,6 +172,9 @@ pub enum ImageError {
     AbsentAndNever { image: String },
     #[error("pull of {image} failed: {reason}")]
     PullFailed { image: String, reason: String },
+    /// Nobody answered, or the connection broke: repeating it may help.
+    #[error("image {image}: the engine cannot be reached: {reason}")]
+    Unreachable { image: String, reason: String },
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -182,6 +188,10 @@ pub enum RuntimeError {
     /// No answer, or a failing engine: what happened is unknown.
     #[error("the engine failed: {0}")]
     Engine(String),
+    /// Nobody listens, or the connection broke before an answer: the engine is down or restarts. Whether it did what it was
+    /// asked is not known.
+    #[error("the engine cannot be reached: {0}")]
+    Unreachable(String),
     #[error("no such container")]
     Absent,
 }

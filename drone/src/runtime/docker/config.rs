@@ -115,7 +115,10 @@ pub enum ConnectError {
 impl ConnectError {
     /// Whether an engine that is starting may answer so.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::NotRunning(_) | Self::Engine(RuntimeError::Engine(_)))
+        matches!(
+            self,
+            Self::NotRunning(_) | Self::Engine(RuntimeError::Engine(_) | RuntimeError::Unreachable(_))
+        )
     }
 }
 

@@ -166,6 +166,7 @@ pub fn meaning(error: &DockerError) -> RuntimeError {
         DockerError::DockerResponseServerError { status_code, message } => {
             meaning_of_status(*status_code, message)
         }
+        other if is_unreachable(other) => RuntimeError::Unreachable(chain(other)),
         other => RuntimeError::Engine(chain(other)),
     }
 }
@@ -198,8 +199,44 @@ fn no_answer(deadline: Duration) -> RuntimeError {
     RuntimeError::Engine(format!("no answer in {} s", deadline.as_secs()))
 }
 
-fn broken(error: &reqwest::Error) -> RuntimeError {
-    RuntimeError::Engine(chain(error))
+pub fn broken(error: &reqwest::Error) -> RuntimeError {
+    if is_unreachable(error) {
+        RuntimeError::Unreachable(chain(error))
+    } else {
+        RuntimeError::Engine(chain(error))
+    }
+}
+
+/// Whether nobody listens, or the connection broke before an answer was whole: no word of the engine's.
+pub fn is_unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(DockerError::SocketNotFoundError(_)) = error.downcast_ref() {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && (error.is_incomplete_message() || error.is_closed() || error.is_canceled())
+        {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && matches!(
+                error.kind(),
+                ErrorKind::ConnectionRefused
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::NotConnected
+                    | ErrorKind::UnexpectedEof
+                    | ErrorKind::NotFound
+            )
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// An error with what caused it, in one line.
@@ -290,6 +327,40 @@ mod tests {
         {
             assert_eq!(is_new_enough(api), good, "{api}");
         }
+    }
+
+    #[tokio::test]
+    async fn nobody_on_the_socket_is_told_from_an_answer() {
+        let dir = crate::data_dir::tests::TestDir::new();
+        let socket = dir.path().join("engine.sock");
+        let unreachable = |what: &str, engine: Engine| {
+            let what = what.to_owned();
+            async move {
+                let asked = engine.get("/info", &[]).await.unwrap_err();
+                let called = bounded(engine.docker().info()).await.unwrap_err();
+                for error in [asked, called] {
+                    assert!(matches!(error, RuntimeError::Unreachable(_)), "{what}: {error:?}");
+                }
+            }
+        };
+        // bollard looks for the socket's file at once.
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let engine = Engine::at(&socket).unwrap();
+        let cutting = async {
+            loop {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut begun = [0; 16];
+                let _a_request = tokio::io::AsyncReadExt::read(&mut connection, &mut begun).await;
+            }
+        };
+        tokio::select! {
+            () = cutting => {}
+            () = unreachable("cut off", engine.clone()) => {}
+        }
+        drop(listener);
+        unreachable("refused", engine.clone()).await;
+        std::fs::remove_file(&socket).unwrap();
+        unreachable("no socket", engine).await;
     }
 
     #[test]

@@ -34,8 +34,17 @@ pub async fn follow(shared: Arc<Shared>) {
     loop {
         let opened = Instant::now();
         let error = match follow_once(&shared).await {
-            Ok(()) => "a stream ended".to_owned(),
-            Err(error) => error.to_string(),
+            // The engine ends no stream while it is well.
+            Ok(()) => {
+                shared.losses.send_modify(|count| *count += 1);
+                "a stream ended".to_owned()
+            }
+            Err(error) => {
+                if let RuntimeError::Unreachable(_) = error {
+                    shared.losses.send_modify(|count| *count += 1);
+                }
+                error.to_string()
+            }
         };
         tracing::warn!(error, "the engine's events are lost; opening them again");
         shared.images.forget();
@@ -136,7 +145,7 @@ impl Lines {
             match self.response.chunk().await {
                 Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
                 Ok(None) => return Ok(None),
-                Err(error) => return Err(RuntimeError::Engine(super::engine::chain(&error))),
+                Err(error) => return Err(super::engine::broken(&error)),
             }
         }
     }

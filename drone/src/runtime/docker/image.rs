@@ -77,9 +77,7 @@ impl Images {
                 Err(ImageError::AbsentAndNever { image: reference.to_string() })
             }
             Ok(None) => self.pulled(&reference, executable.credentials.as_ref()).await,
-            Err(error) => {
-                Err(ImageError::PullFailed { image: reference.to_string(), reason: error.to_string() })
-            }
+            Err(error) => Err(failed(&reference, error)),
         }
     }
 
@@ -196,16 +194,27 @@ impl Images {
         self.forget();
         let took = started.elapsed();
         tracing::info!(image = %reference, bytes, ms = took.as_millis(), "pull done");
-        let failed = |reason: String| ImageError::PullFailed { image: reference.to_string(), reason };
         match self.present(reference).await {
             Ok(Some(image)) => Ok(Image { pulled: Some((bytes, took)), ..image }),
-            Ok(None) => Err(failed("it was pulled, and is gone again".to_owned())),
-            Err(error) => Err(failed(error.to_string())),
+            Ok(None) => {
+                let reason = "it was pulled, and is gone again".to_owned();
+                Err(ImageError::PullFailed { image: reference.to_string(), reason })
+            }
+            Err(error) => Err(failed(reference, error)),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A call about an image that the engine did not answer, or not well.
+fn failed(reference: &Reference, error: RuntimeError) -> ImageError {
+    let image = reference.to_string();
+    match error {
+        RuntimeError::Unreachable(reason) => ImageError::Unreachable { image, reason },
+        other => ImageError::PullFailed { image, reason: other.to_string() },
     }
 }
 

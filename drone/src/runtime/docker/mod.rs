@@ -22,7 +22,7 @@ use futures_util::stream::BoxStream;
 use jetway_protocol::ids::SlotId;
 use jetway_protocol::spec::Executable;
 use jetway_service::lifecycle::Lifecycle;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::lease;
@@ -86,6 +86,8 @@ pub(crate) struct Shared {
     config: DockerConfig,
     images: image::Images,
     hints: broadcast::Sender<SlotId>,
+    /// Counts event streams that broke.
+    losses: watch::Sender<u64>,
     slots: DashMap<SlotId, Arc<SlotRecord>>,
 }
 
@@ -137,7 +139,8 @@ impl DockerRuntime {
         }
         let images = image::Images::new(engine.clone(), lifecycle.clone(), config.pull_stall);
         let hints = broadcast::Sender::new(HINTS_MAX);
-        let shared = Arc::new(Shared { engine, config, images, hints, slots: DashMap::new() });
+        let (losses, slots) = (watch::Sender::new(0), DashMap::new());
+        let shared = Arc::new(Shared { engine, config, images, hints, losses, slots });
         lifecycle.spawn_until_stopped(events::follow(Arc::clone(&shared)));
         lifecycle.spawn_until_stopped(events::keep_images(Arc::clone(&shared)));
         let guard_stop = lifecycle.token().child_token();
@@ -243,11 +246,13 @@ impl Runtime for DockerRuntime {
             data_mount: mount.as_ref().map(|mount| mount.path.as_path()),
         };
         let body = container_spec::container(request, &surroundings)?;
-        if container::create(&self.shared.engine, request.slot, body).await? {
+        let is_new = container::create(&self.shared.engine, request.slot, body).await?;
+        if is_new || self.record(request.slot).is_none_or(|record| record.made.is_none()) {
             let made = Made {
                 address: request.executable.network_name.is_none().then_some(request.address),
                 mount: mount.map(|mount| mount.identity),
-                was_started: AtomicBool::new(false),
+                // Made by an earlier call, whose answer was lost: only what the engine says of it counts.
+                was_started: AtomicBool::new(!is_new),
             };
             let record = SlotRecord { made: Some(made), oom_seen: AtomicBool::new(false) };
             self.shared.slots.insert(request.slot, Arc::new(record));
@@ -307,6 +312,10 @@ impl Runtime for DockerRuntime {
 
     async fn ping(&self) -> Result<(), RuntimeError> {
         self.shared.engine.ping().await
+    }
+
+    fn losses(&self) -> watch::Receiver<u64> {
+        self.shared.losses.subscribe()
     }
 
     fn hints(&self) -> broadcast::Receiver<SlotId> {

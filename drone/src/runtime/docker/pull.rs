@@ -11,7 +11,7 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 
-use super::engine::chain;
+use super::engine::{chain, is_unreachable};
 use super::reference::Reference;
 use crate::runtime::ImageError;
 
@@ -69,7 +69,9 @@ fn failure(reference: &Reference, error: &DockerError) -> ImageError {
         other => (None, chain(other)),
     };
     let image = reference.to_string();
-    if is_not_found(status, &reason) {
+    if is_unreachable(error) {
+        ImageError::Unreachable { image, reason }
+    } else if is_not_found(status, &reason) {
         ImageError::NotFound { image, reason }
     } else {
         ImageError::PullFailed { image, reason }

@@ -1,0 +1,77 @@
+//! An engine that is down, or goes down in the middle of a start. Against the fake engine, under paused time.
+
+use std::time::Duration;
+
+use jetway_protocol::status::{EndReason, Status, TerminationKind};
+use tokio::time::{Instant, sleep};
+
+use crate::harness::{Harness, end_of, reaches};
+use crate::runtime::fake::Script;
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn count(test: &Harness, call: &str) -> usize {
+    test.fake.calls().iter().filter(|made| *made == call).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_waits_for_an_engine_that_is_down() {
+    let test = Harness::new(Script { engine_is_down: true, ..Script::default() });
+    let backend = test.put("b", |spec| spec.start_timeout_seconds = 60);
+    sleep(seconds(50)).await;
+    assert!(!backend.status().is_ending() && count(&test, "ensure_image") > 20, "{}", backend.status());
+    test.fake.script(|script| script.engine_is_down = false);
+    reaches(&backend, Status::Ready).await;
+    assert_eq!(backend.status(), Status::Ready);
+    assert_eq!((count(&test, "made"), count(&test, "start")), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_cut_off_makes_no_second_container() {
+    for cuts_off in [vec!["create"], vec!["start"], vec!["create", "create", "start", "start"]] {
+        let test = Harness::new(Script { cuts_off: cuts_off.clone(), ..Script::default() });
+        let backend = test.put("b", |_| {});
+        reaches(&backend, Status::Ready).await;
+        assert_eq!(backend.status(), Status::Ready, "{cuts_off:?}");
+        assert_eq!((count(&test, "made"), test.fake.containers().len()), (1, 1), "{cuts_off:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_stays_down_is_waited_for_as_long_as_a_start_may_take() {
+    let test = Harness::new(Script { engine_is_down: true, ..Script::default() });
+    let put = Instant::now();
+    let end = end_of(&test.put("b", |spec| spec.start_timeout_seconds = 60)).await;
+    assert_eq!(end.reason, EndReason::StartTimeout);
+    assert!(end.message.contains("cannot be reached"), "{end:?}");
+    assert!((seconds(58)..=seconds(60)).contains(&put.elapsed()), "{:?}", put.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_an_engine_that_is_down() {
+    let test = Harness::new(Script { engine_is_down: true, ..Script::default() });
+    let backend = test.put("b", |_| {});
+    sleep(seconds(5)).await;
+    let stopped = Instant::now();
+    let _it_may_have_ended_by_then = backend.stop(TerminationKind::Soft, EndReason::External).await;
+    assert_eq!(end_of(&backend).await.reason, EndReason::External);
+    assert!(stopped.elapsed() < seconds(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_falls_once_init_has_its_session_ends_nothing() {
+    let test = Harness::new(Script { cuts_off: vec!["start"], ..Script::default() });
+    let backend = test.put("b", |spec| {
+        (spec.start_timeout_seconds, spec.max_idle_seconds) = (30, None);
+    });
+    test.fake.until(|_, calls| calls.iter().any(|call| call == "session")).await;
+    test.fake.script(|script| script.engine_is_down = true);
+    sleep(seconds(100)).await;
+    assert_eq!(backend.status(), Status::Ready, "its process and its init go on");
+    test.fake.script(|script| script.engine_is_down = false);
+    sleep(seconds(100)).await;
+    assert_eq!((backend.status(), count(&test, "made")), (Status::Ready, 1));
+    assert_eq!(count(&test, "kill 9"), 0);
+}

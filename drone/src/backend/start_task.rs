@@ -1,0 +1,202 @@
+//! The engine's part of a start: image, container, start. A task of its own, so that a stop never waits for it; a container
+//! that appears after a stop is parked, runs nothing and is removed.
+//!
+//! A slot has one container, made once and started once, whatever is repeated: an engine that failed, or that could not be
+//! reached, may have done what it was asked to.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jetway_protocol::ids::{BackendId, SlotId};
+use jetway_protocol::spec::Executable;
+use jetway_protocol::status::EndReason;
+use jetway_protocol::time::UnixMicros;
+use jetway_protocol::timeline::{Stage, StageName};
+use jetway_service::backoff::Backoff;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{self, Finish, bounded};
+use super::start::Progress;
+use crate::agent::Agent;
+use crate::runtime::{ContainerStatus, CreateRequest, Image, ImageError, RuntimeError};
+
+/// The longest pull that is waited for.
+const PULL_SECONDS_MAX: u64 = 30 * 60;
+/// Between two calls to an engine that cannot be reached.
+const AGAIN_FIRST: Duration = Duration::from_millis(100);
+const AGAIN_MAX: Duration = Duration::from_secs(1);
+
+pub(super) struct StartTask {
+    pub agent: Arc<Agent>,
+    pub slot: SlotId,
+    pub address: Ipv4Addr,
+    pub leftover: Option<(SlotId, Ipv4Addr)>,
+    pub backend: BackendId,
+    pub executable: Executable,
+    /// An engine that cannot be reached is waited for until then.
+    pub give_up: Instant,
+    pub stopped: CancellationToken,
+    /// Set before the container is asked for.
+    pub may_exist: Arc<AtomicBool>,
+    pub progress: mpsc::Sender<Progress>,
+}
+
+impl StartTask {
+    pub async fn run(self) {
+        if let Some((slot, address)) = self.leftover {
+            // Also after a stop: nothing runs in it, and nobody else would remove it while its slot is noted.
+            engine::finish(self.agent.clone(), slot, Finish::Remove, false).await;
+            self.agent.slots.remove(&slot);
+            self.agent.addresses().give_back(address);
+        }
+        let Some(image) = self.image().await else { return };
+        if let Err(error) = self.container(image).await {
+            self.say(failed(error)).await;
+        }
+        if self.stopped.is_cancelled() && self.may_exist.load(Ordering::SeqCst) {
+            // The stop may have removed nothing because nothing was there yet.
+            let _left_to_the_reconciler = engine::remove(&self.agent, self.slot).await;
+        }
+    }
+
+    /// A stop leaves the pull to whoever else waits for it.
+    async fn image(&self) -> Option<Image> {
+        let longest = Duration::from_secs(PULL_SECONDS_MAX);
+        let mut backoff = Backoff::new(AGAIN_FIRST, AGAIN_MAX);
+        loop {
+            let image = timeout(longest, self.agent.runtime.ensure_image(&self.executable));
+            match self.stopped.run_until_cancelled(image).await? {
+                Ok(Ok(image)) => {
+                    self.say(Progress::Image(image.clone())).await;
+                    return Some(image);
+                }
+                Ok(Err(error @ ImageError::Unreachable { .. })) => {
+                    if !self.may_ask_again(&error.to_string(), &mut backoff).await {
+                        self.say(Progress::Unreachable(error.to_string())).await;
+                        return None;
+                    }
+                }
+                Ok(Err(error)) => {
+                    let reason = match error {
+                        ImageError::NotFound { .. } | ImageError::AbsentAndNever { .. } => {
+                            EndReason::ImageNotFound
+                        }
+                        ImageError::PullFailed { .. } | ImageError::Unreachable { .. } => {
+                            EndReason::PullFailed
+                        }
+                    };
+                    self.say(Progress::Failed(reason, error.to_string())).await;
+                    return None;
+                }
+                Err(_) => {
+                    let message = format!("the pull of {} took too long", self.executable.image);
+                    self.say(Progress::Failed(EndReason::PullFailed, message)).await;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// After an engine that could not be reached. False: there is no time left, or the start was stopped.
+    async fn may_ask_again(&self, error: &str, backoff: &mut Backoff) -> bool {
+        self.agent.engine_is_lost();
+        let wait = backoff.next_wait();
+        if Instant::now() + wait > self.give_up {
+            return false;
+        }
+        tracing::warn!(slot = %self.slot, error, "a start waits for the engine");
+        self.stopped.run_until_cancelled(tokio::time::sleep(wait)).await.is_some()
+    }
+
+    /// A call that may be repeated, for as long as nobody answers it.
+    async fn reached<T, F: Future<Output = Result<T, RuntimeError>>>(
+        &self,
+        call: impl Fn() -> F,
+    ) -> Result<T, RuntimeError> {
+        let mut backoff = Backoff::new(AGAIN_FIRST, AGAIN_MAX);
+        loop {
+            match call().await {
+                Err(RuntimeError::Unreachable(reason)) => {
+                    if !self.may_ask_again(&reason, &mut backoff).await {
+                        return Err(RuntimeError::Unreachable(reason));
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn container(&self, image: Image) -> Result<(), RuntimeError> {
+        self.may_exist.store(true, Ordering::SeqCst);
+        if self.stopped.is_cancelled() {
+            return Ok(());
+        }
+        let line = bounded(self.agent.runtime.open_line(self.slot)).await?;
+        self.say(Progress::Line(line)).await;
+
+        let start = UnixMicros::now();
+        let request = CreateRequest {
+            slot: self.slot,
+            backend: Some(self.backend.clone()),
+            executable: self.executable.clone(),
+            image,
+            address: self.address,
+        };
+        self.reached(|| self.create(&request)).await?;
+        self.say(Progress::Created(since(StageName::Created, start))).await;
+        if self.stopped.is_cancelled() {
+            return Ok(());
+        }
+        let start = UnixMicros::now();
+        let address = self.reached(|| self.start()).await?;
+        self.say(Progress::Started(address, since(StageName::Started, start))).await;
+        Ok(())
+    }
+
+    /// An engine that failed may have done what it was asked to; asked again, it says that it is done.
+    async fn create(&self, request: &CreateRequest) -> Result<(), RuntimeError> {
+        match bounded(self.agent.runtime.create(request)).await {
+            Err(RuntimeError::Engine(reason)) => {
+                tracing::warn!(slot = %self.slot, reason, "the engine failed to make a container; asking again");
+                bounded(self.agent.runtime.create(request)).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The same; but a container that does not run is not started again: its failure may come late, too.
+    async fn start(&self) -> Result<IpAddr, RuntimeError> {
+        let outcome = bounded(self.agent.runtime.start(self.slot)).await;
+        let Err(RuntimeError::Engine(reason)) = outcome else { return outcome };
+        match engine::inspect(&self.agent, self.slot).await {
+            Ok(ContainerStatus::Running { .. }) => {
+                tracing::warn!(slot = %self.slot, reason, "the engine failed to start a container, and it runs");
+                bounded(self.agent.runtime.start(self.slot)).await
+            }
+            _ => Err(RuntimeError::Engine(reason)),
+        }
+    }
+
+    async fn say(&self, progress: Progress) {
+        let _nobody_waits_after_a_stop = self.progress.send(progress).await;
+    }
+}
+
+fn failed(error: RuntimeError) -> Progress {
+    let message = error.to_string();
+    match error {
+        RuntimeError::NotOffered(_) => Progress::Failed(EndReason::Refused, message),
+        RuntimeError::Unreachable(_) => Progress::Unreachable(message),
+        RuntimeError::Refused(_) | RuntimeError::Engine(_) | RuntimeError::Absent => {
+            Progress::Failed(EndReason::CreateFailed, message)
+        }
+    }
+}
+
+fn since(stage: StageName, start: UnixMicros) -> Stage {
+    Stage { stage, start, length_us: UnixMicros::now().since(start), note: String::new() }
+}
