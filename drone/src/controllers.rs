@@ -49,22 +49,42 @@ impl Controllers {
         patience: Duration,
         moves_on: fn(&CallError) -> bool,
     ) -> (&str, Result<T, CallError>) {
-        let current = self.current.load(Ordering::Relaxed);
-        let Some(base) = self.urls.get(current % self.urls.len().max(1)) else {
-            let reason = "no controller is configured".to_owned();
-            return ("", Err(CallError::NotSent { url: path.to_owned(), reason }));
-        };
-        let answer = self.client.post(&format!("{base}{path}"), body, patience).await;
+        let current = self.current();
+        let (base, answer) = self.post_at(current, path, body, patience).await;
         if answer.as_ref().is_err_and(moves_on) {
             self.move_on(current);
         }
         (base, answer)
     }
 
+    /// One try at the controller of that number, counted round and round.
+    pub async fn post_at<B: Serialize, T: DeserializeOwned>(
+        &self,
+        controller: usize,
+        path: &str,
+        body: &B,
+        patience: Duration,
+    ) -> (&str, Result<T, CallError>) {
+        let Some(base) = self.urls.get(controller % self.urls.len().max(1)) else {
+            let reason = "no controller is configured".to_owned();
+            return ("", Err(CallError::NotSent { url: path.to_owned(), reason }));
+        };
+        (base, self.client.post(&format!("{base}{path}"), body, patience).await)
+    }
+
+    /// The number of the one that is asked first.
+    pub fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
     /// Only one of several callers that failed at the same controller moves on.
-    fn move_on(&self, from: usize) {
-        let next = from.wrapping_add(1);
+    pub fn move_on(&self, from: usize) {
+        self.prefer(from, from.wrapping_add(1));
+    }
+
+    /// From now on another one is asked first, unless that was changed meanwhile.
+    pub fn prefer(&self, from: usize, to: usize) {
         let _another_moved_already =
-            self.current.compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
+            self.current.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
     }
 }

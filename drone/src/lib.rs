@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`backend`], one each | requests, init's line, hints, its clocks | its journal, [`outbox`], address book, tombstones |
 //! | the engine's part of a start, one a start | the backend | its progress |
-//! | [`registration`] | its clock, a stale term | [`membership`], [`lease`] and its file |
+//! | [`registration`], with its [`beats`] | its clock, a stale term | [`membership`], [`lease`] and its file |
 //! | [`lease::follow_suspends`] | its clock | nothing but a nudge |
 //! | [`outbox::deliver`] | a new status | acknowledgements in journals |
 //! | [`reconcile`], three | engine events, clocks | nothing but hints; removes what belongs to nobody |
@@ -33,6 +33,7 @@ mod streams;
 mod adoption;
 mod reconcile;
 
+mod beats;
 mod controllers;
 mod membership;
 mod outbox;

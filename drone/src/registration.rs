@@ -1,4 +1,4 @@
-//! Keeps the drone known to the controllers: registers, sends heartbeats, registers again when its term is over.
+//! Keeps the drone known to the controllers: registers, sends heartbeats (`beats`), registers again when its term is over.
 //!
 //! Woken by its own clock and by [`Membership::stale`]; writes [`Membership`], and the [`Lease`] that each answer grants: it
 //! counts from when the question was sent. Backends do not notice a new term.
@@ -7,26 +7,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_protocol::PROTOCOL_VERSION;
-use jetway_protocol::controller_api::{Heartbeat, HeartbeatReply, Register, Registered, Stale, StaleCode};
-use jetway_protocol::ids::{DroneId, Term};
-use jetway_service::backoff::{Backoff, jittered};
+use jetway_protocol::controller_api::{Register, Registered, Stale, StaleCode};
+use jetway_protocol::ids::DroneId;
+use jetway_service::backoff::Backoff;
 use jetway_service::client::CallError;
-use jetway_service::controllers::{FirstContact, is_to_be_asked_elsewhere};
+use jetway_service::controllers::FirstContact;
 use jetway_service::silence::Silence;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::Agent;
+use crate::beats::Beats;
 use crate::controllers::{CALL_MAX, Controllers};
 use crate::lease::{self, Lease, Moved};
 use crate::membership::Membership;
 
 /// Waits between tries: a controller that is back is found within this.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(2);
-/// What a controller may ask for as the time between heartbeats.
-const HEARTBEAT_MS_MIN: u64 = 100;
-const HEARTBEAT_MS_MAX: u64 = 60_000;
+pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(2);
 /// A register that does not replace what is there is told what is; somebody else may be quicker so many times.
 const MOVED_MAX: usize = 5;
 /// For inits to look at a deadline that has come nearer, before the controllers count by it, too.
@@ -43,6 +41,7 @@ pub struct Registration {
     pub silence: Silence,
     /// The last registration has brought the deadline nearer, and inits have not had the time to look.
     pub is_nearer: bool,
+    pub beats: Beats,
 }
 
 /// A registration that was not taken: by whom, and why.
@@ -169,62 +168,6 @@ impl Registration {
         Err(not_condemned())
     }
 
-    async fn beat_until_stale(&mut self, agent: &Agent) {
-        let heartbeat_ms = self.membership.heartbeat_ms().clamp(HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX);
-        let usual = Duration::from_millis(heartbeat_ms);
-        let period = self.lease.terms().map_or(usual, |terms| terms.heartbeat(usual));
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX.min(period));
-        loop {
-            let Some(term) = self.membership.term() else { return };
-            let wait = match self.beat(agent, term).await {
-                Beat::Heard => {
-                    backoff.reset();
-                    jittered(period)
-                }
-                Beat::Stale => return,
-                Beat::Failed => backoff.next_wait(),
-            };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.membership.stale(term) => return,
-            }
-        }
-    }
-
-    /// One renewal. A file that says more than this drone may have is mended first.
-    async fn beat(&mut self, agent: &Agent, term: Term) -> Beat {
-        if !self.lease.is_written() {
-            return Beat::Failed;
-        }
-        let orders = self.membership.orders();
-        let terms = self.lease.terms();
-        let patience = terms.map_or(CALL_MAX, |terms| CALL_MAX.min(terms.held_for() / 3));
-        let load = agent.load();
-        let path = path(self.register.drone, "heartbeat");
-        let sent_at = self.lease.now();
-        let beat = Heartbeat { term, renewal: self.lease.next_renewal(), lease: terms, load };
-        let reply = self.controllers.post_to_one(&path, &beat, patience, is_to_be_asked_elsewhere).await.1;
-        match reply {
-            Ok(HeartbeatReply { draining }) => {
-                self.lease.acknowledged(term, sent_at);
-                self.membership.heard_draining(draining, orders);
-                if self.silence.ends() {
-                    tracing::info!("a controller answers again");
-                }
-                Beat::Heard
-            }
-            Err(error @ CallError::Refused { status: 409, .. }) => {
-                let present = error.refusal::<Stale>().and_then(|(_, stale)| stale.present);
-                self.register.replaces = present.or(self.register.replaces);
-                Beat::Stale
-            }
-            Err(error) => {
-                self.not_reached(&error, "a heartbeat failed; trying on");
-                Beat::Failed
-            }
-        }
-    }
-
     /// Somebody else has taken this drone's place. Without sessions there is nothing to stay for.
     fn refused_by_now(&mut self, agent: &Agent, error: &CallError, refused: &watch::Sender<Option<String>>) {
         if let Some((409, stale)) = error.refusal::<Stale>()
@@ -235,21 +178,13 @@ impl Registration {
         }
     }
 
-    fn not_reached(&mut self, error: &CallError, what: &str) {
+    pub(crate) fn not_reached(&mut self, error: &CallError, what: &str) {
         if self.silence.is_to_be_told(Instant::now()) {
             tracing::warn!(%error, "{what}");
         } else {
             tracing::debug!(%error, "{what}");
         }
     }
-}
-
-/// What became of a heartbeat.
-enum Beat {
-    Heard,
-    /// The term is over.
-    Stale,
-    Failed,
 }
 
 /// Waiting and looking again changes nothing.

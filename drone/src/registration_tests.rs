@@ -1,5 +1,6 @@
 //! Registration and renewals against a small controller on a real socket that compares and sets.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,25 +36,43 @@ struct Row {
     in_use: bool,
     /// Registrations are answered with a term that is long over.
     is_behind: bool,
+    /// Heartbeats that were swallowed and given up by the drone.
+    given_up: u32,
+    swallowed: u32,
 }
 
 #[derive(Clone)]
 struct Controller {
     row: Arc<Mutex<Row>>,
     changes: watch::Sender<u64>,
+    /// It takes heartbeats, and answers none.
+    swallows: Arc<AtomicBool>,
 }
 
 impl Controller {
     async fn start(lifecycle: &Lifecycle) -> (Self, String) {
-        let controller = Self { row: Arc::default(), changes: watch::Sender::new(0) };
+        let controller =
+            Self { row: Arc::default(), changes: watch::Sender::new(0), swallows: Arc::default() };
+        let url = controller.clone().serve(lifecycle).await;
+        (controller, url)
+    }
+
+    /// Another one over the same Postgres.
+    async fn beside(&self, lifecycle: &Lifecycle) -> (Self, String) {
+        let controller = Self { swallows: Arc::default(), ..self.clone() };
+        let url = controller.clone().serve(lifecycle).await;
+        (controller, url)
+    }
+
+    async fn serve(self, lifecycle: &Lifecycle) -> String {
         let router = Router::new()
             .route("/internal/drones/register", post(register))
             .route("/internal/drones/{id}/heartbeat", post(heartbeat))
-            .with_state(controller.clone());
+            .with_state(self);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         lifecycle.spawn_until_stopped(async move { axum::serve(listener, router).await.unwrap() });
-        (controller, url)
+        url
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Row) -> T) -> T {
@@ -92,7 +111,21 @@ async fn register(State(controller): State<Controller>, Json(register): Json<Reg
     })
 }
 
+/// Counts a heartbeat whose drone does not wait for it any longer.
+struct Swallowed(Controller);
+
+impl Drop for Swallowed {
+    fn drop(&mut self) {
+        self.0.change(|row| row.given_up += 1);
+    }
+}
+
 async fn heartbeat(State(controller): State<Controller>, Json(beat): Json<Heartbeat>) -> Response {
+    if controller.swallows.load(Ordering::SeqCst) {
+        controller.change(|row| row.swallowed += 1);
+        let _until_the_drone_hangs_up = Swallowed(controller.clone());
+        std::future::pending::<()>().await;
+    }
     controller.change(|row| {
         let Some(seat) = row.seat.filter(|seat| seat.term == beat.term) else {
             return stale(StaleCode::Term, None);
@@ -104,9 +137,15 @@ async fn heartbeat(State(controller): State<Controller>, Json(beat): Json<Heartb
 }
 
 async fn start(url: &str, dir: &TestDir, lifecycle: &Lifecycle) -> Result<Drone, StartError> {
+    // The first of them is nobody's: the drone moves on.
+    start_with(vec!["http://127.0.0.1:1".to_owned(), url.to_owned()], dir, lifecycle).await
+}
+
+async fn start_with(urls: Vec<String>, dir: &TestDir, lifecycle: &Lifecycle) -> Result<Drone, StartError> {
     let script = Script { boot_id: jetway_service::clock::boot_id().ok(), ..Script::default() };
     let fake = Fake::new(script, lifecycle.clone());
-    start_with_runtime(config(url.to_owned(), dir), lifecycle.clone(), Arc::new(FakeRuntime(fake))).await
+    let config = crate::Config { controllers: urls, ..config(String::new(), dir) };
+    start_with_runtime(config, lifecycle.clone(), Arc::new(FakeRuntime(fake))).await
 }
 
 #[tokio::test]
@@ -141,6 +180,36 @@ async fn it_replaces_what_it_has_seen_and_numbers_each_renewal() {
     controller.change(|row| row.seat = Some(Seat { term: Term(8), renewal: 0 }));
     controller.until(|row| row.renewals.iter().any(|(term, ..)| *term == Term(9))).await;
     assert_eq!(backend.status(), Status::Ready);
+    assert!(lifecycle.stop().await && outer.stop().await);
+}
+
+#[tokio::test]
+async fn a_controller_that_swallows_heartbeats_costs_no_renewal() {
+    let outer = Lifecycle::new();
+    let (first, url) = Controller::start(&outer).await;
+    let (second, other) = first.beside(&outer).await;
+    let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
+    let drone = start_with(vec![url, other], &dir, &lifecycle).await.unwrap();
+    first.until(|row| row.renewals.len() >= 2).await;
+    first.swallows.store(true, Ordering::SeqCst);
+    let before = first.change(|row| row.renewals.len());
+    // At most one renewal was past the look at what swallows.
+    second.until(|row| row.swallowed > 0 && row.renewals.len() >= before + 2).await;
+    second.change(|row| {
+        assert_eq!(
+            (row.given_up, row.swallowed),
+            (0, 1),
+            "the second was asked while the first was waited for"
+        );
+        let numbers: Vec<_> = row.renewals.iter().map(|(_, number, _)| *number).collect();
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    });
+    assert!(drone.agent.lease.take().is_some());
+    // The one that answered is asked first from then on; what was swallowed is given up in its time, and harms nobody.
+    second.until(|row| row.given_up == 1).await;
+    let before = second.change(|row| row.renewals.len());
+    second.until(|row| row.renewals.len() >= before + 3).await;
+    assert_eq!(second.change(|row| row.swallowed), 1);
     assert!(lifecycle.stop().await && outer.stop().await);
 }
 

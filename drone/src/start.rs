@@ -20,6 +20,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::agent::{Agent, Parts};
+use crate::beats::Beats;
 use crate::config::{self, Config};
 use crate::controllers::Controllers;
 use crate::data_dir::{DataDir, DataDirError, Identity};
@@ -218,6 +219,7 @@ impl Opening {
             register: registration::register(&config, facts),
             silence: Silence::default(),
             is_nearer: false,
+            beats: Beats::default(),
         };
         Ok(Self { config, data_dir, identity, address, gate, registration, capacity })
     }
