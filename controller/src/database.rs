@@ -1,19 +1,20 @@
 //! Reaching Postgres at the start: what its URL says, what waiting can cure and what it cannot, and whether the server is
 //! new enough. What is asked of it later is `db/`.
 
+mod listener;
+
 use std::str::FromStr;
 use std::time::Duration;
 
 use jetway_protocol::ids::InstallationId;
 use jetway_service::backoff::Backoff;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::{Instant, timeout};
 
-use crate::db::installation;
-use crate::start::StartError;
+use listener::{hear, is_postgres, shown};
+
+use crate::db::{DbError, installation, is_broken};
 
 /// A database that is starting, or failing over, is waited for this long.
 pub const DATABASE_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -21,14 +22,33 @@ pub const DATABASE_WAIT_MAX: Duration = Duration::from_secs(60);
 const DATABASE_ATTEMPT: Duration = Duration::from_secs(5);
 /// As `server_version_num` has it.
 const POSTGRES_MIN: i32 = 130_000;
-/// For each step of a look at what listens there.
-const LOOK_STEP: Duration = Duration::from_secs(1);
-/// An `SSLRequest` (PostgreSQL, 55.7 Message Formats): its length, and the code 1234 5679.
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+/// Why there is no database to work with: one line each, that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    #[error("--db is not a Postgres URL like postgres://user@host/name: {0}")]
+    Url(String),
+    #[error("--db has a password, and --db-password-file has one, too; keep one of them")]
+    TwoPasswords,
+    #[error(
+        "Postgres at {place} did not answer within {seconds} s ({reason}); check --db and that the server runs"
+    )]
+    Silent { place: String, seconds: u64, reason: String },
+    #[error("what listens at {place} is not Postgres: it says {heard:?}; check --db")]
+    NotPostgres { place: String, heard: String },
+    #[error("no TLS with Postgres ({0}); check sslmode and sslrootcert in --db")]
+    Tls(String),
+    #[error("Postgres refuses: {0}; check the user, password and database name in --db")]
+    Refuses(String),
+    #[error("Postgres is version {0}; Jetway needs 13 or newer")]
+    OldPostgres(String),
+    #[error("the database could not be migrated ({0}); is it another program's?")]
+    Migration(String),
+}
 
 /// From a libpq URL, and a password for one that has none.
-pub fn options(url: &str, password: Option<&str>) -> Result<PgConnectOptions, StartError> {
-    let wrong = |reason: &str| StartError::DatabaseUrl(reason.to_owned());
+pub fn options(url: &str, password: Option<&str>) -> Result<PgConnectOptions, DatabaseError> {
+    let wrong = |reason: &str| DatabaseError::Url(reason.to_owned());
     let parsed = reqwest::Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
     if !matches!(parsed.scheme(), "postgres" | "postgresql") {
         return Err(wrong("it must begin with postgres://"));
@@ -36,16 +56,35 @@ pub fn options(url: &str, password: Option<&str>) -> Result<PgConnectOptions, St
     let options = PgConnectOptions::from_str(url).map_err(|error| wrong(&root_cause(&error)))?;
     let Some(password) = password else { return Ok(options) };
     if parsed.password().is_some() || parsed.query_pairs().any(|(name, _)| name == "password") {
-        return Err(StartError::TwoPasswords);
+        return Err(DatabaseError::TwoPasswords);
     }
     Ok(options.password(password))
 }
 
-/// A connection, waited for where waiting may help.
-pub async fn connect(options: &PgConnectOptions, wait_max: Duration) -> Result<PgConnection, StartError> {
-    let deadline = Instant::now() + wait_max;
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
-    let mut said = false;
+/// A connection, and with it a database that is new enough, migrated, and has an installation's id; waited for where waiting may
+/// help, also where Postgres goes away in the middle.
+pub async fn prepare(
+    options: &PgConnectOptions,
+    wait_max: Duration,
+) -> Result<InstallationId, DatabaseError> {
+    let mut waiting = Waiting::new(options, wait_max);
+    loop {
+        let mut connection = connect(options, &mut waiting).await?;
+        match migrate(&mut connection).await {
+            Ok(installation) => {
+                let _closed_or_dropped = connection.close().await;
+                return Ok(installation);
+            }
+            Err(NotPrepared::Lost(reason)) => waiting.a_while(reason).await?,
+            Err(NotPrepared::Fault(error)) => return Err(error),
+        }
+    }
+}
+
+async fn connect(
+    options: &PgConnectOptions,
+    waiting: &mut Waiting<'_>,
+) -> Result<PgConnection, DatabaseError> {
     loop {
         let reason = match timeout(DATABASE_ATTEMPT, options.connect()).await {
             Ok(Ok(connection)) => return Ok(connection),
@@ -55,34 +94,53 @@ pub async fn connect(options: &PgConnectOptions, wait_max: Duration) -> Result<P
                 listener_or(options, reason).await?
             }
         };
-        if Instant::now() >= deadline {
-            let (place, seconds) = (place(options), wait_max.as_secs());
-            return Err(StartError::NoDatabase { place, seconds, reason });
+        waiting.a_while(reason).await?;
+    }
+}
+
+/// One patience for all that a start asks of Postgres.
+struct Waiting<'a> {
+    options: &'a PgConnectOptions,
+    wait_max: Duration,
+    deadline: Instant,
+    backoff: Backoff,
+    said: bool,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(options: &'a PgConnectOptions, wait_max: Duration) -> Self {
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+        Self { options, wait_max, deadline: Instant::now() + wait_max, backoff, said: false }
+    }
+
+    async fn a_while(&mut self, reason: String) -> Result<(), DatabaseError> {
+        let (place, seconds) = (place(self.options), self.wait_max.as_secs());
+        if Instant::now() >= self.deadline {
+            return Err(DatabaseError::Silent { place, seconds, reason });
         }
-        if !said {
-            let (place, seconds) = (place(options), wait_max.as_secs());
+        if !std::mem::replace(&mut self.said, true) {
             tracing::warn!(reason, place, seconds, "Postgres does not answer yet; waiting");
-            said = true;
         }
-        backoff.wait().await;
+        self.backoff.wait().await;
+        Ok(())
     }
 }
 
 /// Why to wait, or why not to.
-async fn after_failure(options: &PgConnectOptions, error: sqlx::Error) -> Result<String, StartError> {
+async fn after_failure(options: &PgConnectOptions, error: sqlx::Error) -> Result<String, DatabaseError> {
     match error {
         sqlx::Error::Database(error) if is_starting(error.code().as_deref()) => {
             Ok(error.message().to_owned())
         }
-        sqlx::Error::Database(error) => Err(StartError::DatabaseRefuses(error.message().to_owned())),
-        sqlx::Error::Configuration(error) => Err(StartError::DatabaseUrl(error.to_string())),
+        sqlx::Error::Database(error) => Err(DatabaseError::Refuses(error.message().to_owned())),
+        sqlx::Error::Configuration(error) => Err(DatabaseError::Url(error.to_string())),
         sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             Ok(error.to_string())
         }
         sqlx::Error::Tls(error) => {
             let reason = error.to_string();
             listener_or(options, reason.clone()).await?;
-            Err(StartError::DatabaseTls(reason))
+            Err(DatabaseError::Tls(reason))
         }
         error => listener_or(options, root_cause(&error)).await,
     }
@@ -94,50 +152,13 @@ fn is_starting(code: Option<&str>) -> bool {
 }
 
 /// The reason to wait, unless what listens there is something else. Waiting does not make a Postgres of it.
-async fn listener_or(options: &PgConnectOptions, reason: String) -> Result<String, StartError> {
+async fn listener_or(options: &PgConnectOptions, reason: String) -> Result<String, DatabaseError> {
     let Ok(heard) = hear(options).await else { return Ok(reason) };
     match is_postgres(&heard) {
         Some(true) => Ok(reason),
-        Some(false) => Err(StartError::NotPostgres { place: place(options), heard: shown(&heard) }),
+        Some(false) => Err(DatabaseError::NotPostgres { place: place(options), heard: shown(&heard) }),
         None => Ok(format!("it takes connections and says nothing ({reason})")),
     }
-}
-
-/// The first words of what listens there. Many servers wait for a line's end before they complain, so they get one;
-/// Postgres has answered by then.
-async fn hear(options: &PgConnectOptions) -> std::io::Result<Vec<u8>> {
-    if options.get_socket().is_some() {
-        return Err(std::io::ErrorKind::Unsupported.into());
-    }
-    let connect = TcpStream::connect((options.get_host(), options.get_port()));
-    let mut stream = timeout(LOOK_STEP, connect).await??;
-    let mut heard = vec![0; 64];
-    let mut n = 0;
-    for say in [&SSL_REQUEST[..], b"\r\n\r\n"] {
-        stream.write_all(say).await?;
-        if let Ok(read) = timeout(LOOK_STEP, stream.read(&mut heard)).await {
-            n = read?;
-            break;
-        }
-    }
-    heard.truncate(n);
-    Ok(heard)
-}
-
-/// `None`: it said nothing. An `SSLRequest` is answered with one letter, or with an error message.
-fn is_postgres(heard: &[u8]) -> Option<bool> {
-    match heard {
-        [] => None,
-        [b'S' | b'N'] => Some(true),
-        // The length of an error message is below 64 kB: HTTP's and others' letters would make it a huge one.
-        [b'E', 0, 0, ..] => Some(true),
-        _ => Some(false),
-    }
-}
-
-fn shown(heard: &[u8]) -> String {
-    let line = heard.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-    line.escape_ascii().to_string()
 }
 
 fn place(options: &PgConnectOptions) -> String {
@@ -151,37 +172,56 @@ fn root_cause(error: &sqlx::Error) -> String {
     jetway_service::client::root_cause(error)
 }
 
+enum NotPrepared {
+    /// Postgres went away meanwhile; what was not committed is as it was.
+    Lost(String),
+    Fault(DatabaseError),
+}
+
 /// Migrates a database that is new enough, and reads the installation's id.
-pub async fn prepare(connection: &mut PgConnection) -> Result<InstallationId, StartError> {
-    let migration = |error: String| StartError::Migration(error);
+async fn migrate(connection: &mut PgConnection) -> Result<InstallationId, NotPrepared> {
     let (number, version): (i32, String) = sqlx::query_as(
         "select current_setting('server_version_num')::int, current_setting('server_version')",
     )
     .fetch_one(&mut *connection)
     .await
-    .map_err(|error| migration(error.to_string()))?;
-    check_version(number, &version)?;
+    .map_err(not_prepared)?;
+    check_version(number, &version).map_err(NotPrepared::Fault)?;
     // Holds an advisory lock: of several controllers that start at once, one migrates and the others wait.
     // One that this version does not know is the next version's, which suits this one.
     sqlx::migrate!("../migrations")
         .set_ignore_missing(true)
         .run(&mut *connection)
         .await
-        .map_err(|error| migration(error.to_string()))?;
-    installation::read_or_make(connection).await.map_err(|error| migration(error.to_string()))
+        .map_err(not_prepared)?;
+    installation::read_or_make(connection).await.map_err(|error| match error {
+        DbError::Query(error) => not_prepared(error),
+        other => NotPrepared::Fault(DatabaseError::Migration(other.to_string())),
+    })
 }
 
-fn check_version(number: i32, version: &str) -> Result<(), StartError> {
-    if number < POSTGRES_MIN { Err(StartError::OldPostgres(version.to_owned())) } else { Ok(()) }
+fn not_prepared(error: impl std::error::Error + 'static) -> NotPrepared {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(present) = cause {
+        if present.downcast_ref::<sqlx::Error>().is_some_and(is_broken) {
+            return NotPrepared::Lost(jetway_service::client::root_cause(present));
+        }
+        cause = present.source();
+    }
+    NotPrepared::Fault(DatabaseError::Migration(error.to_string()))
+}
+
+fn check_version(number: i32, version: &str) -> Result<(), DatabaseError> {
+    if number < POSTGRES_MIN { Err(DatabaseError::OldPostgres(version.to_owned())) } else { Ok(()) }
 }
 
 #[cfg(test)]
 mod tests {
-    use sqlx::Connection;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::testing::Database;
+    use crate::testing::{Database, eventually};
 
     #[test]
     fn a_url_that_is_none_says_so_and_shows_no_password() {
@@ -204,27 +244,8 @@ mod tests {
         assert!(options("postgres://u@localhost/n?host=/run", Some("p")).is_ok());
         for url in ["postgres://u:hunter2@h/n", "postgres://u@h/n?password=hunter2"] {
             let said = options(url, Some("p")).unwrap_err();
-            assert!(matches!(said, StartError::TwoPasswords) && !said.to_string().contains("hunter2"));
+            assert!(matches!(said, DatabaseError::TwoPasswords) && !said.to_string().contains("hunter2"));
         }
-    }
-
-    #[test]
-    fn what_listens_there_is_told_by_its_first_bytes() {
-        for (heard, expect) in [
-            (&b""[..], None),
-            (b"S", Some(true)),
-            (b"N", Some(true)),
-            (b"E\0\0\0\x60SFATAL\0", Some(true)),
-            (b"HTTP/1.1 400 Bad Request\r\n", Some(false)),
-            (b"SSH-2.0-OpenSSH\r\n", Some(false)),
-            (b"\x4a\0\0\0\x0a8.0.36", Some(false)),
-            (b"-ERR unknown command", Some(false)),
-            (b"Error", Some(false)),
-        ] {
-            assert_eq!(is_postgres(heard), expect, "{}", heard.escape_ascii());
-        }
-        assert_eq!(shown(b"HTTP/1.1 400\r\nx: y"), "HTTP/1.1 400");
-        assert_eq!(shown(b"\x1b[2J\xff"), "\\x1b[2J\\xff");
     }
 
     #[test]
@@ -255,7 +276,7 @@ mod tests {
             let options = options(&format!("postgres://u@{address}/n?sslmode={mode}"), None).unwrap();
             let outcome = tokio::select! {
                 () = as_http(&listener, at_once) => unreachable!("it serves on"),
-                outcome = connect(&options, Duration::from_secs(60)) => outcome,
+                outcome = prepare(&options, Duration::from_secs(60)) => outcome,
             };
             let said = outcome.unwrap_err().to_string();
             assert!(
@@ -272,7 +293,7 @@ mod tests {
         drop(listener);
         let options = options(&format!("postgres://u@{address}/n"), None).unwrap();
         let started = Instant::now();
-        let said = connect(&options, Duration::from_millis(300)).await.unwrap_err().to_string();
+        let said = prepare(&options, Duration::from_millis(300)).await.unwrap_err().to_string();
         assert!(started.elapsed() >= Duration::from_millis(300));
         assert!(said.contains(&address.to_string()) && said.contains("refused"), "{said}");
     }
@@ -281,10 +302,44 @@ mod tests {
     async fn a_server_that_refuses_is_not_waited_for() {
         let database = Database::new().await;
         let options = database.options().database("jetway_there_is_no_such_database");
-        let said = connect(&options, Duration::from_secs(60)).await.unwrap_err();
-        assert!(matches!(said, StartError::DatabaseRefuses(_)), "{said}");
-        let mut connection = connect(&database.options(), Duration::from_secs(60)).await.unwrap();
-        prepare(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
+        let said = prepare(&options, Duration::from_secs(60)).await.unwrap_err();
+        assert!(matches!(said, DatabaseError::Refuses(_)), "{said}");
+        prepare(&database.options(), Duration::from_secs(60)).await.unwrap();
+    }
+
+    /// As a restart of Postgres does: the session ends between two statements of the preparation.
+    #[tokio::test]
+    async fn a_postgres_that_goes_away_in_the_middle_is_waited_for() {
+        let database = Database::new().await;
+        let (options, mut other) = (database.options(), database.options().connect().await.unwrap());
+        let mut held = other.begin().await.unwrap();
+        sqlx::query("lock table _sqlx_migrations").execute(&mut *held).await.unwrap();
+        let restarting = async {
+            let waits = "select pid from pg_stat_activity
+                         where datname = current_database() and wait_event_type = 'Lock'";
+            let ask = async || {
+                let mut looking = database.options().connect().await.unwrap();
+                let pid: Option<i32> = sqlx::query_scalar(waits).fetch_optional(&mut looking).await.unwrap();
+                looking.close().await.unwrap();
+                pid
+            };
+            let pid = eventually("a preparation that waits", ask, Option::is_some).await;
+            let end = "select pg_terminate_backend($1)";
+            sqlx::query(end).bind(pid).execute(&mut *held).await.unwrap();
+            held.rollback().await.unwrap();
+        };
+        let (prepared, ()) = tokio::join!(prepare(&options, Duration::from_secs(60)), restarting);
+        prepared.unwrap();
+        other.close().await.unwrap();
+    }
+
+    #[test]
+    fn what_waiting_cures_is_told_from_what_it_does_not() {
+        let reset = || sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+        let migrating = sqlx::migrate::MigrateError::Execute(reset());
+        assert!(matches!(not_prepared(reset()), NotPrepared::Lost(_)));
+        assert!(matches!(not_prepared(migrating), NotPrepared::Lost(_)));
+        let changed = sqlx::migrate::MigrateError::VersionMismatch(1);
+        assert!(matches!(not_prepared(changed), NotPrepared::Fault(_)));
     }
 }

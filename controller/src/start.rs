@@ -10,12 +10,11 @@ use jetway_protocol::secret::Secret;
 use jetway_service::clock;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::server::{self, Limits};
-use sqlx::Connection;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::app::{Access, App, CONNECTS_MAX, Settings, Shared};
-use crate::database::{self, DATABASE_WAIT_MAX};
+use crate::database::{self, DATABASE_WAIT_MAX, DatabaseError};
 use crate::db::{self, Pools};
 use crate::http::access::host_of_this_machine;
 use crate::{http, tasks};
@@ -81,24 +80,8 @@ pub enum StartError {
         "the API key has characters that no header carries; use letters, digits and signs of ASCII, without spaces"
     )]
     UnusableKey,
-    #[error("--db is not a Postgres URL like postgres://user@host/name: {0}")]
-    DatabaseUrl(String),
-    #[error("--db has a password, and --db-password-file has one, too; keep one of them")]
-    TwoPasswords,
-    #[error(
-        "Postgres at {place} did not answer within {seconds} s ({reason}); check --db and that the server runs"
-    )]
-    NoDatabase { place: String, seconds: u64, reason: String },
-    #[error("what listens at {place} is not Postgres: it says {heard:?}; check --db")]
-    NotPostgres { place: String, heard: String },
-    #[error("no TLS with Postgres ({0}); check sslmode and sslrootcert in --db")]
-    DatabaseTls(String),
-    #[error("Postgres refuses: {0}; check the user, password and database name in --db")]
-    DatabaseRefuses(String),
-    #[error("Postgres is version {0}; Jetway needs 13 or newer")]
-    OldPostgres(String),
-    #[error("the database could not be migrated ({0}); is it another program's?")]
-    Migration(String),
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     #[error("cannot listen on {address}: {source}; is another controller running there?")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("the public URL must be like https://host: {0}")]
@@ -124,12 +107,10 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
     let address =
         listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
 
-    let mut connection = tokio::select! {
-        connection = database::connect(&options, DATABASE_WAIT_MAX) => connection?,
+    let installation = tokio::select! {
+        installation = database::prepare(&options, DATABASE_WAIT_MAX) => installation?,
         () = lifecycle.stopping() => return Err(StartError::Stopped),
     };
-    let installation = database::prepare(&mut connection).await?;
-    let _closed_or_dropped = connection.close().await;
 
     let access = access(config.api_key, config.listen, config.insecure, public_url.as_deref());
     let pools = db::pools(&options);

@@ -101,6 +101,20 @@ pub fn pools(options: &PgConnectOptions) -> Pools {
     }
 }
 
+/// The connection is gone, or the server is going or not back yet: a statement that changes nothing may be sent again on
+/// another one.
+pub fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => {
+            let code = error.code();
+            let code = code.as_deref().unwrap_or_default();
+            matches!(code, "57P01" | "57P02" | "57P03") || code.starts_with("08")
+        }
+        _ => false,
+    }
+}
+
 /// The rows that can be read. One that cannot is logged and left out, so that it does not hold up the others.
 fn readable<R, T>(rows: Vec<R>, read: impl Fn(R) -> Result<T, DbError>) -> Vec<T> {
     let logged = |error: &DbError| tracing::error!(%error, "a row is left out");
