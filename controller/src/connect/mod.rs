@@ -21,11 +21,13 @@ use std::time::Duration;
 use jetway_protocol::error::Code;
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::GrantId;
+use jetway_protocol::key::Key;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::db::backends;
+use crate::db::backends::{self, LiveBackend};
+use crate::db::{self, DbError};
 use crate::error::{ApiError, ApiResult};
 use respond::{Connected, Stopwatch};
 use validate::Wanted;
@@ -48,10 +50,7 @@ pub async fn connect(app: &App, wanted: &Wanted, stopwatch: &mut Stopwatch) -> A
     let deadline = Instant::now() + STOPPING_WAIT;
     for _ in 0..ROUNDS_MAX {
         let live = match &wanted.key {
-            Some(key) => {
-                let mut connection = app.db.acquire().await?;
-                backends::live_by_key(&mut connection, key).await?
-            }
+            Some(key) => live_by_key(app, key).await?,
             None => None,
         };
         let round = match (live, &wanted.spawn) {
@@ -73,6 +72,17 @@ pub async fn connect(app: &App, wanted: &Wanted, stopwatch: &mut Stopwatch) -> A
     }
     Err(ApiError::new(Code::Busy, "the key changed hands too often while this request looked at it")
         .retry_after_ms(STOPPING_RETRY_MS))
+}
+
+/// A read, and so sent once more where its connection turns out to be broken: after a restart of Postgres each that was idle is.
+async fn live_by_key(app: &App, key: &Key) -> Result<Option<LiveBackend>, DbError> {
+    let mut connection = app.db.acquire().await?;
+    match backends::live_by_key(&mut connection, key).await {
+        Err(error) if error.is_broken() => {}
+        outcome => return outcome,
+    }
+    drop(connection);
+    backends::live_by_key(&mut *db::fresh(&app.db).await?, key).await
 }
 
 fn stopping() -> ApiError {

@@ -175,6 +175,45 @@ async fn a_database_that_fails_meanwhile_leaves_the_url_good() {
     assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("scheduled")), "{}", answer.text());
 }
 
+/// As a restart of Postgres does, to every connection that the requests' pool keeps.
+async fn end_connections(harness: &Harness) -> usize {
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(harness.app.db.acquire().await.unwrap());
+    }
+    let mut pids = Vec::new();
+    for connection in &mut held {
+        let pid: i32 =
+            sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut **connection).await.unwrap();
+        pids.push(pid);
+    }
+    drop(held);
+    eventually("idle connections", async || harness.app.db.num_idle(), |idle| *idle >= pids.len()).await;
+    let end = "select pg_terminate_backend(pid) from unnest($1::int[]) pid";
+    sqlx::query(end).bind(&pids).execute(&harness.app.housekeeping).await.unwrap();
+    let left = async || {
+        let left = "select count(*) from pg_stat_activity where pid = any($1)";
+        let left = sqlx::query_scalar::<_, i64>(left).bind(&pids);
+        left.fetch_one(&harness.app.housekeeping).await.unwrap()
+    };
+    eventually("their ends", left, |left| *left == 0).await;
+    pids.len()
+}
+
+#[tokio::test]
+async fn a_restart_of_postgres_costs_no_connect_its_answer() {
+    let harness = Harness::new().await;
+    let drone = harness.drone("one").await;
+    assert_eq!(harness.connect(&keyed("k")).await.status, 200);
+    // To a live key, and to a new one, whose insert is not sent twice.
+    for key in ["k", "new"] {
+        assert!(end_connections(&harness).await > 1);
+        let answer = harness.connect(&keyed(key)).await;
+        assert_eq!(answer.status, 200, "{key}: {}", answer.text());
+    }
+    assert_eq!(drone.ids().len(), 2);
+}
+
 #[tokio::test]
 async fn a_controller_that_stops_ends_its_waits_with_what_is_known() {
     let harness = Harness::new().await;

@@ -20,8 +20,9 @@ pub mod turns;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgPool, Postgres};
 
 /// Connections for requests.
 const CONNECTIONS_MAX: u32 = 16;
@@ -53,6 +54,12 @@ pub enum DbError {
     Row { table: &'static str, column: &'static str, id: String },
 }
 
+impl DbError {
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Self::Query(error) if is_broken(error))
+    }
+}
+
 /// The pools of a controller, one for each kind of work that must not wait for another.
 #[derive(Debug, Clone)]
 pub struct Pools {
@@ -74,8 +81,8 @@ impl Pools {
     }
 }
 
-/// `test_before_acquire` is off where somebody waits: it costs a round trip on every request, and a connection that
-/// died idle fails one statement, which the caller sees as "come back", and is then replaced.
+/// `test_before_acquire` is off where somebody waits: it costs a round trip on every request. A connection that died idle
+/// fails one statement; a connect's first read is sent again ([`fresh`]), other callers see "come back".
 pub fn pools(options: &PgConnectOptions) -> Pools {
     let options = options.clone().application_name("jetway-controller").options([
         ("statement_timeout", STATEMENT_TIMEOUT),
@@ -112,6 +119,20 @@ pub fn is_broken(error: &sqlx::Error) -> bool {
             matches!(code, "57P01" | "57P02" | "57P03") || code.starts_with("08")
         }
         _ => false,
+    }
+}
+
+/// A connection that answers, after one that was broken: those that died with it go, instead of failing a request each.
+pub async fn fresh(pool: &PgPool) -> Result<PoolConnection<Postgres>, DbError> {
+    loop {
+        let idle = pool.num_idle();
+        let mut connection = pool.acquire().await?;
+        match connection.ping().await {
+            Ok(()) => return Ok(connection),
+            // It was made just now: this is no left-over.
+            Err(error) if idle == 0 => return Err(error.into()),
+            Err(_) => drop(connection.detach()),
+        }
     }
 }
 
