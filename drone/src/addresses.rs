@@ -2,21 +2,18 @@
 //! still dial for the session that had it before. Pure: the caller says what time it is; nothing here knows an engine.
 //!
 //! An address comes back only when each proxy that was told of it has acknowledged the end, or has been without a
-//! stream for longer than the stream's deadline, after which a proxy dials nothing on it.
+//! stream for [`SILENT_SECONDS`], after which it dials nothing on it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use jetway_protocol::attach::DEADLINE_SECONDS;
+use jetway_protocol::attach::SILENT_SECONDS;
 use jetway_protocol::ids::{BackendId, FencingToken, ProxyId};
 use jetway_protocol::status::End;
 use tokio::time::Instant;
 
 use crate::runtime::Subnet;
-
-/// What a proxy's clock may be late by, and a message may take.
-const MARGIN_SECONDS: u64 = 1;
 
 #[derive(Debug)]
 pub struct AddressBook {
@@ -158,7 +155,7 @@ impl AddressBook {
 }
 
 fn silence() -> Duration {
-    Duration::from_secs(DEADLINE_SECONDS + MARGIN_SECONDS)
+    Duration::from_secs(SILENT_SECONDS)
 }
 
 fn size(subnet: Subnet) -> u32 {
@@ -226,7 +223,7 @@ mod tests {
         assert_eq!(book.stream_back(two), [ended("a")], "it is told again");
         assert_eq!(book.take(now + seconds(2000)), Err(NoAddress));
         book.stream_lost(two, now + seconds(2000));
-        assert_eq!(book.take(now + seconds(2007)), Ok(given[0]));
+        assert_eq!(book.take(now + seconds(2008)), Ok(given[0]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -240,8 +237,8 @@ mod tests {
         assert_eq!(book.take(now + seconds(60)), Err(NoAddress));
         book.release(given[0], ended("a"), HashSet::from([before, after]), now + seconds(60));
         book.end_seen(after, &"a".parse().unwrap(), FencingToken(1));
-        assert_eq!(book.take(now + seconds(66)), Err(NoAddress));
-        assert_eq!(book.take(now + seconds(67)), Ok(given[0]));
+        assert_eq!(book.take(now + seconds(67)), Err(NoAddress));
+        assert_eq!(book.take(now + seconds(68)), Ok(given[0]));
     }
 
     #[tokio::test(start_paused = true)]

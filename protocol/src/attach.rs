@@ -13,8 +13,9 @@
 //! * **Ended, Revoked.** Pushed. After `Ended` the proxy closes what is open, never dials the address again on that
 //!   token and says [`ToDrone::EndedSeen`]; only then may the drone use the address again.
 //!
-//! Both sides send something at least every [`PING_SECONDS`]; a side that hears nothing for [`DEADLINE_SECONDS`] takes
-//! the stream for broken. With a broken stream the proxy keeps its tunnels, dials nothing new, and reconnects with a
+//! Both sides send something at least every [`PING_SECONDS`]. A drone that hears nothing for [`DEADLINE_SECONDS`] takes the stream
+//! for broken. The proxy's are WebSocket pings; its stream stands for [`DEADLINE_SECONDS`] from the *sending* of the last one
+//! whose pong came, or of the `Hello` that was welcomed: what arrives may have been on its way for long. With a broken stream the proxy keeps its tunnels, dials nothing new, and reconnects with a
 //! backoff of at most 1 s; the drone counts its uses as closed only after [`GRACE_SECONDS`].
 
 use std::net::SocketAddr;
@@ -27,6 +28,12 @@ use crate::time::UnixMicros;
 
 pub const PING_SECONDS: u64 = 2;
 pub const DEADLINE_SECONDS: u64 = 6;
+/// By the drone's clock, from when it lost a proxy's stream: then that proxy surely dials nothing on it any more.
+///
+/// What the proxy's stream stands on was answered before the drone lost it, and was sent before that. So with clocks that run
+/// within one part in [`CLOCK_RATE_PARTS`](crate::lease::CLOCK_RATE_PARTS) of true time it is enough that
+/// `DEADLINE_SECONDS / (1 - 1/12) < SILENT_SECONDS / (1 + 1/12)`: 6.5 s and 7.4 s. What is left is for a dial that had begun.
+pub const SILENT_SECONDS: u64 = 8;
 /// After a broken stream, this long until a proxy's uses count as closed.
 pub const GRACE_SECONDS: u64 = 10;
 /// The same after an agent's start, for proxies that have not yet come back.
@@ -156,5 +163,21 @@ impl std::fmt::Debug for Entry {
             .field("address", &self.address)
             .field("user", &self.user)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::CLOCK_RATE_PARTS;
+
+    #[test]
+    fn a_stream_has_fallen_for_the_proxy_before_the_drone_gives_its_addresses_away() {
+        let whole = |seconds: u64| f64::from(u32::try_from(seconds).unwrap());
+        let parts = f64::from(CLOCK_RATE_PARTS);
+        let slow_proxy = whole(DEADLINE_SECONDS) / (1.0 - 1.0 / parts);
+        let fast_drone = whole(SILENT_SECONDS) / (1.0 + 1.0 / parts);
+        assert!(slow_proxy + 0.5 < fast_drone, "{slow_proxy} {fast_drone}");
+        assert!(PING_SECONDS * 3 <= DEADLINE_SECONDS, "one ping may be lost");
     }
 }

@@ -1,18 +1,19 @@
 //! A token never reaches another session's process: one address of a drone's network, the session that had it, the next
 //! one, and a proxy that was told of the first.
 //!
-//! The proxy dials for the old token as long as its attach stream stands and nobody has told it of the end. A tick is two seconds.
+//! The proxy dials for the old token as long as its attach stream stands and nobody has told it of the end. A tick is two seconds;
+//! the proxy's clock is as slow, and the drone's as fast, as clocks are believed to be.
 //! What is sent on a stream may be late, or never arrive; the stream may break at any time, for one side first.
 
 use std::collections::BTreeSet;
 
-use jetway_protocol::attach::DEADLINE_SECONDS;
+use jetway_protocol::attach::{DEADLINE_SECONDS, SILENT_SECONDS};
+use jetway_protocol::lease::CLOCK_RATE_PARTS;
 use stateright::{Model, Property};
 
 use crate::explore::{exhaust, must_fail};
 
 const TICK_SECONDS: u64 = 2;
-const MARGIN_SECONDS: u64 = 1;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mistake {
@@ -20,6 +21,7 @@ enum Mistake {
     ReusedAtOnce,
     ReusedWhenTheStreamBreaks,
     HeardCountsFromArrival,
+    OneClock,
     AdmittedOnAnOlderStream,
 }
 
@@ -87,17 +89,23 @@ enum Action {
 impl Address {
     /// Whether the proxy would dial for the old token.
     fn dials(&self, state: &State) -> bool {
-        let stands = |from: u8| u64::from(state.tick - from) * TICK_SECONDS < DEADLINE_SECONDS;
+        // Its clock is slow.
+        let parts = u64::from(CLOCK_RATE_PARTS);
+        let stands =
+            |from: u8| u64::from(state.tick - from) * TICK_SECONDS * (parts - 1) < DEADLINE_SECONDS * parts;
         state.admitted && state.stands_from.is_some_and(stands)
     }
 
     fn is_free(&self, state: &State) -> bool {
-        let silent_for = |lost_at: u8| u64::from(state.tick - lost_at) * TICK_SECONDS;
+        // Its clock is fast.
+        let parts = u64::from(CLOCK_RATE_PARTS);
+        let silent_for = |lost_at: u8| u64::from(state.tick - lost_at) * TICK_SECONDS * (parts + 1);
         let silence = match self.mistake {
             Mistake::ReusedWhenTheStreamBreaks => 0,
-            _ => DEADLINE_SECONDS + MARGIN_SECONDS,
+            Mistake::OneClock => DEADLINE_SECONDS,
+            _ => SILENT_SECONDS,
         };
-        let silent = state.lost_at.is_some_and(|lost_at| silent_for(lost_at) >= silence);
+        let silent = state.lost_at.is_some_and(|lost_at| silent_for(lost_at) >= silence * parts);
         state.seen || silent || self.mistake == Mistake::ReusedAtOnce
     }
 
@@ -249,6 +257,11 @@ fn an_address_used_again_when_the_stream_breaks_is_found() {
 #[test]
 fn a_deadline_counted_from_arrival_is_found() {
     finds(Mistake::HeardCountsFromArrival, "a stream that stands from when something arrived");
+}
+
+#[test]
+fn two_clocks_taken_for_one_are_found() {
+    finds(Mistake::OneClock, "an address used again as soon as the deadline has passed on the drone's clock");
 }
 
 #[test]

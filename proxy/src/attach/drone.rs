@@ -181,11 +181,16 @@ impl Drone {
         self.state().vouched(key, grant, Instant::now()).is_some()
     }
 
-    /// A turn of the stream's task. False: the last one was so long ago that this process must have stood still, and
-    /// the stream is not to be trusted, whatever still lies in its socket.
-    pub(super) fn turns(&self) -> bool {
-        let now = Instant::now();
-        self.state().stream.as_mut().is_some_and(|stream| stream.turns(now))
+    /// When the stream falls, if nothing more is answered on it.
+    pub(super) fn falls_at(&self) -> Option<Instant> {
+        self.state().stream.as_ref().map(Stream::falls_at)
+    }
+
+    /// The drone has answered what was sent at `sent_at`.
+    pub(super) fn answered_ping(&self, sent_at: Instant) {
+        if let Some(stream) = &mut self.state().stream {
+            stream.answered(sent_at);
+        }
     }
 
     fn end(&self, key: &BackendKey, linger: Option<Duration>) {
@@ -244,11 +249,12 @@ impl Drone {
         all
     }
 
-    /// The stream stands: everything that waits is asked, and whether what is open may stay so.
-    pub(super) fn connected(&self, door: Door) {
+    /// The stream stands, counted from when its first message was sent: everything that waits is asked, and whether what is open
+    /// may stay so.
+    pub(super) fn connected(&self, door: Door, sent_at: Instant) {
         let mut state = self.state();
         state.generation += 1;
-        state.stream = Some(Stream::new(door, Instant::now()));
+        state.stream = Some(Stream::new(door, sent_at));
         let mut rechecks = Vec::new();
         for (key, backend) in &mut state.backends {
             backend.grants.retain(|_, admitted| Arc::strong_count(&admitted.gate) > 1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jetway_protocol::attach::{DEADLINE_SECONDS, Entry, Outcome, ToDrone};
 use jetway_protocol::ids::{DroneId, FencingToken, GrantId};
 use jetway_protocol::status::{End, EndReason};
-use tokio::time::{advance, timeout};
+use tokio::time::{Instant, advance, timeout};
 
 use super::drone::{Admission, Door, Drone, NotAdmitted};
 use super::gate::ended_seen;
@@ -44,7 +44,7 @@ fn end() -> End {
 
 fn attached() -> Arc<Drone> {
     let drone = Arc::new(Drone::new(DroneId::random(), "127.0.0.1:1".into()));
-    drone.connected(Door::Direct);
+    drone.connected(Door::Direct, Instant::now());
     drone
 }
 
@@ -79,7 +79,7 @@ async fn nobody_vouches_while_no_stream_stands() {
     let refused = drone.enter(&key(), GRANT, DEADLINE).await.unwrap_err();
     assert_eq!(refused, NotAdmitted::TimedOut { drone_answers: false });
 
-    drone.connected(Door::Direct);
+    drone.connected(Door::Direct, Instant::now());
     assert!(!drone.vouches_for(&key(), GRANT), "what the last stream said does not count on this one");
     assert_eq!(answer_all(&drone, &ready()), 1, "what is open is asked for again");
     assert!(drone.vouches_for(&key(), GRANT));
@@ -91,9 +91,11 @@ async fn nobody_vouches_while_no_stream_stands() {
 async fn a_process_that_stood_still_trusts_no_stream() {
     let drone = attached();
     let (_held, _) = enter(&drone).await;
+    let sent_at = Instant::now() + DEADLINE / 4;
     advance(DEADLINE / 2).await;
-    assert!(drone.turns());
-    advance(DEADLINE - Duration::from_millis(1)).await;
+    drone.answered_ping(sent_at);
+    drone.answered_ping(sent_at - DEADLINE / 8);
+    advance(DEADLINE * 3 / 4 - Duration::from_millis(1)).await;
     assert!(drone.vouches_for(&key(), GRANT));
     let (_second, asked) = enter(&drone).await;
     assert!(!asked);
@@ -101,7 +103,7 @@ async fn a_process_that_stood_still_trusts_no_stream() {
     assert!(!drone.vouches_for(&key(), GRANT));
     let held = timeout(Duration::from_secs(1), drone.enter(&key(), GRANT, HOLD)).await;
     assert!(held.is_err(), "it waits for the drone's word");
-    assert!(!drone.turns(), "and the stream's task ends the stream");
+    assert!(drone.falls_at() < Some(Instant::now()), "and the stream's task ends the stream");
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +116,7 @@ async fn an_end_that_is_said_twice_is_seen_when_the_last_socket_is_gone() {
     // The stream broke, and the next one begins with the ends that were not acknowledged.
     drone.disconnected();
     drone.hello();
-    drone.connected(Door::Direct);
+    drone.connected(Door::Direct, Instant::now());
     drone.ended(&key(), &end());
     assert!(!drone.sweep(HOLD) && !seen(&drone), "something of it is still open");
     drop(held);

@@ -1,14 +1,16 @@
 //! The attach streams: one WebSocket to each drone in use, and through it who may enter, what is open, what has ended.
 //!
 //! `ledger` counts, `drone` admits (its `state` under one lock), `gate` closes, `outbox`
-//! keeps notices, `stream` talks. No request's bytes pass here.
+//! keeps notices, `stream` talks (`pings` says what it stands on, `whereabouts` where it is dialled). No request's bytes pass here.
 
 mod drone;
 mod gate;
 mod ledger;
 mod outbox;
+mod pings;
 mod state;
 mod stream;
+mod whereabouts;
 
 #[cfg(test)]
 mod drone_tests;

@@ -38,25 +38,27 @@ pub(super) struct State {
 #[derive(Debug)]
 pub(super) struct Stream {
     door: Door,
-    turned: Instant,
+    /// When that was sent which the drone has answered last.
+    answered_from: Instant,
 }
 
 impl Stream {
-    pub(super) fn new(door: Door, now: Instant) -> Self {
-        Self { door, turned: now }
+    pub(super) fn new(door: Door, answered_from: Instant) -> Self {
+        Self { door, answered_from }
     }
 
-    /// Its task still has its turns. After a process stood still, others may run before that task does.
-    fn stands(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.turned) < Duration::from_secs(DEADLINE_SECONDS)
+    /// The drone may have taken the stream for broken since, and may give addresses away before long. Whoever asks looks at the
+    /// clock: after a process stood still, others may run before the stream's own task does.
+    pub(super) fn stands(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.answered_from) < Duration::from_secs(DEADLINE_SECONDS)
     }
 
-    pub(super) fn turns(&mut self, now: Instant) -> bool {
-        let stands = self.stands(now);
-        if stands {
-            self.turned = now;
-        }
-        stands
+    pub(super) fn answered(&mut self, sent_at: Instant) {
+        self.answered_from = self.answered_from.max(sent_at);
+    }
+
+    pub(super) fn falls_at(&self) -> Instant {
+        self.answered_from + Duration::from_secs(DEADLINE_SECONDS)
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use jetway_protocol::PROTOCOL_VERSION;
 use jetway_protocol::attach::{DEADLINE_SECONDS, MESSAGE_BYTES_MAX, PING_SECONDS, ToDrone, ToProxy, Uses};
-use jetway_protocol::controller_api::DroneAddress;
 use jetway_service::backoff::{Backoff, jittered};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -21,6 +20,8 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::Identity;
 use super::drone::{Door, Drone};
 use super::ledger::BackendKey;
+use super::pings::Pings;
+use super::whereabouts::{Addresses, look_up};
 
 /// From the first packet to the drone's `Welcome`.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -28,8 +29,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// A stream that stood this long was a good one: the next retry is a quick one again.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
-/// A controller's answer to where a drone is.
-const LOOKUP_MAX: Duration = Duration::from_secs(2);
 /// Counts that are neither first nor last wait this long for others to go with them.
 const MERGE: Duration = Duration::from_millis(5);
 /// A stream that nothing has used for so long is given up.
@@ -47,10 +46,8 @@ enum Broken {
     Connect(#[from] std::io::Error),
     #[error("the WebSocket failed")]
     WebSocket(#[from] Box<tungstenite::Error>),
-    #[error("it was silent for too long")]
+    #[error("it has answered nothing for too long, or this process stood still")]
     Silent,
-    #[error("this process stood still for too long")]
-    StoodStill,
     #[error("it closed the stream")]
     Closed,
     #[error("another drone answers there: {0}")]
@@ -73,10 +70,10 @@ pub async fn keep(drone: &Arc<Drone>, identity: &Identity) {
         let address = addresses.next(drone.address());
         let begun = Instant::now();
         let life = async {
-            let (socket, direct) = connect(drone, identity, &address).await?;
+            let (socket, direct, sent_at) = connect(drone, identity, &address).await?;
             tracing::debug!(drone = %drone.id, %address, direct, "attached");
             addresses.works(address.clone());
-            drone.connected(if direct { Door::Direct } else { Door::Drone(address.clone()) });
+            drone.connected(if direct { Door::Direct } else { Door::Drone(address.clone()) }, sent_at);
             run(socket, drone).await
         };
         let ended = identity.stop.run_until_cancelled(life).await;
@@ -105,53 +102,12 @@ pub async fn keep(drone: &Arc<Drone>, identity: &Identity) {
     }
 }
 
-/// Where a drone may be: the token's word, and, once that has failed, a controller's.
-#[derive(Debug, Default)]
-struct Addresses {
-    other: Option<String>,
-    prefer_other: bool,
-    failures: u32,
-}
-
-impl Addresses {
-    fn next(&self, from_token: String) -> String {
-        match &self.other {
-            Some(other) if self.prefer_other => other.clone(),
-            _ => from_token,
-        }
-    }
-
-    fn works(&mut self, address: String) {
-        self.failures = 0;
-        self.prefer_other = self.other.as_ref() == Some(&address);
-    }
-
-    fn failed(&mut self, _address: String) {
-        self.failures = self.failures.saturating_add(1);
-        self.prefer_other = !self.prefer_other;
-    }
-
-    fn add(&mut self, found: String) {
-        self.other = Some(found);
-    }
-}
-
-/// A controller is asked at the second failure and every eighth after it: a restarting agent is soon back.
-async fn look_up(drone: &Drone, identity: &Identity, addresses: &mut Addresses) -> Option<String> {
-    if addresses.failures % 8 != 2 {
-        return None;
-    }
-    for controller in &identity.controllers {
-        let url = format!("{}/internal/drones/{}", controller.trim_end_matches('/'), drone.id);
-        match identity.client.get::<DroneAddress>(&url, LOOKUP_MAX).await {
-            Ok(found) => return Some(found.advertise),
-            Err(reason) => tracing::debug!(drone = %drone.id, %reason, "no address from a controller"),
-        }
-    }
-    None
-}
-
-async fn connect(drone: &Drone, identity: &Identity, address: &str) -> Result<(Socket, bool), Broken> {
+/// Also whether containers are dialled from here, and when the first message was sent.
+async fn connect(
+    drone: &Drone,
+    identity: &Identity,
+    address: &str,
+) -> Result<(Socket, bool, Instant), Broken> {
     let handshake = async {
         let stream = TcpStream::connect(address).await?;
         jetway_service::socket::prepare(&stream);
@@ -166,9 +122,10 @@ async fn connect(drone: &Drone, identity: &Identity, address: &str) -> Result<(S
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
         let (mut socket, _) =
             tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
+        let sent_at = Instant::now();
         hello(&mut socket, drone, identity).await?;
         let direct = welcome(&mut socket, drone).await?;
-        Ok((socket, direct))
+        Ok((socket, direct, sent_at))
     };
     timeout(CONNECT_MAX, handshake).await.unwrap_or(Err(Broken::Silent))
 }
@@ -216,24 +173,30 @@ enum Woken {
 }
 
 async fn run(mut socket: Socket, drone: &Arc<Drone>) -> Result<Unused, Broken> {
-    let mut heard = Instant::now();
+    let mut pings = Pings::default();
     let mut ping = tokio::time::interval(jittered(Duration::from_secs(PING_SECONDS) * 9 / 10));
     let mut merging: Option<Instant> = None;
     loop {
+        let falls_at = drone.falls_at().unwrap_or_else(Instant::now);
         let timer = [merging, drone.next_linger()].into_iter().flatten().min();
         let woken = tokio::select! {
             message = socket.next() => Woken::Message(message),
             () = drone.wake.notified() => Woken::News,
             () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => Woken::News,
             _ = ping.tick() => Woken::Ping,
-            () = sleep_until(heard + Duration::from_secs(DEADLINE_SECONDS)) => return Err(Broken::Silent),
+            () = sleep_until(falls_at) => return Err(Broken::Silent),
         };
-        if !drone.turns() {
-            return Err(Broken::StoodStill);
+        // Whatever still lies in the socket of a process that stood still: it may be from before.
+        if Instant::now() >= falls_at {
+            return Err(Broken::Silent);
         }
         match woken {
+            Woken::Message(Some(Ok(Message::Pong(pong)))) => {
+                if let Some(sent_at) = pings.answered(&pong) {
+                    drone.answered_ping(sent_at);
+                }
+            }
             Woken::Message(message) => {
-                heard = Instant::now();
                 if let Some(message) = read(message)? {
                     handle(drone, message);
                 }
@@ -243,7 +206,8 @@ async fn run(mut socket: Socket, drone: &Arc<Drone>) -> Result<Unused, Broken> {
                 if drone.sweep(UNUSED_MAX) {
                     return Ok(Unused);
                 }
-                send(&mut socket, &[ToDrone::Ping]).await?;
+                let ping = pings.next(Instant::now());
+                bounded(async { Ok(socket.send(ping).await?) }).await?;
             }
         }
         let now = Instant::now();
@@ -299,6 +263,10 @@ async fn send(socket: &mut Socket, messages: &[ToDrone]) -> Result<(), Broken> {
         }
         Ok(socket.flush().await?)
     };
+    bounded(write).await
+}
+
+async fn bounded(write: impl Future<Output = Result<(), Broken>>) -> Result<(), Broken> {
     timeout(Duration::from_secs(DEADLINE_SECONDS), write).await.unwrap_or(Err(Broken::Silent))
 }
 
@@ -355,6 +323,54 @@ mod tests {
             let named: Vec<Uses> = uses.iter().cloned().chain(others.iter().map(as_uses)).collect();
             assert_eq!(named, all);
             assert!(text(&messages[0]).unwrap().len() <= MESSAGE_BYTES_MAX);
+        }
+    }
+
+    /// A drone that says something every second. Where it `answers`, it also reads, and so sends its pongs.
+    async fn talkative(listener: &tokio::net::TcpListener, answers: bool) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                _ = second.tick() => {
+                    let ping = serde_json::to_string(&ToProxy::Ping).unwrap();
+                    socket.send(Message::text(ping)).await.unwrap();
+                }
+                heard = socket.next(), if answers => assert!(heard.unwrap().is_ok()),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_stands_on_what_was_answered_and_not_on_what_arrives() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for answers in [false, true] {
+            let begun = Instant::now();
+            let proxy = async {
+                let stream = TcpStream::connect(address).await.unwrap();
+                let url = format!("ws://{address}/attach");
+                let (socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+                let drone = Arc::new(Drone::new(jetway_protocol::ids::DroneId::random(), String::new()));
+                drone.connected(Door::Direct, Instant::now());
+                timeout(Duration::from_secs(60), run(socket, &drone)).await
+            };
+            let ended = tokio::select! {
+                () = talkative(&listener, answers) => unreachable!("it talks on"),
+                ended = proxy => ended,
+            };
+            match ended {
+                Ok(Err(Broken::Silent)) if !answers => {
+                    assert_eq!(
+                        begun.elapsed().as_secs(),
+                        DEADLINE_SECONDS,
+                        "its words were on their way for long"
+                    );
+                }
+                Err(_still_standing) if answers => {}
+                _ => panic!("answers: {answers}, after {:?}", begun.elapsed()),
+            }
         }
     }
 
