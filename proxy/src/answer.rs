@@ -10,6 +10,7 @@ use http::header::{
 };
 use http::{Method, Response, StatusCode};
 use jetway_protocol::error::{Code, ErrorBody};
+use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::End;
 use uuid::Uuid;
 
@@ -210,12 +211,18 @@ pub fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::GET && navigates && takes_html
 }
 
-/// `for_a_person`: a page instead of JSON.
-pub fn problem(problem: &Problem, for_a_person: bool) -> Response<OutBody> {
+/// `for_a_person`: a page instead of JSON. `backend`: whose the request was, once its token was opened.
+pub fn problem(problem: &Problem, backend: Option<&BackendId>, for_a_person: bool) -> Response<OutBody> {
     let Told { code, proxy_error, message, retry } = problem.told();
     let id = error_id();
-    tracing::debug!(%id, code = code.as_str(), message, "answered for the backend");
     let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let named = backend.map(tracing::field::display);
+    if status == StatusCode::BAD_GATEWAY {
+        // The backend's fault, as far as anybody sees from here: an operator is asked about it.
+        tracing::warn!(%id, backend = named, code = code.as_str(), proxy_error, message, "answered for the backend");
+    } else {
+        tracing::debug!(%id, backend = named, code = code.as_str(), proxy_error, message, "answered for the backend");
+    }
     let end = if let Problem::Ended(end) = problem { Some(end) } else { None };
     let (content_type, body) = if for_a_person {
         ("text/html; charset=utf-8", page::render(status, &message, retry, &id))
@@ -306,15 +313,73 @@ mod tests {
 
     #[test]
     fn every_answer_says_who_made_it_and_how_to_go_on() {
-        let answer = problem(&Problem::NotReady, false);
+        let answer = problem(&Problem::NotReady, None, false);
         assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
         assert_eq!(answer.headers()[PROXY_STATUS], "jetway; error=connection_timeout");
         assert_eq!(answer.headers()[RETRY_AFTER], "1");
         assert_eq!(answer.headers()[REFERRER_POLICY], "no-referrer");
 
-        let answer = problem(&Problem::TokenExpired, true);
+        let answer = problem(&Problem::TokenExpired, None, true);
         assert_eq!(answer.status(), StatusCode::GONE);
         assert_eq!(answer.headers()[CONTENT_TYPE], "text/html; charset=utf-8");
         assert!(!answer.headers().contains_key(RETRY_AFTER));
+    }
+
+    /// Every warning, in one line.
+    #[derive(Clone, Default)]
+    struct Warnings(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+    struct Line(String);
+
+    impl tracing::field::Visit for Line {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            self.0 += &format!(" {field}={value:?}");
+        }
+    }
+
+    impl tracing::Subscriber for Warnings {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() <= tracing::Level::WARN
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut line = Line(String::new());
+            event.record(&mut line);
+            self.0.lock().unwrap().push(line.0);
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_502_is_one_line_in_the_log_that_names_the_backend_and_other_answers_are_none() {
+        let (warnings, backend) = (Warnings::default(), "b-7".parse().unwrap());
+        tracing::subscriber::with_default(warnings.clone(), || {
+            for (answered, status) in [
+                (Problem::Refused, 502),
+                (Problem::ConnectTimeout, 502),
+                (Problem::Terminated, 502),
+                (Problem::UnaskedUpgrade, 502),
+                (Problem::NotReady, 504),
+                (Problem::TokenInvalid, 410),
+            ] {
+                warnings.0.lock().unwrap().clear();
+                let answer = problem(&answered, Some(&backend), false);
+                let said = warnings.0.lock().unwrap().clone();
+                match (status, said.as_slice()) {
+                    (502, [line]) => {
+                        let error = answer.headers()[PROXY_STATUS].to_str().unwrap();
+                        let error = error.rsplit_once('=').unwrap().1;
+                        assert!(line.contains("backend=b-7") && line.contains(error), "{line}");
+                    }
+                    (502, other) => panic!("{answered:?}: {other:?}"),
+                    (_, lines) => assert!(lines.is_empty(), "{answered:?}: {lines:?}"),
+                }
+            }
+        });
     }
 }

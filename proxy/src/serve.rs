@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::HeaderValue;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use jetway_protocol::ids::GrantId;
+use jetway_protocol::ids::{BackendId, GrantId};
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::token::TokenContent;
 use tokio::sync::Semaphore;
@@ -41,9 +41,10 @@ impl Server {
     /// Always an answer.
     pub async fn serve(&self, connection: &Connection, request: Request<Incoming>) -> Response<OutBody> {
         let for_a_person = answer::wants_page(request.method(), request.headers());
-        match self.respond(connection, request).await {
+        let mut backend = None;
+        match self.respond(connection, request, &mut backend).await {
             Ok(response) => response,
-            Err(problem) => answer::problem(&problem, for_a_person),
+            Err(problem) => answer::problem(&problem, backend.as_ref(), for_a_person),
         }
     }
 
@@ -51,6 +52,7 @@ impl Server {
         &self,
         connection: &Connection,
         request: Request<Incoming>,
+        asked_for: &mut Option<BackendId>,
     ) -> Result<Response<OutBody>, Problem> {
         let arrived = (UnixMicros::now(), Instant::now());
         let host = route::host(request.uri(), request.headers()).map_err(bad_request)?;
@@ -64,6 +66,7 @@ impl Server {
         }
         let installation = self.installation().await?;
         let content = opened(connection, &installation, &target)?;
+        *asked_for = Some(content.backend.clone());
         let key = BackendKey { backend: content.backend.clone(), fencing_token: content.fencing_token };
         let (drone, admission) = self.admit(&content, &key, arrived.1).await?;
         if let Some(subdomain) = &admission.entry.subdomain
