@@ -5,7 +5,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jetway_protocol::error::{Code, ErrorBody, PassedOver};
-use jetway_protocol::status::End;
+use jetway_protocol::status::{End, EndReason};
 
 use crate::db::DbError;
 
@@ -64,6 +64,11 @@ impl ApiError {
 
     pub fn code(&self) -> Code {
         self.0.code
+    }
+
+    /// Of a backend whose end this is about.
+    pub fn end_reason(&self) -> Option<EndReason> {
+        self.0.end_reason
     }
 
     #[cfg(test)]

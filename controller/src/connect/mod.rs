@@ -10,6 +10,7 @@ pub mod validate;
 
 pub mod deliver;
 mod join;
+mod patient;
 pub mod place;
 mod put;
 pub mod respond;
@@ -29,6 +30,7 @@ use crate::app::App;
 use crate::db::backends::{self, LiveBackend};
 use crate::db::{self, DbError};
 use crate::error::{ApiError, ApiResult};
+pub use patient::patiently;
 use respond::{Connected, Stopwatch};
 use validate::Wanted;
 

@@ -145,6 +145,30 @@ async fn a_backend_that_was_ready_and_has_ended_is_no_url() {
 }
 
 #[tokio::test]
+async fn a_backend_that_its_drone_never_took_is_started_elsewhere_for_who_waits() {
+    let harness = Harness::new().await;
+    let one = harness.drone("one").await;
+    // Something between answers the PUT; the drone itself refuses what comes later.
+    one.set_mode(Mode::Refuse(RefusalCode::Unknown));
+    let body = waiting(30);
+    let acting = async {
+        eventually("a follower", async || one.calls("FOLLOW"), |calls| *calls > 0).await;
+        one.set_mode(Mode::Refuse(RefusalCode::Draining));
+        let two = harness.drone("two").await;
+        harness.execute("update backends set dispatch_until = now() - interval '1 s'").await;
+        crate::tasks::dispatch_now(&harness.app).await;
+        let id = the_backend(&two).await;
+        two.advance(&id, Status::Ready);
+        id
+    };
+    let (answer, id) = tokio::join!(harness.connect(&body), acting);
+    let json = answer.json();
+    assert_eq!((answer.status, &json["drone"], &json["status"]), (200, &json!("two"), &json!("ready")));
+    assert_eq!((&json["backend_id"], &json["drone_answered"]), (&json!(id), &json!(true)));
+    assert_eq!(live_rows(&harness).await, 1);
+}
+
+#[tokio::test]
 async fn a_line_that_broke_is_no_reason_to_overlook_the_end() {
     let harness = Harness::new().await;
     let drone = harness.drone("one").await;

@@ -10,9 +10,8 @@ use super::extract::ApiJson;
 use crate::app::{App, Counters};
 use crate::connect::request::ConnectRequest;
 use crate::connect::respond::{ConnectResponse, Stopwatch};
-use crate::connect::{self, validate, wait};
+use crate::connect::{self, validate};
 use crate::error::{ApiError, ApiResult};
-use crate::silence::{Unfinished, silent};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const BUSY_RETRY_MS: u64 = 1000;
@@ -35,36 +34,14 @@ pub async fn connect(
 
 /// Whether something was started, and the answer.
 async fn answer(app: &App, request: ConnectRequest) -> ApiResult<(bool, Response)> {
-    let mut stopwatch = Stopwatch::started();
+    let stopwatch = Stopwatch::started();
     let Ok(permit) = app.connects.clone().try_acquire_owned() else {
         return Err(
             ApiError::new(Code::Busy, "too many connects are under way").retry_after_ms(BUSY_RETRY_MS)
         );
     };
     let wanted = validate::check(request)?;
-    let wait = wanted.wait;
-
-    // On a task of its own: a client that hangs up must not leave half a placement behind.
-    let work = {
-        let app = app.clone();
-        async move {
-            let connected = connect::connect(&app, &wanted, &mut stopwatch).await?;
-            // The permit is the work's: what goes on after its client has hung up still counts.
-            Ok::<_, ApiError>((connected, stopwatch, permit))
-        }
-    };
-    let finished = app.silence.bounded(&app.lifecycle, work).await;
-    let (mut connected, mut stopwatch, _one_of_many) =
-        finished.map_err(|unfinished| match unfinished {
-            Unfinished::Silent => silent(),
-            Unfinished::Panicked(_logged_by_its_hook) => {
-                ApiError::new(Code::Internal, "a fault of the controller's; its log has the details")
-            }
-        })??;
-
-    if let Some(wait) = wait {
-        wait::until_ready(app, &mut connected, &mut stopwatch, wait).await?;
-    }
+    let (connected, stopwatch) = connect::patiently(app, wanted, stopwatch, permit).await?;
     let mut response = Json(ConnectResponse::new(app, &connected)).into_response();
     if let Some(timing) = stopwatch.server_timing() {
         response.headers_mut().insert(SERVER_TIMING, timing);
