@@ -93,7 +93,8 @@ impl Drop for Dev {
         let Ok(drone) = self.drone() else { return };
         let cleaned = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(engine::take_away("jetway.drone", &drone))
+            runtime
+                .block_on(async { engine::take_away(&engine::docker().await?, "jetway.drone", &drone).await })
         });
         let _joined = cleaned.join();
     }

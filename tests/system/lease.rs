@@ -97,7 +97,10 @@ fn an_agent_that_was_killed_serves_its_sessions_again_within_three_seconds_of_it
             served.await.map_err(|error: anyhow::Error| format!("{error:#}"))
         })
         .await?;
-        println!("served again {} ms after the agent's restart", restarted.elapsed().as_millis());
+        println!(
+            "figure: an agent's restart after kill -9 to its sessions being served: {} ms",
+            restarted.elapsed().as_millis()
+        );
         ensure!(restarted.elapsed() < SERVED_AGAIN, "{:?}", restarted.elapsed());
         open.echo("and nobody was cut off").await?;
         Ok(())

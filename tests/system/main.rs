@@ -3,6 +3,7 @@
 //! `tests/run` starts what they need. One binary, so that it links once. Each test has a database, a drone, a network and
 //! directories of its own, and asserts at its end that nothing of it is left.
 
+mod fake_runtime;
 mod harness;
 
 mod cli;
@@ -12,9 +13,14 @@ mod dev;
 mod drone_in_container;
 mod ends;
 mod engine_calls;
+mod engine_restarts;
+mod failover;
+mod idle_cost;
 mod input;
+mod known_death;
 mod lease;
 mod plane_client;
+mod postgres_stall;
 mod refused_starts;
 mod remote_proxy;
 mod restarts;

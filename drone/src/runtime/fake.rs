@@ -1,6 +1,8 @@
 //! An engine made of a map, for tests: it reaches states that a real one reaches rarely, such as calls that hang, calls
 //! that fail, and inits that say nothing. Its containers run nothing; each "init" follows its [`Script`].
 
+// Said in full, so that tests elsewhere can take this file as their own.
+#[path = "fake/hands.rs"]
 mod hands;
 
 use std::collections::HashMap;

@@ -12,8 +12,20 @@ use sha2::{Digest, Sha256};
 
 use super::processes::executable;
 
+/// For one call.
+const CALL_SECONDS: u64 = 60;
+
 pub async fn docker() -> anyhow::Result<Docker> {
-    Ok(Docker::connect_with_local_defaults()?.negotiate_version().await?)
+    docker_at(None).await
+}
+
+/// The machine's engine, or one of a test's own by what `DOCKER_HOST` would have.
+pub async fn docker_at(host: Option<&str>) -> anyhow::Result<Docker> {
+    let docker = match host {
+        Some(host) => Docker::connect_with_unix(host, CALL_SECONDS, bollard::API_DEFAULT_VERSION)?,
+        None => Docker::connect_with_local_defaults()?,
+    };
+    Ok(docker.negotiate_version().await?)
 }
 
 /// The image of the test application, made once for each build of it, from nothing but the executable.
@@ -94,13 +106,12 @@ pub async fn networks(docker: &Docker, label: &str, value: &str) -> anyhow::Resu
 }
 
 /// After a failed test: removes every container and network that carries a label.
-pub async fn take_away(label: &str, value: &str) -> anyhow::Result<()> {
-    let docker = docker().await?;
-    for name in containers(&docker, label, value).await? {
+pub async fn take_away(docker: &Docker, label: &str, value: &str) -> anyhow::Result<()> {
+    for name in containers(docker, label, value).await? {
         let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default().force(true).build();
         docker.remove_container(name.trim_start_matches('/'), Some(options)).await?;
     }
-    for name in networks(&docker, label, value).await? {
+    for name in networks(docker, label, value).await? {
         docker.remove_network(&name).await?;
     }
     Ok(())

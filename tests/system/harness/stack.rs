@@ -12,49 +12,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
+use super::options::{Options, Role};
 use super::processes::{Process, executable};
-use super::{engine, eventually};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    Controller,
-    Drone,
-    Proxy,
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// More flags for a role.
-    pub flags: HashMap<Role, Vec<String>>,
-    /// The proxy runs elsewhere: in this network namespace.
-    pub elsewhere: Option<Elsewhere>,
-}
-
-/// Another host, played by a network namespace.
-#[derive(Debug, Clone)]
-pub struct Elsewhere {
-    pub namespace: String,
-    /// This host's address, as seen from there.
-    pub here: String,
-    /// The namespace's own address.
-    pub there: String,
-}
-
-impl Options {
-    /// Where the controller and the drone listen.
-    fn here(&self) -> &str {
-        self.elsewhere.as_ref().map_or("127.0.0.1", |elsewhere| &elsewhere.here)
-    }
-
-    fn proxy_host(&self) -> &str {
-        self.elsewhere.as_ref().map_or("127.0.0.1", |elsewhere| &elsewhere.there)
-    }
-
-    pub fn with(mut self, role: Role, flags: &[&str]) -> Self {
-        self.flags.entry(role).or_default().extend(flags.iter().map(|flag| (*flag).to_owned()));
-        self
-    }
-}
+use super::{database, engine, eventually};
 
 pub struct Stack {
     pub docker: Docker,
@@ -64,34 +24,34 @@ pub struct Stack {
     pub directory: PathBuf,
     pub run_dir: PathBuf,
     pub database: String,
-    database_name: String,
-    admin: String,
+    name: String,
     pub secret: String,
     ports: HashMap<Role, u16>,
     options: Options,
+    /// A role that is started again is started by this program, with these arguments before its own.
+    pub wrapped: HashMap<Role, Vec<String>>,
     processes: HashMap<Role, Process>,
     pub http: reqwest::Client,
 }
 
-fn free_port() -> anyhow::Result<u16> {
+pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 impl Stack {
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let admin = std::env::var("JETWAY_TEST_DB")
-            .context("JETWAY_TEST_DB is not set: run the tests with tests/run")?;
         let name = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
-        let database = database_url(&admin, &name)?;
-        let mut connection = PgConnection::connect(&admin).await.context("the test Postgres")?;
-        sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await?;
+        let database = match &options.database {
+            Some(own) => own.clone(),
+            None => database::create(&name).await?,
+        };
 
         let directory = std::env::temp_dir().join(format!("jetway-{name}"));
         std::fs::create_dir_all(&directory)?;
         let run_dir =
             PathBuf::from(if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" })
                 .join(&name);
-        let docker = engine::docker().await?;
+        let docker = engine::docker_at(options.engine.as_deref()).await?;
         let image = engine::test_image(&docker).await?;
         let ports = HashMap::from([
             (Role::Controller, free_port()?),
@@ -106,11 +66,11 @@ impl Stack {
             directory,
             run_dir,
             database,
-            database_name: name,
-            admin,
+            name,
             secret: uuid::Uuid::new_v4().simple().to_string(),
             ports,
             options,
+            wrapped: HashMap::new(),
             processes: HashMap::new(),
             http: reqwest::Client::builder()
                 .no_proxy()
@@ -126,14 +86,7 @@ impl Stack {
 
     /// Starts a role's process, again after it was stopped or killed.
     pub fn start_role(&mut self, role: Role) -> anyhow::Result<()> {
-        let mut command = match &self.options.elsewhere {
-            Some(elsewhere) if role == Role::Proxy => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", &elsewhere.namespace]).arg(executable("jetway")?);
-                command
-            }
-            _ => Command::new(executable("jetway")?),
-        };
+        let mut command = self.command_of(role)?;
         let controller = format!("http://{}:{}", self.options.here(), self.ports[&Role::Controller]);
         let host = if role == Role::Proxy { self.options.proxy_host() } else { self.options.here() };
         let listen = format!("{host}:{}", self.ports[&role]);
@@ -148,7 +101,7 @@ impl Stack {
             Role::Controller => command.args(["controller", "--db", &self.database, "--cluster", &cluster]),
             Role::Drone => command
                 .args(["drone", "--controller", &controller])
-                .env("JETWAY_NAME", &self.database_name)
+                .env("JETWAY_NAME", &self.name)
                 .arg("--data-dir")
                 .arg(self.directory.join("drone"))
                 .arg("--run-dir")
@@ -159,6 +112,24 @@ impl Stack {
         let log = self.directory.join(format!("{role:?}.log"));
         self.processes.insert(role, Process::start(&log, &mut command)?);
         Ok(())
+    }
+
+    fn command_of(&self, role: Role) -> anyhow::Result<Command> {
+        let before = match &self.options.elsewhere {
+            Some(elsewhere) if role == Role::Proxy => {
+                ["ip", "netns", "exec", &elsewhere.namespace].map(str::to_owned).to_vec()
+            }
+            _ => self.wrapped.get(&role).cloned().unwrap_or_default(),
+        };
+        let program = executable("jetway")?;
+        let mut command = Command::new(before.first().map_or(program.as_path(), std::path::Path::new));
+        if !before.is_empty() {
+            command.args(&before[1..]).arg(&program);
+        }
+        if let (Role::Drone, Some(host)) = (role, &self.options.engine) {
+            command.env("DOCKER_HOST", host);
+        }
+        Ok(command)
     }
 
     /// Every role answers, and the drone can be placed on.
@@ -339,16 +310,16 @@ impl Stack {
             for process in self.processes.values_mut() {
                 let _stopped = process.stop(Signal::SIGKILL).await;
             }
-            let _removed = engine::take_away("jetway.installation", &installation).await;
+            let _removed = engine::take_away(&self.docker, "jetway.installation", &installation).await;
         }
         let _removed = self.remove().await;
     }
 
     async fn remove(&mut self) -> anyhow::Result<()> {
         self.processes.clear();
-        let mut connection = PgConnection::connect(&self.admin).await?;
-        let drop = format!("drop database {} with (force)", self.database_name);
-        sqlx::query(sqlx::AssertSqlSafe(drop)).execute(&mut connection).await?;
+        if self.options.database.is_none() {
+            database::drop(&self.name).await?;
+        }
         std::fs::remove_dir_all(&self.directory)?;
         if self.run_dir.exists() {
             std::fs::remove_dir_all(&self.run_dir)?;
@@ -363,13 +334,6 @@ fn entries(directory: &std::path::Path) -> Vec<String> {
             entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
         })
         .unwrap_or_default()
-}
-
-/// The same server, another database: the path of the URL is replaced.
-fn database_url(admin: &str, name: &str) -> anyhow::Result<String> {
-    let (before, query) = admin.split_once('?').map_or((admin, ""), |(before, query)| (before, query));
-    let (server, _) = before.rsplit_once('/').context("JETWAY_TEST_DB has no database")?;
-    Ok(if query.is_empty() { format!("{server}/{name}") } else { format!("{server}/{name}?{query}") })
 }
 
 /// Members of `over` replace those of `base`, objects member by member.

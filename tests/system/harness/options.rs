@@ -1,0 +1,48 @@
+//! What a test may want of its installation.
+
+use std::collections::HashMap;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    Controller,
+    Drone,
+    Proxy,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// More flags for a role.
+    pub flags: HashMap<Role, Vec<String>>,
+    /// The proxy runs elsewhere: in this network namespace.
+    pub elsewhere: Option<Elsewhere>,
+    /// An engine of the test's own, as `DOCKER_HOST` has it, for the drone and the test.
+    pub engine: Option<String>,
+    /// A database of the test's own, as a URL.
+    pub database: Option<String>,
+}
+
+/// Another host, played by a network namespace.
+#[derive(Debug, Clone)]
+pub struct Elsewhere {
+    pub namespace: String,
+    /// This host's address, as seen from there.
+    pub here: String,
+    /// The namespace's own address.
+    pub there: String,
+}
+
+impl Options {
+    /// Where the controller and the drone listen.
+    pub fn here(&self) -> &str {
+        self.elsewhere.as_ref().map_or("127.0.0.1", |elsewhere| &elsewhere.here)
+    }
+
+    pub fn proxy_host(&self) -> &str {
+        self.elsewhere.as_ref().map_or("127.0.0.1", |elsewhere| &elsewhere.there)
+    }
+
+    pub fn with(mut self, role: Role, flags: &[&str]) -> Self {
+        self.flags.entry(role).or_default().extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+}
