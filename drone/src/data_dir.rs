@@ -6,13 +6,17 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use jetway_protocol::ids::{DroneId, InstallationId};
+use jetway_protocol::ids::{BootId, DroneId, InstallationId};
 use serde::{Deserialize, Serialize};
+
+use crate::identity_lock::IdentityLock;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     #[error("the data directory {} is in use by another drone: stop that one, or give this one another --data-dir", .0.display())]
     InUse(PathBuf),
+    #[error("another drone of this host has the identity in the data directory {}: was it copied? Give this one an empty --data-dir", .0.display())]
+    Copied(PathBuf),
     #[error("cannot use the data directory {}: make it writable for this user, or give another --data-dir", path.display())]
     Unusable { path: PathBuf, source: io::Error },
     #[error("{} is not a drone's identity: restore it, or remove the data directory if no session runs", .0.display())]
@@ -32,6 +36,7 @@ pub struct DataDir {
     path: PathBuf,
     /// Held as long as this value lives.
     _lock: File,
+    _identity_lock: Option<IdentityLock>,
 }
 
 impl DataDir {
@@ -44,9 +49,16 @@ impl DataDir {
             Err(std::fs::TryLockError::WouldBlock) => return Err(DataDirError::InUse(path.to_owned())),
             Err(std::fs::TryLockError::Error(source)) => return Err(unusable(source)),
         }
-        let dir = Self { path: path.to_owned(), _lock: lock };
+        let dir = Self { path: path.to_owned(), _lock: lock, _identity_lock: None };
         let identity = dir.identity()?;
         Ok((dir, identity))
+    }
+
+    /// Refused where another agent of this host has the same identity, which it can only have from a copy.
+    pub fn lock_identity(&mut self, identity: Identity, boot_id: BootId) -> Result<(), DataDirError> {
+        let lock = IdentityLock::take(identity.id, boot_id);
+        self._identity_lock = Some(lock.map_err(|_taken| DataDirError::Copied(self.path.clone()))?);
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {

@@ -25,6 +25,7 @@ mod addresses;
 mod admission;
 mod agent;
 mod data_dir;
+mod identity_lock;
 mod journal;
 mod lease;
 mod run_dir;

@@ -197,8 +197,9 @@ impl Opening {
             true => Vec::new(),
             false => controllers::urls(&config.controllers)?,
         };
-        let (data_dir, identity) = DataDir::open(&config.data_dir)?;
+        let (mut data_dir, identity) = DataDir::open(&config.data_dir)?;
         let boot_id = clock::boot_id().map_err(StartError::Host)?;
+        data_dir.lock_identity(identity, boot_id)?;
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| StartError::Listen { address: config.listen, source })?;

@@ -7,6 +7,7 @@ mod fake_runtime;
 mod harness;
 
 mod cli;
+mod cloned;
 mod compose;
 mod connect;
 mod dev;
