@@ -79,7 +79,8 @@ pub fn finish(agent: Arc<Agent>, slot: SlotId, how: Finish, want_output: bool) -
                 output = tail;
             }
         }
-        if status != ContainerStatus::Absent {
+        // Also where somebody else has removed the container: its slot's directory is still there.
+        if how != Finish::Remove || status != ContainerStatus::Absent {
             remove_if_it_lets_itself(&agent, slot).await;
         }
         Done::Gone { status, output }

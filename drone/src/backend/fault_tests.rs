@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Asking;
 use crate::harness::{Harness, end_of, grant, reaches};
+use crate::runtime::ContainerStatus;
 use crate::runtime::fake::{Application, Script};
 
 fn seconds(n: u64) -> Duration {
@@ -146,4 +147,15 @@ async fn an_init_that_became_its_application_has_started_it() {
     reaches(&test.backend("b"), Status::Waiting).await;
     assert!(restarted.elapsed() < seconds(2));
     assert_eq!(test.backend("b").status(), Status::Waiting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_somebody_else_has_removed_leaves_no_slot() {
+    let test = Harness::new(Script::default());
+    let backend = test.put("b", |_| {});
+    reaches(&backend, Status::Ready).await;
+    test.fake.set_all(ContainerStatus::Absent);
+    backend.look();
+    assert_eq!(end_of(&backend).await.reason, EndReason::Lost);
+    assert!(test.fake.calls().iter().any(|call| call == "remove"), "{:?}", test.fake.calls());
 }
