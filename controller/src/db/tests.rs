@@ -91,7 +91,7 @@ async fn a_connect_is_one_read_and_for_a_new_key_one_insert() {
 }
 
 /// The plan of a statement that was prepared on this connection, with indexes wherever one could serve.
-async fn plan_of(c: &mut sqlx::PgConnection, like: &str) -> String {
+pub async fn plan_of(c: &mut sqlx::PgConnection, like: &str) -> String {
     for setting in ["plan_cache_mode = force_generic_plan", "enable_seqscan = off", "enable_bitmapscan = off"]
     {
         sqlx::query(AssertSqlSafe(format!("set {setting}"))).execute(&mut *c).await.unwrap();

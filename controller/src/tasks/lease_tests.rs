@@ -210,7 +210,7 @@ async fn statements_of_a_round(sessions: usize) -> usize {
         let id = format!("s{n}");
         sqlx::query(
             "insert into backends (id, fencing_token, cluster, drone_id, drone_term, status, acknowledged_at, created_at)
-             values ($1, $2, 'localhost:9090', $3, $4, 3, now(), now() - interval '1 hour')",
+             values ($1, $2, 'localhost:9090', $3, $4, 50, now(), now() - interval '1 hour')",
         )
         .bind(&id)
         .bind(i64::try_from(n + 1).unwrap())

@@ -28,3 +28,63 @@ pub async fn run(app: App) -> Result<(), DbError> {
     leases::prune_controllers(&mut connection, CONTROLLER_AGE).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::db::tests::{Statements, plan_of};
+    use crate::testing::{Harness, keyed};
+
+    /// Backends that ended so long ago, each with an event.
+    async fn ended(harness: &Harness, count: i64, age: &str) {
+        let insert = "with ended as (
+                          insert into backends (id, fencing_token, cluster, drone_id, drone_term, status, created_at, ended_at)
+                          select $2::text || n, jetway_next('fencing_tokens'), 'localhost:9090', d.id, d.term, 70,
+                                 now() - $2::text::interval, now() - $2::text::interval
+                          from drones d, generate_series(1, $1) n
+                          returning id
+                      )
+                      insert into backend_events (backend, status, at) select id, 70, 0 from ended";
+        sqlx::query(insert).bind(count).bind(age).execute(&harness.app.db).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_long_history_goes_in_bounded_batches_and_what_is_young_or_lives_stays() {
+        let harness = Harness::new().await;
+        harness.drone("one").await;
+        assert_eq!(harness.connect(&keyed("lives")).await.status, 200);
+        let a_run = BATCH * i64::from(BATCHES_MAX);
+        ended(&harness, a_run + 700, "25:00").await;
+        ended(&harness, 30, "23:00").await;
+        let counts = async || {
+            let sql = "select concat((select count(*) from backends where ended_at < now() - interval '24 hours'), ' ',
+                                     (select count(*) from backends), ' ', (select count(*) from backend_events))";
+            harness.value(sql).await
+        };
+        assert_eq!(counts().await, format!("{0} {1} {2}", a_run + 700, a_run + 731, a_run + 730));
+        let count = Arc::new(AtomicUsize::new(0));
+        let counting = tracing::subscriber::set_default(Statements::counted_in(&count));
+        run(harness.app.clone()).await.unwrap();
+        drop(counting);
+        let statements = count.load(Ordering::Relaxed);
+        assert!(statements <= usize::try_from(BATCHES_MAX).unwrap() + 4, "{statements} statements");
+        assert_eq!(counts().await, "700 731 730", "so many in a run, and no more");
+        run(harness.app.clone()).await.unwrap();
+        assert_eq!(counts().await, "700 731 730", "once a minute");
+        harness.execute("update turns set next_at = now()").await;
+        run(harness.app.clone()).await.unwrap();
+        assert_eq!(counts().await, "0 31 30", "with their events");
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_forgotten_is_found_by_an_index() {
+        let harness = Harness::new().await;
+        let mut c = harness.app.db.acquire().await.unwrap();
+        backends::prune(&mut c, 1.0, 1).await.unwrap();
+        let plan = plan_of(&mut c, "delete from backends%").await;
+        assert!(!plan.contains("Seq Scan"), "{plan}");
+    }
+}

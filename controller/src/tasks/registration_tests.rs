@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::release;
-use crate::testing::{Harness, Member, keyed, request};
+use crate::testing::{Harness, Member, eventually, keyed, request};
 
 async fn terms(harness: &Harness) -> String {
     harness.value("select coalesce(string_agg(term::text, ' ' order by name), '') from drones").await
@@ -146,4 +146,29 @@ async fn a_host_that_an_operator_has_declared_dead_may_be_followed_by_another() 
     assert_eq!(heir.register(&harness).await.status, 200);
     assert_eq!(heir.beat(&harness).await.status, 200);
     assert_eq!(harness.connect(&keyed("k")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_drone_that_comes_again_and_again_leaves_no_task_behind() {
+    let harness = Harness::new().await;
+    let mut member = Member::join(&harness, "one").await;
+    assert_eq!(harness.connect(&keyed("k")).await.status, 200);
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let mut before = 0;
+    for turn in 0..20 {
+        assert_eq!(member.register(&harness).await.status, 200);
+        assert_eq!(member.beat(&harness).await.status, 200);
+        harness.report(&member.drone).await;
+        // In between Postgres is away for a moment.
+        harness.execute("alter table backend_events rename to away").await;
+        let (id, term) = member.drone.identity();
+        let body = json!({ "term": term, "events": member.drone.events() });
+        let failed = harness.internal(&format!("/internal/drones/{id}/events"), &body).await;
+        assert_eq!(failed.status, 503, "{}", failed.text());
+        harness.execute("alter table away rename to backend_events").await;
+        if turn == 4 {
+            before = alive();
+        }
+    }
+    eventually("nothing is left of it", async || alive(), |now| *now <= before).await;
 }
