@@ -89,6 +89,11 @@ impl Streams {
         self.by_proxy.remove_if(&stream.proxy, |_, current| current.number == stream.number).is_some()
     }
 
+    #[cfg(test)]
+    pub fn open_now(&self) -> usize {
+        self.by_proxy.len()
+    }
+
     /// Whether the proxy has opened another stream since.
     pub fn is_outdated(&self, stream: &Stream) -> bool {
         self.newest.get(&stream.proxy).is_some_and(|newest| *newest > stream.number)

@@ -2,6 +2,7 @@
 //! unlucky order.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
@@ -161,4 +162,23 @@ async fn a_hello_that_is_not_all_closes_nothing() {
     let backend = server.test.backend("b");
     let _third = server.attach_as(proxy, Vec::new(), false).await;
     reaches(&backend, Status::Terminating).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_in_whatever_way_is_given_up_with_its_tasks() {
+    let server = Server::start(Script::default()).await;
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    server.attach(Vec::new()).await.end(Some(1001)).await;
+    let before = alive();
+    for code in [Some(0), Some(1000), Some(1001), Some(1008), Some(4000), None] {
+        server.attach(Vec::new()).await.end(code).await;
+    }
+    let over = async {
+        while server.test.agent.streams.open_now() > 0 || alive() > before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let given_up = tokio::time::timeout(Duration::from_secs(5), over).await;
+    let left = (server.test.agent.streams.open_now(), alive());
+    assert!(given_up.is_ok(), "{left:?} streams and tasks, before {before}");
 }

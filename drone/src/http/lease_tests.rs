@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::tests::Server;
 use crate::harness::{end_of, keyed, leased, put_of, reaches};
-use crate::runtime::fake::Script;
+use crate::runtime::fake::{Application, Script};
 
 fn with_term(term: i64) -> PutBackend {
     PutBackend { term: Term(term), ..put_of(|_| {}) }
@@ -26,7 +26,9 @@ async fn delete(server: &Server, id: &str) -> DeleteReply {
 
 #[tokio::test]
 async fn a_command_of_a_term_that_is_over_is_refused_for_good_and_of_a_later_one_for_now() {
-    let server = Server::start(Script::default()).await;
+    // One that would end at once might be gone before it is shown.
+    let application = Application::IgnoresStop;
+    let server = Server::start(Script { application, ..Script::default() }).await;
     let stale = server.test.agent.membership.stale(Term(1));
     assert_eq!(server.refused("PUT", "/b/b", &with_term(2)).await, (503, RefusalCode::Unavailable));
     timeout(Duration::from_secs(5), stale).await.expect("it registers again");

@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::Gate;
 use crate::harness::{Harness, end_of, grant, put_of, reaches};
@@ -122,6 +123,14 @@ pub struct Attached {
 }
 
 impl Attached {
+    /// Ends it as a proxy's machine may: with a code, with none, or without a word.
+    pub async fn end(mut self, code: Option<u16>) {
+        let frame = |code: u16| CloseFrame { code: code.into(), reason: "".into() };
+        if let Some(code) = code {
+            let _sent = self.socket.close((code != 0).then(|| frame(code))).await;
+        }
+    }
+
     pub async fn say(&mut self, message: &ToDrone) {
         let text = serde_json::to_string(message).unwrap();
         self.socket.send(Message::Text(text.into())).await.unwrap();
