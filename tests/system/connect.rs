@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Options, Session, SseStream, eventually, with_stack};
 
@@ -255,6 +255,21 @@ fn a_refused_upgrade_keeps_its_status_headers_and_body() {
             .await?;
         ensure!(response.status() == 403 && response.headers()["x-reason"] == "because");
         ensure!(response.text().await? == "not for you");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_spec_much_larger_than_a_notification_reaches_its_session() {
+    with_stack(Options::default(), async |stack| {
+        let large = |number: usize| (format!("LARGE_{number}"), json!("x".repeat(16_000)));
+        let env: serde_json::Map<_, _> = (0..12).map(large).collect();
+        let answer = stack.connect(&stack.request("large", &json!(env), &json!({}))).await?;
+        let url = answer["url"].as_str().context("url")?;
+        let seen: Value = stack.http.get(format!("{url}env")).send().await?.json().await?;
+        for (name, value) in &env {
+            ensure!(seen[name] == *value, "{name} did not arrive whole");
+        }
         Ok(())
     });
 }

@@ -86,3 +86,23 @@ fn tests_named_in_the_specification_exist() {
         .collect();
     assert!(missing.is_empty(), "named in SPECIFICATION.md, but not there: {missing:?}");
 }
+
+#[test]
+fn what_is_no_program_prints_nothing() {
+    let (root, mut faults) = (root(), Vec::new());
+    for library in ["protocol", "service", "controller", "drone", "proxy"] {
+        let mut files = Vec::new();
+        sources(&root.join(library).join("src"), &mut files);
+        assert!(!files.is_empty(), "{library} has sources");
+        // The last line of a process that cannot start is said there, for all of them.
+        files.retain(|file| !file.ends_with("service/src/telemetry.rs"));
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("a source file");
+            let prints =
+                |line: &str| ["print!(", "println!(", "dbg!("].iter().any(|sign| line.contains(sign));
+            let lines = text.lines().filter(|line| prints(line) && !line.trim_start().starts_with("//"));
+            faults.extend(lines.map(|line| format!("{}: {}", file.display(), line.trim())));
+        }
+    }
+    assert!(faults.is_empty(), "a library logs: {}", faults.join("\n"));
+}
