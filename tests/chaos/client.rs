@@ -13,7 +13,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::places::{CONTROLLERS, PROXIES, Part};
 use crate::schedule::Dice;
-use crate::seen::{Asked, Dropped, Hung, Refused, Seen, Wish, now};
+use crate::seen::{Asked, Dropped, Hung, Refused, SECOND, Seen, TurnedAway, Wish, now};
 
 /// A connect: 20 s for a stopping key, and what else it may do; with `wait` 30 s more.
 const CONNECT: Duration = Duration::from_secs(40);
@@ -22,6 +22,12 @@ const CONNECT_WAIT: Duration = Duration::from_secs(75);
 const OPEN: Duration = Duration::from_secs(40);
 const ECHO: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(30);
+/// What each may take where nothing is wrong: a stopping key is waited for 20 s, `wait` is 30 s, a proxy holds for 20 s.
+const CONNECT_BOUND: u64 = 30 * SECOND;
+const CONNECT_WAIT_BOUND: u64 = 60 * SECOND;
+const OPEN_BOUND: u64 = 25 * SECOND;
+const STOP_BOUND: u64 = 10 * SECOND;
+const ECHO_BOUND: u64 = 5 * SECOND;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -152,7 +158,7 @@ impl Client {
         let how = if self.dice.one_in(2) { "soft" } else { "hard" };
         self.shore.wish(page, Wish::Stop);
         let path = format!("/ctrl/b/{}/{how}-terminate", page.backend);
-        self.shore.post(controller, &path, &Value::Null, STOP).await;
+        self.shore.post(controller, &path, &Value::Null, (STOP, STOP_BOUND)).await;
     }
 }
 
@@ -168,7 +174,17 @@ impl Shore {
         self.seen.note().refused.push(refused);
     }
 
-    async fn post(&self, to: Part, path: &str, body: &Value, deadline: Duration) -> Option<(u16, Value)> {
+    fn turned_away(&self, what: String, to: Part, backend: Option<String>, from: u64) {
+        self.seen.note().turned_away.push(TurnedAway { what, to, backend, from, at: now() });
+    }
+
+    async fn post(
+        &self,
+        to: Part,
+        path: &str,
+        body: &Value,
+        (deadline, bound): (Duration, u64),
+    ) -> Option<(u16, Value)> {
         let from = now();
         let url = format!("http://{}{path}", to.address());
         let asked = async {
@@ -180,8 +196,8 @@ impl Shore {
             Ok(answer) => answer,
             Err(_) => {
                 let what = format!("POST {path}");
-                self.seen.note().hung.push(Hung { what, to, backend: None, from, at: now() });
-                None
+                self.seen.note().hung.push(Hung { what, to, backend: None, bound, from, at: now() });
+                return None;
             }
         };
         match &answer {
@@ -189,6 +205,10 @@ impl Shore {
             Some((status, body)) => {
                 let code = body["code"].as_str().unwrap_or("-");
                 self.seen.answer(&format!("{status} {code}"));
+                if matches!(*status, 502..=504) && code != "start_failed" {
+                    let backend = body["backend_id"].as_str().map(str::to_owned);
+                    self.turned_away(format!("{status} {code}"), to, backend, from);
+                }
                 if code == "start_failed" {
                     let backend = body["backend_id"].as_str().unwrap_or("-");
                     self.refused(&format!("did not start: {body}"), false, backend, from);
@@ -201,7 +221,10 @@ impl Shore {
                         .push(format!("broken: {clock} {to} answered {path} {status} {body}"));
                 }
             }
-            None => self.seen.answer("connect: no answer"),
+            None => {
+                self.seen.answer("connect: no answer");
+                self.turned_away(format!("no answer to {path}"), to, None, from);
+            }
         }
         answer
     }
@@ -223,7 +246,7 @@ impl Shore {
         if wait {
             body["wait"] = json!("ready");
         }
-        let deadline = if wait { CONNECT_WAIT } else { CONNECT };
+        let deadline = if wait { (CONNECT_WAIT, CONNECT_WAIT_BOUND) } else { (CONNECT, CONNECT_BOUND) };
         let (status, answer) = self.post(to, "/ctrl/connect", &body, deadline).await?;
         if status != 200 {
             return None;
@@ -241,16 +264,18 @@ impl Shore {
 
     async fn open(&self, page: &Page, proxy: u8) -> Opened {
         let (to, from) = (Part::Proxy(proxy), now());
+        let backend = Some(page.backend.clone());
         let url = format!("ws://{}/{}ws", to.address(), page.path);
         let Ok(opened) = tokio::time::timeout(OPEN, tokio_tungstenite::connect_async(&url)).await else {
-            let backend = Some(page.backend.clone());
-            self.seen.note().hung.push(Hung { what: "an open".to_owned(), to, backend, from, at: now() });
+            let what = "an open".to_owned();
+            let hung = Hung { what, to, backend, bound: OPEN_BOUND, from, at: now() };
+            self.seen.note().hung.push(hung);
             return Opened::Failed;
         };
-        match opened {
+        let failed = match opened {
             Ok((mut socket, _)) => match self.greet(page, proxy, &mut socket).await {
-                true => Opened::Open(Box::new(socket)),
-                false => Opened::Failed,
+                Ok(()) => return Opened::Open(Box::new(socket)),
+                Err(failed) => failed,
             },
             Err(WsError::Http(response)) => {
                 let status = response.status().as_u16();
@@ -259,39 +284,43 @@ impl Shore {
                     .as_deref()
                     .and_then(|body| serde_json::from_slice(body).ok())
                     .unwrap_or_default();
-                self.seen.answer(&format!("open: {status} {}", body["code"].as_str().unwrap_or("-")));
+                let code = body["code"].as_str().unwrap_or("-");
+                self.seen.answer(&format!("open: {status} {code}"));
                 if status == 500 {
                     let clock = self.seen.clock();
                     self.seen.note().broken.push(format!("broken: {clock} {to} answered an open 500 {body}"));
                 }
-                if status == 410 { Opened::Gone } else { Opened::Failed }
+                if status == 410 {
+                    return Opened::Gone;
+                }
+                format!("an open: {status} {code}")
             }
-            Err(_) => {
+            Err(error) => {
                 self.seen.answer("open: no answer");
-                Opened::Failed
+                format!("an open: {error}")
             }
-        }
+        };
+        self.turned_away(failed, to, backend, from);
+        Opened::Failed
     }
 
     /// The session says who it is, and it must be the one that the URL was given for.
-    async fn greet(&self, page: &Page, proxy: u8, socket: &mut Socket) -> bool {
+    async fn greet(&self, page: &Page, proxy: u8, socket: &mut Socket) -> Result<(), String> {
         let Ok(Some(Ok(Message::Text(text)))) = tokio::time::timeout(ECHO, socket.next()).await else {
             self.seen.answer("open: closed before a greeting");
-            return false;
+            return Err("an open: closed before a greeting".to_owned());
         };
         let who: Value = serde_json::from_str(&text).unwrap_or_default();
-        let mut seen = self.seen.note();
         if who["backend"] == page.backend.as_str()
             && who["fence"] == page.fence
             && who["key"] == page.key.as_str()
         {
-            seen.entered += 1;
+            self.seen.note().entered += 1;
         } else {
-            drop(seen);
             let (clock, entered) = (self.seen.clock(), format!("{page:?} through proxy{proxy}"));
             self.seen.note().strangers.push(format!("stranger: {clock} {entered} led to {who}"));
         }
-        true
+        Ok(())
     }
 
     /// `Err(Some)`: it dropped; `Err(None)`: no echo came in time.
@@ -319,8 +348,8 @@ impl Shore {
             }
             Err(_) => {
                 let backend = Some(page.backend.clone());
-                let hung =
-                    Hung { what: "an echo".to_owned(), to: Part::Proxy(proxy), backend, from, at: now() };
+                let (what, to) = ("an echo".to_owned(), Part::Proxy(proxy));
+                let hung = Hung { what, to, backend, bound: ECHO_BOUND, from, at: now() };
                 self.seen.note().hung.push(hung);
                 Err(None)
             }

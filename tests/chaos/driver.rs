@@ -96,6 +96,7 @@ impl Driver {
             Fault::Lossy(host) => rules(Rules::default().lose(host, LOSS)?, length).await,
             Fault::Delay(drone) => self.meddle(drone, Mischief::Delay, length).await,
             Fault::Duplicate(drone) => self.meddle(drone, Mischief::Duplicate, length).await,
+            Fault::Reorder(drone) => self.meddle(drone, Mischief::Reorder, length).await,
             Fault::LoseReplies(drone) => self.meddle(drone, Mischief::LoseReplies, length).await,
             Fault::Reset(one, other) => reset(one, other),
         }
@@ -124,14 +125,9 @@ impl Driver {
         self.parts.signal(part, signal)?;
         match self.parts.ended(part).await {
             Ok(status) if status.success() || part.class() == "engine" => {}
-            Ok(status) => self.shore.seen.say(&format!("{part} left with {status} after SIGTERM")),
+            Ok(status) => self.broken(&format!("{part} left with {status} after SIGTERM")),
             Err(error) => {
-                let clock = self.shore.seen.clock();
-                self.shore
-                    .seen
-                    .note()
-                    .broken
-                    .push(format!("broken: {clock} {part} does not stop: {error:#}"));
+                self.broken(&format!("{part} does not stop: {error:#}"));
                 self.parts.signal(part, Signal::SIGKILL)?;
                 self.parts.ended(part).await?;
             }
@@ -143,9 +139,16 @@ impl Driver {
     async fn again(&self, part: Part) -> anyhow::Result<()> {
         self.parts.start(part)?;
         if let Err(error) = self.parts.ready(part, READY).await {
-            self.shore.seen.say(&format!("{error:#}"));
+            self.broken(&format!("{error:#}"));
         }
         Ok(())
+    }
+
+    fn broken(&self, what: &str) {
+        let seen = &self.shore.seen;
+        seen.say(what);
+        let what = format!("broken: {} {what}", seen.clock());
+        seen.note().broken.push(what);
     }
 
     async fn meddle(&self, drone: u8, mischief: Mischief, length: Duration) -> anyhow::Result<()> {
@@ -169,10 +172,9 @@ impl Driver {
             for (part, status) in self.parts.left() {
                 let log = std::fs::read(part.log()).unwrap_or_default();
                 let said = String::from_utf8_lossy(&log).lines().last().unwrap_or_default().to_owned();
-                self.shore.seen.say(&format!("{part} left by itself: {status}: {said}"));
-                self.shore.seen.note().left_by_itself += 1;
+                self.broken(&format!("{part} left by itself: {status}: {said}"));
                 tokio::time::sleep(RESTART_PAUSE).await;
-                if let Err(error) = self.parts.start(part) {
+                if let Err(error) = self.parts.start_if_down(part) {
                     self.shore.seen.say(&format!("{part} cannot be started: {error:#}"));
                 }
             }

@@ -1,6 +1,6 @@
 //! After a run: everything is over by itself, and nothing is left. Asked before anything is taken away by force.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,15 +9,19 @@ use serde_json::Value;
 
 use crate::client::Shore;
 use crate::harness::eventually;
-use crate::network::run;
+use crate::network::{processes_in, run};
 use crate::parts::Parts;
 use crate::places::{CONTROLLERS, DRONES, Host, PROXIES, Part, run_dir};
-use crate::{engine, records};
+use crate::{engine, records, sweep};
 
 /// Until the installation is whole again after the last fault.
 const WHOLE: Duration = Duration::from_secs(90);
 /// From the last visitor's leave to the last session's end: its idle time, grace, and a deleted row's 30 s.
 const IDLE: Duration = Duration::from_secs(90);
+
+/// What stays of a drone that has nothing any more: who it is, where its addresses stood, whom it has ended, and the executable
+/// that it mounts.
+const MEMORY: [&str; 5] = ["lock", "drone.json", "address-cursor", "tombstones.ndjson", "init"];
 
 async fn ask(shore: &Shore, path: &str) -> anyhow::Result<Value> {
     let url = format!("http://{}{path}", Part::Controller(1).address());
@@ -107,10 +111,56 @@ pub async fn stopped(parts: &Parts) -> anyhow::Result<Vec<String>> {
         let found = engine::has(number).await.with_context(|| format!("engine{number}"))?;
         left.extend(found.into_iter().map(|what| format!("left: {what}")));
         left.extend(tables(number)?);
+        left.extend(said(files(&run_dir(number)).into_iter()));
         left.extend(entries(&run_dir(number).join("s")));
-        left.extend(entries(&Part::Drone(number).directory().join("backends")));
+        let memory = MEMORY.map(|name| Part::Drone(number).directory().join(name));
+        let is_memory = |path: &PathBuf| memory.iter().any(|known| path.starts_with(known));
+        left.extend(said(
+            files(&Part::Drone(number).directory()).into_iter().filter(|path| !is_memory(path)),
+        ));
+        left.extend(links(number)?);
+        left.extend(processes(number));
     }
+    left.extend(
+        sweep::cgroups_of_containers().iter().map(|group| format!("left: cgroup {}", group.display())),
+    );
     Ok(left)
+}
+
+/// On a drone's host nothing but its engine, which is not ours.
+fn processes(number: u8) -> Vec<String> {
+    let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    processes_in(&Host::Drone(number).namespace())
+        .iter()
+        .map(name)
+        .filter(|name| !["dockerd", "containerd", ""].contains(&name.trim()))
+        .map(|name| format!("left: process {} on the host of d{number}", name.trim()))
+        .collect()
+}
+
+/// Links of containers and networks, on a host that had only its own before.
+fn links(number: u8) -> anyhow::Result<Vec<String>> {
+    let listed = run("ip", &["-n", &Host::Drone(number).namespace(), "-o", "link"])?;
+    let names = listed.lines().filter_map(|line| line.split(": ").nth(1));
+    let others = names.filter(|name| *name != "lo" && !name.starts_with("wan@"));
+    Ok(others.map(|name| format!("left: link {name} on the host of d{number}")).collect())
+}
+
+fn said(paths: impl Iterator<Item = PathBuf>) -> Vec<String> {
+    paths.map(|path| format!("left: {}", path.display())).collect()
+}
+
+/// Every file below a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            all.extend(files(&entry.path()));
+        } else {
+            all.push(entry.path());
+        }
+    }
+    all
 }
 
 fn tables(number: u8) -> anyhow::Result<Vec<String>> {

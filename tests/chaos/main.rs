@@ -8,8 +8,9 @@
 //! | `places`, `network`, `parts`, `engine`, `postgres` | the installation, as processes on hosts that are namespaces |
 //! | `schedule`, `driver`, `relay` | the faults: which and when (pure), and how |
 //! | `client`, `seen` | who uses it meanwhile, and what was seen |
-//! | `check`, `verdicts` | what must not be (pure) |
+//! | `check`, `verdicts`, `ways` | what must not be, and what excuses what (pure) |
 //! | `records`, `left`, `planted`, `sweep` | the sessions' own files; what is left; whether the checker sees; taking away |
+//! | `run`, `settings`, `stalls` | one run from its beginning to its summary; what it is asked for; how busy the machine was |
 
 #[path = "../system/harness/mod.rs"]
 #[expect(
@@ -39,8 +40,10 @@ mod run;
 mod schedule;
 mod seen;
 mod settings;
+mod stalls;
 mod sweep;
 mod verdicts;
+mod ways;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
             println!("chaos: test");
             Ok(true)
         }
+        Ok(Asked::Nothing) => Ok(true),
         Ok(Asked::Sweep) => enter().and_then(|()| alone(|| Ok(swept()))),
         Ok(Asked::Run(settings)) => {
             self_tests().and_then(|()| enter()).and_then(|()| alone(|| inside(&settings)))

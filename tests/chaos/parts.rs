@@ -30,8 +30,7 @@ struct Running {
 
 pub struct Parts {
     secret: String,
-    /// As the controllers' flag has it, where they know one.
-    lease_seconds: Option<u64>,
+    lease_seconds: u64,
     running: Mutex<HashMap<Part, Running>>,
 }
 
@@ -54,14 +53,8 @@ pub fn spawn(part: Part, command: &mut Command) -> anyhow::Result<Child> {
 }
 
 impl Parts {
-    pub fn new(secret: String, lease: Duration) -> anyhow::Result<Self> {
-        let help = Command::new(executable("jetway")?).args(["controller", "--help"]).output()?;
-        let knows = String::from_utf8_lossy(&help.stdout).contains("JETWAY_LEASE_SECONDS");
-        Ok(Self { secret, lease_seconds: knows.then_some(lease.as_secs()), running: Mutex::default() })
-    }
-
-    pub fn knows_leases(&self) -> bool {
-        self.lease_seconds.is_some()
+    pub fn new(secret: String, lease: Duration) -> Self {
+        Self { secret, lease_seconds: lease.as_secs(), running: Mutex::default() }
     }
 
     fn with<T>(&self, part: Part, act: impl FnOnce(&mut Running) -> T) -> anyhow::Result<T> {
@@ -77,6 +70,14 @@ impl Parts {
         };
         let running = Running { child, held: false, ended: None };
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(part, running);
+        Ok(())
+    }
+
+    /// Where it has left by itself and no fault has taken it over meanwhile.
+    pub fn start_if_down(&self, part: Part) -> anyhow::Result<()> {
+        if self.with(part, |running| !running.held && running.ended.is_some())? {
+            self.start(part)?;
+        }
         Ok(())
     }
 
@@ -98,9 +99,7 @@ impl Parts {
                 let database = format!("postgres://jetway@{}/postgres", Part::Postgres.address());
                 let cluster = format!("{}:{PROXY_PORT}", Part::Proxy(2).host().address());
                 command.args(["controller", "--db", &database, "--cluster", &cluster, "--insecure"]);
-                if let Some(seconds) = self.lease_seconds {
-                    command.env("JETWAY_LEASE_SECONDS", seconds.to_string());
-                }
+                command.args(["--lease-seconds", &self.lease_seconds.to_string()]);
             }
             Part::Drone(number) => {
                 let mounts = beats_dir(number).parent().context("it has one")?.to_owned();

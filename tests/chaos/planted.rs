@@ -13,7 +13,7 @@ use crate::harness::processes::executable;
 use crate::places::{Host, Part, root};
 use crate::records::sessions_in;
 use crate::schedule::Fault;
-use crate::seen::{Done, Dropped, Hung, Inner, SECOND};
+use crate::seen::{Asked, Done, Dropped, Hung, Inner, Refused, SECOND, TurnedAway, Wish};
 
 /// Told to stop a second before it ended.
 fn session(backend: &str, fence: u64, first: u64, last: u64) -> Session {
@@ -38,7 +38,7 @@ fn facts(sessions: Vec<Session>, reason: &str, seen: Inner) -> Facts {
         (session.beats.backend.clone(), row)
     };
     let rows: HashMap<_, _> = sessions.iter().map(row).collect();
-    Facts { start: 0, terms: Some(LeaseTerms::default()), sessions, rows, seen }
+    Facts { start: 0, terms: LeaseTerms::default(), sessions, rows, words: HashMap::new(), seen }
 }
 
 fn counts(findings: &Findings) -> (usize, usize, usize) {
@@ -51,9 +51,27 @@ fn dropped(at: u64) -> Inner {
     Inner { dropped, ..Inner::default() }
 }
 
-fn hung() -> Inner {
-    let (what, to) = ("an open".to_owned(), Part::Proxy(2));
-    Inner { hung: vec![Hung { what, to, backend: None, from: 0, at: 15 * SECOND }], ..Inner::default() }
+fn hung(from: u64) -> Inner {
+    let (what, to, bound) = ("an open".to_owned(), Part::Proxy(2), 10 * SECOND);
+    let hung = Hung { what, to, backend: None, bound, from: from * SECOND, at: 25 * SECOND };
+    Inner { hung: vec![hung], ..Inner::default() }
+}
+
+fn asked(wish: Wish) -> Inner {
+    let asked = vec![Asked { backend: "a".to_owned(), wish, at: 15 * SECOND }];
+    Inner { asked, ..Inner::default() }
+}
+
+fn refused(unconfirmed: bool) -> Inner {
+    let (what, backend, from) = ("did not start".to_owned(), "a".to_owned(), 12 * SECOND);
+    let refused = Refused { what, unconfirmed, backend, from, at: 15 * SECOND };
+    Inner { refused: vec![refused], ..Inner::default() }
+}
+
+fn turned_away(to: Part, what: &str) -> Inner {
+    let (what, backend) = (what.to_owned(), Some("a".to_owned()));
+    let away = TurnedAway { what, to, backend, from: 12 * SECOND, at: 15 * SECOND };
+    Inner { turned_away: vec![away], ..Inner::default() }
 }
 
 /// The same, with a fault from second 14 to 16.
@@ -71,9 +89,12 @@ fn overlaps() -> Vec<Case> {
         sessions.extend(others);
         facts(sessions, "idle", Inner::default())
     };
+    let mut within_a_beat = with(&[("b", 2, 20, 22)]);
+    within_a_beat.sessions[1].beats.first += SECOND / 200;
     vec![
         ("one after the other", with(&[("b", 2, 21, 22)]), (0, 0, 0)),
         ("an overlap", with(&[("b", 2, 20, 22)]), (1, 0, 0)),
+        ("the next one within a heartbeat", within_a_beat, (1, 0, 0)),
         ("an overlap of three", with(&[("b", 2, 12, 13), ("c", 3, 14, 22)]), (2, 0, 0)),
         ("a token that stays", with(&[("b", 1, 21, 22)]), (1, 0, 0)),
         ("one backend in two processes", with(&[("a", 1, 21, 22)]), (1, 0, 0)),
@@ -85,7 +106,12 @@ fn ends() -> Vec<Case> {
     let none = Inner::default;
     let cut = Done { fault: Fault::Cut(Host::Drone(2)), from: 0, to: 900 * SECOND };
     let long = Inner { faults: vec![cut], ..Inner::default() };
-    let unknown = Facts { terms: None, ..ended(600, "lease_expired", long.clone()) };
+    let said = |word: &str| Facts {
+        words: HashMap::from([("a".to_owned(), word.to_owned())]),
+        ..ended(13, "lease_expired", during(Fault::Cut(Host::Drone(2)), none()))
+    };
+    let mut left = ended(20, "exited", asked(Wish::Exit));
+    left.sessions.iter_mut().for_each(|session| (session.beats.told_to_stop, session.beats.left) = (0, 1));
     let mut killed = ended(600, "exited", long.clone());
     killed.sessions.iter_mut().for_each(|session| session.beats.told_to_stop = 0);
     let mut rowless = ended(20, "idle", none());
@@ -96,13 +122,27 @@ fn ends() -> Vec<Case> {
         ("a session that was stopped unasked", ended(20, "external", none()), (0, 1, 0)),
         ("a session that left unasked", ended(20, "exited", none()), (0, 1, 0)),
         ("a session that went away", ended(20, "lost", none()), (0, 1, 0)),
-        ("its engine died", ended(20, "lost", during(Fault::Kill(Part::Engine(2)), none())), (0, 0, 0)),
+        ("its engine died", ended(15, "lost", during(Fault::Kill(Part::Engine(2)), none())), (0, 0, 0)),
+        (
+            "its engine died afterwards",
+            ended(13, "lost", during(Fault::Kill(Part::Engine(2)), none())),
+            (0, 1, 0),
+        ),
+        (
+            "its engine had died long before",
+            ended(20, "lost", during(Fault::Kill(Part::Engine(2)), none())),
+            (0, 1, 0),
+        ),
         ("another engine died", ended(20, "lost", during(Fault::Kill(Part::Engine(3)), none())), (0, 1, 0)),
         ("its agent died", ended(20, "lost", during(Fault::Kill(Part::Drone(2)), none())), (0, 1, 0)),
         ("Postgres died", ended(20, "lost", during(Fault::Kill(Part::Postgres), none())), (0, 1, 0)),
         ("a lease that ran out", ended(600, "lease_expired", long), (0, 0, 0)),
-        ("a lease where there are none", unknown, (0, 1, 0)),
         ("a kill while its drone was cut off", killed, (0, 1, 0)),
+        ("one that was idle, and then its drone was cut off", said("idle"), (0, 0, 0)),
+        ("one that was not, and then its drone was cut off", said("lease_expired"), (0, 1, 0)),
+        ("a session that left as it was asked to", left, (0, 0, 0)),
+        ("a session that was stopped as somebody asked", ended(20, "external", asked(Wish::Stop)), (0, 0, 0)),
+        ("one that was asked to leave, and was stopped", ended(20, "external", asked(Wish::Exit)), (0, 1, 0)),
         ("a lease that did not", ended(600, "lease_expired", none()), (0, 1, 0)),
     ]
 }
@@ -117,8 +157,47 @@ fn ways() -> Vec<Case> {
         ("it was killed much earlier", saw(during(kill(Part::Proxy(2)), dropped(20 * SECOND))), (0, 1, 0)),
         ("a controller was killed", saw(during(kill(Part::Controller(1)), dropped(15 * SECOND))), (0, 1, 0)),
         ("Postgres was stopped", saw(during(pause(Part::Postgres), dropped(15 * SECOND))), (0, 1, 0)),
-        ("a request that hung", saw(hung()), (0, 0, 1)),
-        ("to a proxy that was stopped", saw(during(pause(Part::Proxy(2)), hung())), (0, 0, 0)),
+        ("a request that hung", saw(hung(10)), (0, 0, 1)),
+        ("to a proxy that was stopped", saw(during(pause(Part::Proxy(2)), hung(10))), (0, 0, 0)),
+        ("to one that was stopped for a part of it", saw(during(pause(Part::Proxy(2)), hung(0))), (0, 0, 1)),
+        ("while Postgres was stopped", saw(during(pause(Part::Postgres), hung(10))), (0, 0, 1)),
+    ]
+}
+
+/// The session is on drone 2 and lives until second 30.
+fn answers() -> Vec<Case> {
+    let saw = |seen| facts(vec![session("a", 1, 10 * SECOND, 30 * SECOND)], "idle", seen);
+    let kill = |part, seen| saw(during(Fault::Kill(part), seen));
+    let (open, connect) = ("502 backend_unreachable", "503 no_drone");
+    let (proxy, controller) = (Part::Proxy(2), Part::Controller(1));
+    let apart = Fault::CutPair(Host::Drone(2), Host::Controller(1));
+    vec![
+        ("a start that failed", saw(refused(false)), (0, 1, 0)),
+        ("its engine was killed", kill(Part::Engine(2), refused(false)), (0, 0, 0)),
+        ("its drone was killed", kill(Part::Drone(2), refused(false)), (0, 0, 0)),
+        ("a controller could not tell its drone", saw(during(apart, refused(false))), (0, 0, 0)),
+        ("another's engine was killed", kill(Part::Engine(3), refused(false)), (0, 1, 0)),
+        ("Postgres was killed", kill(Part::Postgres, refused(false)), (0, 1, 0)),
+        ("a URL that was not confirmed", saw(refused(true)), (0, 1, 0)),
+        ("one that was not, and Postgres was killed", kill(Part::Postgres, refused(true)), (0, 0, 0)),
+        ("one that was not, and a proxy was killed", kill(proxy, refused(true)), (0, 1, 0)),
+        ("an open that failed", saw(turned_away(proxy, open)), (0, 1, 0)),
+        ("its proxy was killed, too", kill(proxy, turned_away(proxy, open)), (0, 0, 0)),
+        ("its drone was killed, too", kill(Part::Drone(2), turned_away(proxy, open)), (0, 0, 0)),
+        ("another drone was killed", kill(Part::Drone(1), turned_away(proxy, open)), (0, 1, 0)),
+        (
+            "Postgres was killed, which no open needs",
+            kill(Part::Postgres, turned_away(proxy, open)),
+            (0, 1, 0),
+        ),
+        (
+            "which a proxy's start needs",
+            kill(Part::Postgres, turned_away(proxy, "503 proxy_not_ready")),
+            (0, 0, 0),
+        ),
+        ("a connect that failed", saw(turned_away(controller, connect)), (0, 1, 0)),
+        ("which needs Postgres", kill(Part::Postgres, turned_away(controller, connect)), (0, 0, 0)),
+        ("which needs no proxy", kill(proxy, turned_away(controller, connect)), (0, 1, 0)),
     ]
 }
 
@@ -126,7 +205,7 @@ type Case = (&'static str, Facts, (usize, usize, usize));
 
 /// Each wrong is found, and what is right is not.
 pub fn self_test() -> anyhow::Result<()> {
-    for (what, facts, expected) in overlaps().into_iter().chain(ends()).chain(ways()) {
+    for (what, facts, expected) in overlaps().into_iter().chain(ends()).chain(ways()).chain(answers()) {
         let findings = check(&facts);
         ensure!(counts(&findings) == expected, "the checker, asked of {what}, found {findings:?}");
     }
@@ -161,6 +240,7 @@ pub fn caught(facts: &Facts) -> anyhow::Result<String> {
         terms: facts.terms,
         sessions,
         rows: facts.rows.clone(),
+        words: facts.words.clone(),
         seen: facts.seen.clone(),
     });
     let found = with.overlaps.into_iter().find(|line| line.contains(" planted ") && !without.contains(line));

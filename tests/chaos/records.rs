@@ -1,4 +1,4 @@
-//! Collects the facts after a run: the sessions' files from every drone's host, and the rows from the API.
+//! Collects the facts after a run: the sessions' files and the drones' words from their hosts, and the rows from the API.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::beats::Beats;
 use crate::check::{Row, Session};
-use crate::places::{DRONES, beats_dir};
+use crate::places::{DRONES, Part, beats_dir};
 
 pub fn sessions_in(directory: &Path, drone: u8) -> anyhow::Result<Vec<Session>> {
     let mut sessions = Vec::new();
@@ -28,6 +28,20 @@ pub fn sessions() -> anyhow::Result<Vec<Session>> {
         all.extend(sessions_in(&beats_dir(drone), drone)?);
     }
     Ok(all)
+}
+
+/// Why each backend ended, as the drones have written down in their tombstones.
+pub fn words() -> anyhow::Result<HashMap<String, String>> {
+    let mut words = HashMap::new();
+    for drone in 1..=DRONES {
+        let text = std::fs::read_to_string(Part::Drone(drone).directory().join("tombstones.ndjson"))?;
+        for line in text.lines() {
+            let tombstone: Value = serde_json::from_str(line).context("a drone's tombstone")?;
+            let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+            words.insert(text(&tombstone["id"]), text(&tombstone["end"]["reason"]));
+        }
+    }
+    Ok(words)
 }
 
 /// Every row of the API's list.

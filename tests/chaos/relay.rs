@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,11 +28,15 @@ const BODY_BYTES_MAX: usize = 16 << 20;
 pub enum Mischief {
     Delay,
     Duplicate,
+    Reorder,
     LoseReplies,
 }
 
 impl Mischief {
     const DELAY_MS_MAX: u64 = 2500;
+    /// One of so many is held back until another has overtaken it, or for so long.
+    const HELD_BACK_ONE_IN: u64 = 2;
+    const HELD_BACK_MAX: Duration = Duration::from_millis(3500);
     const SECOND_COPY_MS_MAX: u64 = 9000;
     const REPLIES_LOST_ONE_IN: u64 = 2;
 }
@@ -42,7 +46,17 @@ impl Mischief {
 pub struct Treated {
     pub delayed: AtomicUsize,
     pub duplicated: AtomicUsize,
+    /// Delivered after one that was sent later.
+    pub overtaken: AtomicUsize,
     pub unanswered: AtomicUsize,
+}
+
+/// The order of one drone's messages, both ways.
+#[derive(Debug, Default)]
+struct Order {
+    sent: AtomicU64,
+    /// The latest that was delivered.
+    delivered: watch::Sender<u64>,
 }
 
 struct Tools {
@@ -70,6 +84,15 @@ pub struct Relay {
     tools: Arc<Tools>,
 }
 
+/// Where a connection through the relay leads, and what is done to it.
+#[derive(Clone)]
+struct Way {
+    target: String,
+    mischief: watch::Receiver<Option<Mischief>>,
+    order: Arc<Order>,
+    tools: Arc<Tools>,
+}
+
 impl Relay {
     pub async fn start(seed: u64) -> anyhow::Result<Self> {
         let tools = Arc::new(Tools {
@@ -79,14 +102,16 @@ impl Relay {
         });
         let mut relay = Self { ports: BTreeMap::new(), mischief: BTreeMap::new(), tools };
         for drone in 1..=DRONES {
-            let (sender, receiver) = watch::channel(None);
+            let (sender, mischief) = watch::channel(None);
+            let order = Arc::new(Order::default());
             let mut targets = vec![Part::Drone(drone)];
             targets.extend((1..=CONTROLLERS).map(Part::Controller));
             for target in targets {
                 let listener = TcpListener::bind((RELAY, 0)).await.context("the relay's address")?;
                 relay.ports.insert((drone, target), listener.local_addr()?.port());
-                let (tools, receiver) = (relay.tools.clone(), receiver.clone());
-                relay.tools.spawn(listen(listener, target.address(), receiver, tools));
+                let (mischief, order, tools) = (mischief.clone(), order.clone(), relay.tools.clone());
+                let way = Way { target: target.address(), mischief, order, tools };
+                relay.tools.spawn(listen(listener, way));
             }
             relay.mischief.insert(drone, sender);
         }
@@ -111,19 +136,11 @@ impl Relay {
     }
 }
 
-async fn listen(
-    listener: TcpListener,
-    target: String,
-    mischief: watch::Receiver<Option<Mischief>>,
-    tools: Arc<Tools>,
-) {
+async fn listen(listener: TcpListener, way: Way) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (target, seen, state, shared) =
-            (target.clone(), mischief.clone(), mischief.clone(), tools.clone());
-        tools.spawn(async move {
-            let service = hyper::service::service_fn(move |request| {
-                pass(request, target.clone(), *seen.borrow(), shared.clone())
-            });
+        let (for_requests, state) = (way.clone(), way.mischief.clone());
+        way.tools.spawn(async move {
+            let service = hyper::service::service_fn(move |request| pass(request, for_requests.clone()));
             let connection =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             tokio::select! {
@@ -142,52 +159,65 @@ fn lost() -> std::io::Error {
     std::io::Error::other("this answer is lost")
 }
 
-async fn pass(
-    request: Request<Incoming>,
-    target: String,
-    mischief: Option<Mischief>,
-    tools: Arc<Tools>,
-) -> std::io::Result<Response<Incoming>> {
+async fn pass(request: Request<Incoming>, way: Way) -> std::io::Result<Response<Incoming>> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|_| lost())?.to_bytes();
     let (reply, answer) = oneshot::channel();
-    let delay = match mischief {
-        Some(Mischief::Delay) => tools.below(Mischief::DELAY_MS_MAX),
-        _ => 0,
-    };
-    let treated = match mischief {
-        Some(Mischief::Delay) => Some(&tools.treated.delayed),
-        Some(Mischief::Duplicate) => Some(&tools.treated.duplicated),
-        Some(Mischief::LoseReplies) | None => None,
-    };
-    if let Some(count) = treated {
-        count.fetch_add(1, Ordering::Relaxed);
-    }
+    let (mischief, number) = (*way.mischief.borrow(), way.order.sent.fetch_add(1, Ordering::Relaxed) + 1);
     if mischief == Some(Mischief::Duplicate) {
-        let again = (head.clone(), body.clone(), target.clone(), tools.clone());
-        let late = Duration::from_millis(tools.below(Mischief::SECOND_COPY_MS_MAX));
-        tools.spawn(async move {
-            tokio::time::sleep(late).await;
-            let (head, body, target, tools) = again;
-            if let Ok(response) = send(head, body, &target, &tools).await {
-                let _read = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
-            }
-        });
+        way.tools.treated.duplicated.fetch_add(1, Ordering::Relaxed);
+        again(head.clone(), body.clone(), &way);
     }
-    let is_lost = mischief == Some(Mischief::LoseReplies) && tools.below(Mischief::REPLIES_LOST_ONE_IN) == 0;
-    let shared = tools.clone();
-    tools.spawn(async move {
-        tokio::time::sleep(Duration::from_millis(delay)).await;
-        let answer = send(head, body, &target, &shared).await;
+    let is_lost =
+        mischief == Some(Mischief::LoseReplies) && way.tools.below(Mischief::REPLIES_LOST_ONE_IN) == 0;
+    let on = way.clone();
+    way.tools.spawn(async move {
+        on.late(mischief, number).await;
+        let is_latest = on.order.delivered.send_if_modified(|latest| {
+            let is_latest = *latest < number;
+            *latest = number.max(*latest);
+            is_latest
+        });
+        on.tools.treated.overtaken.fetch_add(usize::from(!is_latest), Ordering::Relaxed);
+        let answer = send(head, body, &on.target, &on.tools).await;
         // Whoever asked may have hung up.
         let _given = reply.send(answer);
     });
     let response = answer.await.map_err(|_| lost())?.map_err(|_| lost())?;
     if is_lost {
-        tools.treated.unanswered.fetch_add(1, Ordering::Relaxed);
+        way.tools.treated.unanswered.fetch_add(1, Ordering::Relaxed);
         return Err(lost());
     }
     Ok(response)
+}
+
+/// The second copy of a message, late; its answer is nobody's.
+fn again(head: hyper::http::request::Parts, body: Bytes, way: &Way) {
+    let (late, way) = (Duration::from_millis(way.tools.below(Mischief::SECOND_COPY_MS_MAX)), way.clone());
+    way.tools.clone().spawn(async move {
+        tokio::time::sleep(late).await;
+        if let Ok(response) = send(head, body, &way.target, &way.tools).await {
+            let _read = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+        }
+    });
+}
+
+impl Way {
+    /// Waits for as long as this message is to be late.
+    async fn late(&self, mischief: Option<Mischief>, number: u64) {
+        match mischief {
+            Some(Mischief::Delay) => {
+                self.tools.treated.delayed.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(self.tools.below(Mischief::DELAY_MS_MAX))).await;
+            }
+            Some(Mischief::Reorder) if self.tools.below(Mischief::HELD_BACK_ONE_IN) == 0 => {
+                let mut delivered = self.order.delivered.subscribe();
+                let overtaken = delivered.wait_for(|latest| *latest > number);
+                let _overtaken_or_late = tokio::time::timeout(Mischief::HELD_BACK_MAX, overtaken).await;
+            }
+            Some(Mischief::Reorder | Mischief::Duplicate | Mischief::LoseReplies) | None => {}
+        }
+    }
 }
 
 async fn send(

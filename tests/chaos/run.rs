@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::check::{Facts, Findings, Session, check, describe, without_excuse};
+use crate::check::{Facts, Findings, Session, check, closest, describe};
 use crate::client::{Client, Shore};
 use crate::driver::Driver;
 use crate::parts::Parts;
@@ -19,6 +19,8 @@ use crate::relay::Relay;
 use crate::schedule::{by_kind, schedule};
 use crate::seen::{Seen, now};
 use crate::settings::Settings;
+use crate::stalls::Stalls;
+use crate::ways::without_excuse;
 use crate::{engine, left, network, parts, planted, postgres, records};
 
 const READY: Duration = Duration::from_secs(60);
@@ -55,12 +57,9 @@ pub async fn run(settings: &Settings) -> anyhow::Result<bool> {
 }
 
 async fn whole_run(settings: &Settings) -> anyhow::Result<bool> {
-    let begun = Instant::now();
+    let (begun, stalls) = (Instant::now(), Stalls::measure());
     let stage = set_up(settings).await.context("set-up")?;
     println!("set up in {:.1} s; {}", begun.elapsed().as_secs_f64(), memory());
-    if !stage.parts.knows_leases() {
-        println!("this controller has no --lease-seconds: a drone that is cut off keeps its sessions");
-    }
     let mut found = act(settings, &stage).await?;
     let seen = &stage.shore.seen;
     seen.say("the faults are over");
@@ -72,9 +71,10 @@ async fn whole_run(settings: &Settings) -> anyhow::Result<bool> {
     let mut remains = left::idle(&stage.shore).await;
     let facts = Facts {
         start: seen.start,
-        terms: stage.parts.knows_leases().then(|| LeaseTerms::of_length(settings.lease)).transpose()?,
+        terms: LeaseTerms::of_length(settings.lease)?,
         sessions: records::sessions()?,
         rows: records::rows(&stage.shore.http, &Part::Controller(1).address()).await?,
+        words: records::words()?,
         seen: seen.note().clone(),
     };
     remains.extend(left::stopped(&stage.parts).await?);
@@ -84,15 +84,20 @@ async fn whole_run(settings: &Settings) -> anyhow::Result<bool> {
     found.lost.extend(left::panics());
     found.hung.extend(checked.hung);
     std::fs::write(root().join("logs").join("sessions.txt"), list(&facts))?;
+    std::fs::write(
+        root().join("logs").join("seen.txt"),
+        format!("start {}\n{:#?}\n", facts.start, facts.seen),
+    )?;
     println!("between drones and controllers: {:?}", stage.driver.relay.treated());
     println!("the planted second process was seen: {}", planted::caught(&facts)?);
+    println!("{}", stalls.said());
     Ok(report(settings, &facts, &found, &remains, begun))
 }
 
 async fn set_up(settings: &Settings) -> anyhow::Result<Stage> {
     parts::directories()?;
     network::make()?;
-    let parts = Arc::new(Parts::new(uuid::Uuid::new_v4().simple().to_string(), settings.lease)?);
+    let parts = Arc::new(Parts::new(uuid::Uuid::new_v4().simple().to_string(), settings.lease));
     let mut containerds = Vec::new();
     for number in 1..=DRONES {
         containerds.push(engine::make(number).await?);
@@ -171,13 +176,16 @@ fn report(settings: &Settings, facts: &Facts, found: &Findings, left: &[String],
     println!("  sessions by end: {ends:?}");
     println!("  answers: {:?}", seen.answers);
     println!(
-        "  {} WebSockets, {} echoes, {} WebSockets dropped under faults, {} requests given up under faults; parts that left by themselves: {}",
+        "  {} WebSockets, {} echoes; under faults, {} WebSockets dropped, {} requests were given up, {} told to come back",
         seen.entered,
         seen.echoes,
         seen.dropped.len(),
         seen.hung.len(),
-        seen.left_by_itself
+        seen.turned_away.len()
     );
+    if let Some(shortest) = closest(facts) {
+        println!("  from one process of a key to the next: {} ms at least", shortest / 1_000_000);
+    }
     let until = seen.faults.iter().filter(|done| done.to < u64::MAX).map(|done| done.to).max().unwrap_or(0);
     for proxy in 1..=PROXIES {
         let parts: Vec<_> = (1..=DRONES)

@@ -73,6 +73,8 @@ pub enum Fault {
     Delay(u8),
     /// Each message between a drone and the controllers arrives twice, the second time late and in any order.
     Duplicate(u8),
+    /// Messages between a drone and the controllers arrive in another order than they were sent in.
+    Reorder(u8),
     /// Half of the answers between a drone and the controllers never arrive.
     LoseReplies(u8),
     /// Every connection between two hosts is reset.
@@ -93,6 +95,7 @@ impl Fault {
             Self::Lossy(_) => "lose packets".to_owned(),
             Self::Delay(_) => "delay messages".to_owned(),
             Self::Duplicate(_) => "duplicate messages".to_owned(),
+            Self::Reorder(_) => "reorder messages".to_owned(),
             Self::LoseReplies(_) => "lose replies".to_owned(),
             Self::Reset(..) => "reset connections".to_owned(),
         }
@@ -106,9 +109,25 @@ impl Fault {
                 format!("link {host}")
             }
             Self::CutPair(one, other) | Self::Reset(one, other) => format!("pair {one} {other}"),
-            Self::Delay(drone) | Self::Duplicate(drone) | Self::LoseReplies(drone) => {
+            Self::Delay(drone) | Self::Duplicate(drone) | Self::Reorder(drone) | Self::LoseReplies(drone) => {
                 format!("messages {drone}")
             }
+        }
+    }
+
+    /// Whether it is done to the messages between a drone and the controllers.
+    pub fn is_of_messages(self) -> bool {
+        match self {
+            Self::Delay(_) | Self::Duplicate(_) | Self::Reorder(_) | Self::LoseReplies(_) => true,
+            Self::Kill(_)
+            | Self::Restart(_)
+            | Self::Pause(_)
+            | Self::Cut(_)
+            | Self::CutIn(_)
+            | Self::CutOut(_)
+            | Self::CutPair(..)
+            | Self::Lossy(_)
+            | Self::Reset(..) => false,
         }
     }
 
@@ -127,6 +146,7 @@ impl Fault {
             | Self::Lossy(_)
             | Self::Delay(_)
             | Self::Duplicate(_)
+            | Self::Reorder(_)
             | Self::Reset(..) => false,
         }
     }
@@ -138,7 +158,9 @@ impl fmt::Display for Fault {
             Self::Kill(part) | Self::Restart(part) | Self::Pause(part) => part.to_string(),
             Self::Cut(host) | Self::CutIn(host) | Self::CutOut(host) | Self::Lossy(host) => host.to_string(),
             Self::CutPair(one, other) | Self::Reset(one, other) => format!("{one}-{other}"),
-            Self::Delay(drone) | Self::Duplicate(drone) | Self::LoseReplies(drone) => format!("d{drone}"),
+            Self::Delay(drone) | Self::Duplicate(drone) | Self::Reorder(drone) | Self::LoseReplies(drone) => {
+                format!("d{drone}")
+            }
         };
         write!(f, "{} ({on})", self.kind())
     }
@@ -174,7 +196,7 @@ fn deck(dice: &mut Dice) -> Vec<Fault> {
         let (one, other) = pair(dice);
         deck.push(kind(one, other));
     }
-    for kind in [Fault::Delay, Fault::Duplicate, Fault::LoseReplies] {
+    for kind in [Fault::Delay, Fault::Duplicate, Fault::Reorder, Fault::LoseReplies] {
         deck.push(kind(1 + small(dice, DRONES)));
     }
     for last in (1..deck.len()).rev() {
@@ -220,8 +242,8 @@ pub fn schedule(seed: u64, run: Duration, lease: Duration) -> Vec<Planned> {
         let length = if long && fault.may_be_long() {
             lease * u32::try_from(dice.between(LONG_TENTHS)).unwrap_or(10) / 10
         } else {
-            let messages = matches!(fault, Fault::Delay(_) | Fault::Duplicate(_) | Fault::LoseReplies(_));
-            Duration::from_millis(dice.between(if messages { MESSAGES_LENGTH_MS } else { LENGTH_MS }))
+            let usual = if fault.is_of_messages() { MESSAGES_LENGTH_MS } else { LENGTH_MS };
+            Duration::from_millis(dice.between(usual))
         };
         if at >= run {
             return planned;
@@ -246,7 +268,7 @@ pub fn self_test() -> anyhow::Result<()> {
     anyhow::ensure!(one == schedule(7, Duration::from_secs(600), lease), "a seed gives two schedules");
     anyhow::ensure!(one != schedule(8, Duration::from_secs(600), lease), "two seeds give one schedule");
     let counts = by_kind(one.iter().map(|planned| planned.fault));
-    anyhow::ensure!(counts.len() == 24 && counts.values().all(|count| *count >= 5), "{counts:?}");
+    anyhow::ensure!(counts.len() == 25 && counts.values().all(|count| *count >= 5), "{counts:?}");
     for planned in &one {
         let under_way =
             one.iter().filter(|other| other.at <= planned.at && planned.at < other.at + other.length);

@@ -38,6 +38,19 @@ pub struct Hung {
     pub to: Part,
     /// Where the way goes on to a session.
     pub backend: Option<String>,
+    /// What it may take where nothing is wrong.
+    pub bound: u64,
+    pub from: u64,
+    pub at: u64,
+}
+
+/// A request that was answered with "not now", or broke off.
+#[derive(Debug, Clone)]
+pub struct TurnedAway {
+    pub what: String,
+    pub to: Part,
+    /// Where it is known which session was asked for.
+    pub backend: Option<String>,
     pub from: u64,
     pub at: u64,
 }
@@ -72,16 +85,16 @@ pub struct Inner {
     pub dropped: Vec<Dropped>,
     pub hung: Vec<Hung>,
     pub refused: Vec<Refused>,
+    pub turned_away: Vec<TurnedAway>,
     pub asked: Vec<Asked>,
     /// A URL or a token led to another session than it was given for.
     pub strangers: Vec<String>,
-    /// What must not happen, whatever the faults: a 500, a panic, an unclean exit.
+    /// What must not happen, whatever the faults: a 500, a panic, a part that leaves by itself or does not stop in order.
     pub broken: Vec<String>,
     /// Answers to connects and opens, by status and code.
     pub answers: BTreeMap<String, usize>,
     pub entered: usize,
     pub echoes: usize,
-    pub left_by_itself: usize,
 }
 
 pub struct Seen {

@@ -44,6 +44,11 @@ fn cgroups() -> Vec<PathBuf> {
     found
 }
 
+/// Those of single containers.
+pub fn cgroups_of_containers() -> Vec<PathBuf> {
+    cgroups().into_iter().filter(|group| group.file_name().is_none_or(|name| name != CGROUP)).collect()
+}
+
 fn below(directory: &Path, found: &mut Vec<PathBuf>) {
     if let Ok(entries) = std::fs::read_dir(directory) {
         for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {

@@ -1,17 +1,15 @@
 //! Whether a session's end was allowed: nobody used it, it left by itself as it was asked to, somebody stopped it, its drone
 //! was cut off for longer than a lease, or its engine died. Pure.
 
-use crate::check::{Facts, Session, describe, touches_part, was_asked, was_at_work};
-use crate::engine::LIVE_RESTORE;
+use crate::check::{Facts, Session, describe};
 use crate::places::{CONTROLLERS, Host, Part};
 use crate::schedule::Fault;
 use crate::seen::{Done, SECOND, Wish};
+use crate::ways::{ends_sessions, of_drone, of_link, of_pair, of_part, was_asked, was_at_work};
 
 /// A drone that was cut off twice in so short a time had no chance to renew in between.
 const CHANCE: u64 = 3 * SECOND;
 const STEP: u64 = SECOND / 10;
-/// A daemon that is restarted ends its containers within this time.
-const ENGINE_END: u64 = 15 * SECOND;
 
 pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
     let (backend, last) = (&session.beats.backend, session.beats.last);
@@ -19,28 +17,32 @@ pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
         return Err(format!("ended: {} is not in Postgres", describe(facts, session)));
     };
     let refuse = |why: &str| {
-        Err(format!("ended: {}: {} ({}): {why}", describe(facts, session), row.end_reason, row.status))
+        let word = facts.words.get(backend).map_or("nothing", String::as_str);
+        let (who, reason, status) = (describe(facts, session), &row.end_reason, &row.status);
+        Err(format!("ended: {who}: {reason} ({status}; its drone says {word}): {why}"))
     };
+    // From the daemon's kill until it answers again, having ended what it found.
     let engine_died = was_at_work(
         facts,
-        last.saturating_sub(ENGINE_END),
-        last + ENGINE_END,
+        last,
+        last,
         |fault| matches!(fault, Fault::Kill(part) | Fault::Restart(part) if ends_sessions(part, session.drone)),
     );
-    match row.end_reason.as_str() {
+    let left_as_asked = session.beats.told_to_stop == 0
+        && session.beats.left != 0
+        && was_asked(facts, backend, Wish::Exit, last);
+    match reason(facts, session, &row.end_reason) {
         _ if row.status != "terminated" => refuse("it is not over for Postgres"),
         "idle" => Ok(()),
         "external" if was_asked(facts, backend, Wish::Stop, last) => Ok(()),
         "external" => refuse("nobody asked for it"),
-        "exited" if was_asked(facts, backend, Wish::Exit, last) => Ok(()),
+        "exited" | "lease_expired" | "lost" if left_as_asked => Ok(()),
         "lease_expired" | "lost" | "exited" if was_isolated(facts, session) => Ok(()),
         "lease_expired" => refuse("its drone was not cut off for so long"),
         _ if engine_died => Ok(()),
         // The drone never had it for certain: a PUT whose answer was lost is taken back after 30 s.
         "refused"
-            if was_at_work(facts, session.beats.first, last, |fault| {
-                touches_part(fault, Part::Drone(session.drone))
-            }) =>
+            if was_at_work(facts, session.beats.first, last, |fault| of_drone(fault, session.drone)) =>
         {
             Ok(())
         }
@@ -48,14 +50,18 @@ pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
     }
 }
 
-/// Whether this part takes the sessions of a drone's host with it.
-pub fn ends_sessions(part: Part, drone: u8) -> bool {
-    part == Part::Engine(drone) && drone != LIVE_RESTORE
+/// What ended it. Of a drone that was cut off after the end, Postgres only knows that its lease ran out; then the drone's
+/// own word counts, which it has kept.
+fn reason<'f>(facts: &'f Facts, session: &Session, row: &'f str) -> &'f str {
+    match (row, facts.words.get(&session.beats.backend)) {
+        ("lease_expired" | "lost", Some(word)) => word,
+        _ => row,
+    }
 }
 
 /// Whether the session's drone could not renew its lease for long enough before the end, and so it was told to stop.
 fn was_isolated(facts: &Facts, session: &Session) -> bool {
-    let Some(terms) = facts.terms else { return false };
+    let terms = facts.terms;
     if session.beats.told_to_stop == 0 {
         return false;
     }
@@ -88,17 +94,14 @@ fn is_isolated(facts: &Facts, drone: u8, time: u64) -> bool {
         facts.seen.faults.iter().filter(now).any(|done| is(done.fault))
     };
     let own = Host::Drone(drone);
-    let alone = |part: Part| {
-        faulty(&|fault| !matches!(fault, Fault::CutPair(..) | Fault::Reset(..)) && touches_part(fault, part))
-    };
+    let at_all = |part: Part| faulty(&|fault| of_part(fault, part) || of_link(fault, part.host()));
+    // A reset connection is made anew at once.
     let pair = |one: Host, other: Host| {
-        faulty(
-            &|fault| matches!(fault, Fault::CutPair(a, b) if (a, b) == (one, other) || (a, b) == (other, one)),
-        )
+        faulty(&|fault| !matches!(fault, Fault::Reset(..)) && of_pair(fault, one, other))
     };
     let no_way_by = |number: u8| {
         let controller = Host::Controller(number);
-        alone(Part::Controller(number)) || pair(own, controller) || pair(controller, Host::Postgres)
+        at_all(Part::Controller(number)) || pair(own, controller) || pair(controller, Host::Postgres)
     };
-    alone(Part::Drone(drone)) || alone(Part::Postgres) || (1..=CONTROLLERS).all(no_way_by)
+    at_all(Part::Drone(drone)) || at_all(Part::Postgres) || (1..=CONTROLLERS).all(no_way_by)
 }

@@ -1,0 +1,224 @@
+//! What lies on whose way, and so which faults excuse what a client saw: a WebSocket that dropped, a request that hung, a
+//! start that failed, somebody who was turned away. Pure. Excuses are as narrow as is known: what happens elsewhere is none.
+
+use crate::check::{Facts, sessions_of};
+use crate::engine::LIVE_RESTORE;
+use crate::places::{CONTROLLERS, DRONES, Host, Part};
+use crate::schedule::Fault;
+use crate::seen::{Done, Dropped, Hung, Refused, SECOND, TurnedAway, Wish, at};
+
+/// How long a fault's consequences go on after its end: a connection that was cut is missed later, and waits for a
+/// retransmission as long as the cut again.
+pub fn tail(done: &Done) -> u64 {
+    match done.fault {
+        Fault::Kill(_) | Fault::Restart(_) | Fault::Reset(..) => 3 * SECOND,
+        Fault::Pause(_)
+        | Fault::Cut(_)
+        | Fault::CutIn(_)
+        | Fault::CutOut(_)
+        | Fault::CutPair(..)
+        | Fault::Lossy(_)
+        | Fault::Delay(_)
+        | Fault::Duplicate(_)
+        | Fault::Reorder(_)
+        | Fault::LoseReplies(_) => 5 * SECOND + done.to.saturating_sub(done.from),
+    }
+}
+
+/// Whether it was done to this part's own processes.
+pub fn of_part(fault: Fault, part: Part) -> bool {
+    matches!(fault, Fault::Kill(hit) | Fault::Restart(hit) | Fault::Pause(hit) if hit == part)
+}
+
+/// Whether it was done to this host's link.
+pub fn of_link(fault: Fault, host: Host) -> bool {
+    matches!(fault, Fault::Cut(cut) | Fault::CutIn(cut) | Fault::CutOut(cut) | Fault::Lossy(cut) if cut == host)
+}
+
+/// Whether it was done to what these two say to each other.
+pub fn of_pair(fault: Fault, one: Host, other: Host) -> bool {
+    match fault {
+        Fault::CutPair(a, b) | Fault::Reset(a, b) => [(a, b), (b, a)].contains(&(one, other)),
+        Fault::Delay(drone) | Fault::Duplicate(drone) | Fault::Reorder(drone) | Fault::LoseReplies(drone) => {
+            let ends = [one, other];
+            ends.contains(&Host::Drone(drone)) && ends.iter().any(|end| matches!(end, Host::Controller(_)))
+        }
+        _ => false,
+    }
+}
+
+/// Whether it keeps the driver or a client from asking this part.
+fn before(fault: Fault, part: Part) -> bool {
+    of_part(fault, part) || of_link(fault, part.host())
+}
+
+/// Whether it keeps one host from asking a part of another.
+fn between(fault: Fault, host: Host, part: Part) -> bool {
+    of_part(fault, part)
+        || of_link(fault, host)
+        || of_link(fault, part.host())
+        || of_pair(fault, host, part.host())
+}
+
+/// Whether it keeps a drone from being told by a controller, or from doing what it is told.
+pub fn of_drone(fault: Fault, drone: u8) -> bool {
+    let told = |number| {
+        between(fault, Host::Controller(number), Part::Drone(drone))
+            && !of_link(fault, Host::Controller(number))
+    };
+    of_part(fault, Part::Engine(drone)) || (1..=CONTROLLERS).any(told)
+}
+
+/// Whether this part takes the sessions of a drone's host with it.
+pub fn ends_sessions(part: Part, drone: u8) -> bool {
+    part == Part::Engine(drone) && drone != LIVE_RESTORE
+}
+
+/// Whether a fault lies on the way from a client through a proxy to a session on a drone's host, once it is open.
+fn on_path(fault: Fault, proxy: u8, drone: u8) -> bool {
+    let (proxy, agent) = (Part::Proxy(proxy), Part::Drone(drone));
+    let is_direct = proxy.host() == agent.host();
+    let ends = matches!(fault, Fault::Kill(part) | Fault::Restart(part) if ends_sessions(part, drone));
+    before(fault, proxy) || ends || (!is_direct && between(fault, proxy.host(), agent))
+}
+
+/// The same before it is open: the agent is asked, and the session may have to be started.
+fn on_way_in(fault: Fault, proxy: u8, drone: Option<u8>) -> bool {
+    let host = Part::Proxy(proxy).host();
+    let of_drone = |drone| {
+        on_path(fault, proxy, drone) || between(fault, host, Part::Drone(drone)) || of_drone(fault, drone)
+    };
+    drone.map_or_else(|| (1..=DRONES).any(of_drone), of_drone)
+}
+
+/// Whether such a fault was at work, or had just been, at some time between the two.
+pub fn was_at_work(facts: &Facts, from: u64, to: u64, is: impl Fn(Fault) -> bool) -> bool {
+    facts
+        .seen
+        .faults
+        .iter()
+        .any(|done| is(done.fault) && done.from <= to && from <= done.to.saturating_add(tail(done)))
+}
+
+/// For how much of the time between the two no such fault was at work, nor had just been.
+fn undisturbed(facts: &Facts, from: u64, to: u64, is: impl Fn(Fault) -> bool) -> u64 {
+    let disturbed = facts.seen.faults.iter().filter(|done| is(done.fault));
+    let mut disturbed: Vec<_> =
+        disturbed.map(|done| (done.from.max(from), done.to.saturating_add(tail(done)).min(to))).collect();
+    disturbed.sort_unstable();
+    let (mut free, mut until) = (0, from);
+    for (begin, end) in disturbed {
+        free += begin.saturating_sub(until);
+        until = until.max(end);
+    }
+    free + to.saturating_sub(until)
+}
+
+/// Whether somebody had asked for this before it was so.
+pub fn was_asked(facts: &Facts, backend: &str, wish: Wish, until: u64) -> bool {
+    facts.seen.asked.iter().any(|asked| asked.backend == backend && asked.wish == wish && asked.at <= until)
+}
+
+fn was_told_to_leave(facts: &Facts, backend: &str, until: u64) -> bool {
+    [Wish::Exit, Wish::Stop].iter().any(|wish| was_asked(facts, backend, *wish, until))
+}
+
+fn drone_of(facts: &Facts, backend: &str) -> Option<u8> {
+    let of_row = || facts.rows.get(backend).and_then(|row| row.drone);
+    sessions_of(facts, backend).next().map(|session| session.drone).or_else(of_row)
+}
+
+fn reason_of<'f>(facts: &'f Facts, backend: &str) -> &'f str {
+    facts.rows.get(backend).map_or("no row", |row| row.end_reason.as_str())
+}
+
+/// A WebSocket that dropped with no fault on its way. One that dropped because its session ended is the session's matter,
+/// except that nobody who is connected is idle.
+pub fn drop_fault(facts: &Facts, dropped: &Dropped) -> Option<String> {
+    let Dropped { backend, proxy, opened, at: time, how } = dropped;
+    let said = |drone: &str| {
+        let (open, at, reason) =
+            (at(facts.start, *opened), at(facts.start, *time), reason_of(facts, backend));
+        format!(
+            "dropped: a WebSocket of {backend} on {drone} through proxy{proxy}, opened {open}, dropped {at}: {how} (the session: {reason})"
+        )
+    };
+    let Some(session) = sessions_of(facts, backend).next() else {
+        return Some(said("an unknown drone"));
+    };
+    let drone = session.drone;
+    let ended = session.beats.last <= time + SECOND;
+    // Its last visitor is gone the moment it leaves as it was asked to; "idle" may be faster then than its own word.
+    let is_its_own = reason_of(facts, backend) != "idle" || was_told_to_leave(facts, backend, *time);
+    let excused =
+        (ended && is_its_own) || was_at_work(facts, *time, *time, |fault| on_path(fault, *proxy, drone));
+    (!excused).then(|| said(&format!("d{drone}")))
+}
+
+/// A request that had no answer by its deadline, although its way was whole for as long as it may take.
+pub fn hang(facts: &Facts, hung: &Hung) -> Option<String> {
+    let drone = hung.backend.as_deref().and_then(|backend| drone_of(facts, backend));
+    let free = undisturbed(facts, hung.from, hung.at, |fault| match (hung.to, drone) {
+        (Part::Proxy(proxy), Some(drone)) => on_path(fault, proxy, drone),
+        (to, _) => before(fault, to),
+    });
+    (free >= hung.bound).then(|| {
+        let (from, until) = (at(facts.start, hung.from), at(facts.start, hung.at));
+        format!("hung: {} to {}, {from} to {until}", hung.what, hung.to)
+    })
+}
+
+/// A start that failed, or a URL that was over at once, because of nothing that happened to its drone.
+pub fn refusal(facts: &Facts, refused: &Refused) -> Option<String> {
+    let Refused { what, unconfirmed, backend, from, at: time } = refused;
+    let drone = drone_of(facts, backend);
+    let excused = was_told_to_leave(facts, backend, *time)
+        || was_at_work(facts, *from, *time, |fault| match drone {
+            Some(drone) => of_drone(fault, drone) || (*unconfirmed && is_controllers(fault)),
+            None => *unconfirmed && is_controllers(fault),
+        });
+    (!excused).then(|| {
+        let (from, until) = (at(facts.start, *from), at(facts.start, *time));
+        let reason = reason_of(facts, backend);
+        format!("refused: {backend} {what}, {from} to {until} (drone {drone:?}, the session: {reason})")
+    })
+}
+
+/// Whether it is about the controllers or what they stand on.
+fn is_controllers(fault: Fault) -> bool {
+    before(fault, Part::Postgres)
+        || (1..=CONTROLLERS).any(|number| between(fault, Host::Postgres, Part::Controller(number)))
+}
+
+/// Somebody who was told to come back, although nothing was wrong that could concern him.
+pub fn turned_away(facts: &Facts, away: &TurnedAway) -> Option<String> {
+    let TurnedAway { what, to, backend, from, at: time } = away;
+    let drone = backend.as_deref().and_then(|backend| drone_of(facts, backend));
+    let ended = backend.as_deref().is_some_and(|backend| {
+        was_told_to_leave(facts, backend, *time)
+            || sessions_of(facts, backend).any(|session| session.beats.last <= time + SECOND)
+    });
+    // A proxy that has just started has to hear from a controller which installation it is of; later it needs none.
+    let asks_controllers = !matches!(to, Part::Proxy(_)) || what.contains("proxy_not_ready");
+    let excused = ended
+        || was_at_work(facts, *from, *time, |fault| {
+            let seen = match to {
+                Part::Proxy(proxy) => on_way_in(fault, *proxy, drone),
+                _ => before(fault, *to) || (1..=DRONES).any(|drone| of_drone(fault, drone)),
+            };
+            seen || (asks_controllers && is_controllers(fault))
+        });
+    (!excused).then(|| {
+        let (from, until, backend) =
+            (at(facts.start, *from), at(facts.start, *time), backend.as_deref().unwrap_or("-"));
+        format!("turned away: {what} by {to}, {from} to {until} (backend {backend}, drone {drone:?})")
+    })
+}
+
+/// The part of the run in which a WebSocket on this way would have had no excuse to drop.
+pub fn without_excuse(facts: &Facts, until: u64, proxy: u8, drone: u8) -> f64 {
+    let free = undisturbed(facts, facts.start, until, |fault| on_path(fault, proxy, drone));
+    #[expect(clippy::cast_precision_loss, reason = "for a human's eyes")]
+    let part = free as f64 / until.saturating_sub(facts.start).max(1) as f64;
+    part
+}
