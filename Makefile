@@ -26,7 +26,7 @@ test: ## Set up and run all tests; make test ARGS="-E 'test(name)'" runs some
 
 chaos: ## Run everything under faults at random, as root; MINUTES=10 SEED=7 choose, ARGS="--keep-logs DIR" keeps logs
 	@scripts/setup --test
-	@tests/run --chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@tests/run --chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 figures: ## Measure a connect stage by stage, beside bare Docker (by hand, on a quiet machine)
 	@scripts/setup --test

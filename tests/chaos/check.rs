@@ -8,7 +8,7 @@ use jetway_protocol::lease::LeaseTerms;
 use crate::beats::Beats;
 use crate::seen::{Inner, at};
 use crate::verdicts::end;
-use crate::ways::{drop_fault, hang, refusal, turned_away};
+use crate::ways::{drop_fault, hang, not_in_order, refusal, turned_away};
 
 /// Between two heartbeats: a process may have lived so much longer than its last one says.
 const BEAT: u64 = 10_000_000;
@@ -53,6 +53,7 @@ pub fn check(facts: &Facts) -> Findings {
     findings.lost.extend(facts.seen.dropped.iter().filter_map(|dropped| drop_fault(facts, dropped)));
     findings.lost.extend(facts.seen.refused.iter().filter_map(|refused| refusal(facts, refused)));
     findings.lost.extend(facts.seen.turned_away.iter().filter_map(|away| turned_away(facts, away)));
+    findings.lost.extend(facts.seen.unclean.iter().filter_map(|unclean| not_in_order(facts, unclean)));
     findings.lost.extend(facts.seen.broken.iter().cloned());
     findings.hung.extend(facts.seen.hung.iter().filter_map(|hung| hang(facts, hung)));
     findings

@@ -214,11 +214,7 @@ impl Shore {
                     self.refused(&format!("did not start: {body}"), false, backend, from);
                 }
                 if *status == 500 || matches!(*status, 400..=409 | 411..=499) {
-                    let clock = self.seen.clock();
-                    self.seen
-                        .note()
-                        .broken
-                        .push(format!("broken: {clock} {to} answered {path} {status} {body}"));
+                    self.seen.broken(&format!("{to} answered {path} {status} {body}"));
                 }
             }
             None => {
@@ -287,10 +283,16 @@ impl Shore {
                 let code = body["code"].as_str().unwrap_or("-");
                 self.seen.answer(&format!("open: {status} {code}"));
                 if status == 500 {
-                    let clock = self.seen.clock();
-                    self.seen.note().broken.push(format!("broken: {clock} {to} answered an open 500 {body}"));
+                    self.seen.broken(&format!("{to} answered an open 500 {body}"));
                 }
                 if status == 410 {
+                    // Its drone had this backend and this grant, and nobody takes a grant back here.
+                    if page.confirmed && code != "backend_ended" {
+                        self.seen.broken(&format!(
+                            "{to} says {code} of {}, which its drone had taken",
+                            page.backend
+                        ));
+                    }
                     return Opened::Gone;
                 }
                 format!("an open: {status} {code}")

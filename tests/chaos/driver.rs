@@ -17,7 +17,7 @@ use crate::parts::Parts;
 use crate::places::{CONTROLLERS, Host, Part};
 use crate::relay::{Mischief, Relay};
 use crate::schedule::{AT_ONCE_MAX, Fault, Planned};
-use crate::seen::{Done, now};
+use crate::seen::{Done, Unclean, now};
 
 /// A part that was started answers in this time, or its own log says why not; the fault is over either way.
 const READY: Duration = Duration::from_secs(40);
@@ -121,13 +121,17 @@ impl Driver {
 
     async fn restart(&self, part: Part, length: Duration) -> anyhow::Result<()> {
         self.parts.hold(part)?;
+        let from = now();
         let signal = if part == Part::Postgres { Signal::SIGINT } else { Signal::SIGTERM };
         self.parts.signal(part, signal)?;
         match self.parts.ended(part).await {
             Ok(status) if status.success() || part.class() == "engine" => {}
-            Ok(status) => self.broken(&format!("{part} left with {status} after SIGTERM")),
+            Ok(status) => {
+                let unclean = Unclean { part, how: format!("{status} after SIGTERM"), from, at: now() };
+                self.shore.seen.note().unclean.push(unclean);
+            }
             Err(error) => {
-                self.broken(&format!("{part} does not stop: {error:#}"));
+                self.shore.seen.broken(&format!("{part} does not stop: {error:#}"));
                 self.parts.signal(part, Signal::SIGKILL)?;
                 self.parts.ended(part).await?;
             }
@@ -139,16 +143,9 @@ impl Driver {
     async fn again(&self, part: Part) -> anyhow::Result<()> {
         self.parts.start(part)?;
         if let Err(error) = self.parts.ready(part, READY).await {
-            self.broken(&format!("{error:#}"));
+            self.shore.seen.broken(&format!("{error:#}"));
         }
         Ok(())
-    }
-
-    fn broken(&self, what: &str) {
-        let seen = &self.shore.seen;
-        seen.say(what);
-        let what = format!("broken: {} {what}", seen.clock());
-        seen.note().broken.push(what);
     }
 
     async fn meddle(&self, drone: u8, mischief: Mischief, length: Duration) -> anyhow::Result<()> {
@@ -172,7 +169,7 @@ impl Driver {
             for (part, status) in self.parts.left() {
                 let log = std::fs::read(part.log()).unwrap_or_default();
                 let said = String::from_utf8_lossy(&log).lines().last().unwrap_or_default().to_owned();
-                self.broken(&format!("{part} left by itself: {status}: {said}"));
+                self.shore.seen.broken(&format!("{part} left by itself: {status}: {said}"));
                 tokio::time::sleep(RESTART_PAUSE).await;
                 if let Err(error) = self.parts.start_if_down(part) {
                     self.shore.seen.say(&format!("{part} cannot be started: {error:#}"));

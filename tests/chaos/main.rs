@@ -1,7 +1,7 @@
 //! The chaos run: clients use sessions on two controllers, three drones with engines of their own and two proxies, while each
 //! part is killed, stopped, restarted and cut off at random from a printed seed; then a checker looks for what must not
-//! be. `make chaos MINUTES=10 SEED=…`; exit status 0 only if it found nothing. As root, because it makes network
-//! namespaces; the machine's own network and engine are left alone.
+//! be. A short run is one of the tests; `make chaos MINUTES=10 SEED=…` runs longer. Exit status 0 only if it found nothing. As
+//! root, because it makes network namespaces; the machine's own network and engine are left alone.
 //!
 //! | file | for |
 //! |---|---|
@@ -90,7 +90,10 @@ fn enter() -> anyhow::Result<()> {
     }
     let missing = engine::programs();
     ensure!(missing.is_empty(), "not installed: {} (scripts/setup --test)", missing.join(", "));
-    ensure!(nix::unistd::geteuid().is_root(), "it makes network namespaces: run it as root");
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "it makes network namespaces: run it as root (what needs no root is tests/run -E 'not binary(chaos)')"
+    );
     if !std::path::Path::new("/run/netns").join(places::WAN).exists() {
         network::run("ip", &["netns", "add", places::WAN])?;
     }

@@ -13,7 +13,7 @@ use crate::harness::processes::executable;
 use crate::places::{Host, Part, root};
 use crate::records::sessions_in;
 use crate::schedule::Fault;
-use crate::seen::{Asked, Done, Dropped, Hung, Inner, Refused, SECOND, TurnedAway, Wish};
+use crate::seen::{Asked, Done, Dropped, Hung, Inner, Refused, SECOND, TurnedAway, Unclean, Wish};
 
 /// Told to stop a second before it ended.
 fn session(backend: &str, fence: u64, first: u64, last: u64) -> Session {
@@ -170,6 +170,11 @@ fn answers() -> Vec<Case> {
     let kill = |part, seen| saw(during(Fault::Kill(part), seen));
     let (open, connect) = ("502 backend_unreachable", "503 no_drone");
     let (proxy, controller) = (Part::Proxy(2), Part::Controller(1));
+    let stopped = |part| Inner {
+        unclean: vec![Unclean { part, how: "status 1".to_owned(), from: 14 * SECOND, at: 22 * SECOND }],
+        ..Inner::default()
+    };
+    let pause = |seen| saw(during(Fault::Pause(Part::Postgres), seen));
     let apart = Fault::CutPair(Host::Drone(2), Host::Controller(1));
     vec![
         ("a start that failed", saw(refused(false)), (0, 1, 0)),
@@ -197,6 +202,9 @@ fn answers() -> Vec<Case> {
         ),
         ("a connect that failed", saw(turned_away(controller, connect)), (0, 1, 0)),
         ("which needs Postgres", kill(Part::Postgres, turned_away(controller, connect)), (0, 0, 0)),
+        ("a controller that did not stop in order", saw(stopped(controller)), (0, 1, 0)),
+        ("which Postgres did not let end", pause(stopped(controller)), (0, 0, 0)),
+        ("a drone, which has no Postgres", pause(stopped(Part::Drone(2))), (0, 1, 0)),
         ("which needs no proxy", kill(proxy, turned_away(controller, connect)), (0, 1, 0)),
     ]
 }

@@ -55,6 +55,15 @@ pub struct TurnedAway {
     pub at: u64,
 }
 
+/// A part that was told to stop and did not say that it had done so in order.
+#[derive(Debug, Clone)]
+pub struct Unclean {
+    pub part: Part,
+    pub how: String,
+    pub from: u64,
+    pub at: u64,
+}
+
 /// A start that failed, or a fresh URL that was over: right only under a fault, or if somebody stopped the session.
 #[derive(Debug, Clone)]
 pub struct Refused {
@@ -86,10 +95,11 @@ pub struct Inner {
     pub hung: Vec<Hung>,
     pub refused: Vec<Refused>,
     pub turned_away: Vec<TurnedAway>,
+    pub unclean: Vec<Unclean>,
     pub asked: Vec<Asked>,
     /// A URL or a token led to another session than it was given for.
     pub strangers: Vec<String>,
-    /// What must not happen, whatever the faults: a 500, a panic, a part that leaves by itself or does not stop in order.
+    /// What must not happen, whatever the faults: a 500, a panic, a part that leaves by itself or does not stop.
     pub broken: Vec<String>,
     /// Answers to connects and opens, by status and code.
     pub answers: BTreeMap<String, usize>,
@@ -118,6 +128,13 @@ impl Seen {
     /// Seconds since the start, as the log has them.
     pub fn clock(&self) -> String {
         at(self.start, now())
+    }
+
+    /// What nothing excuses.
+    pub fn broken(&self, what: &str) {
+        self.say(what);
+        let what = format!("broken: {} {what}", self.clock());
+        self.note().broken.push(what);
     }
 
     /// One line of the run's log.

@@ -5,7 +5,7 @@ use crate::check::{Facts, sessions_of};
 use crate::engine::LIVE_RESTORE;
 use crate::places::{CONTROLLERS, DRONES, Host, Part};
 use crate::schedule::Fault;
-use crate::seen::{Done, Dropped, Hung, Refused, SECOND, TurnedAway, Wish, at};
+use crate::seen::{Done, Dropped, Hung, Refused, SECOND, TurnedAway, Unclean, Wish, at};
 
 /// How long a fault's consequences go on after its end: a connection that was cut is missed later, and waits for a
 /// retransmission as long as the cut again.
@@ -213,6 +213,16 @@ pub fn turned_away(facts: &Facts, away: &TurnedAway) -> Option<String> {
             (at(facts.start, *from), at(facts.start, *time), backend.as_deref().unwrap_or("-"));
         format!("turned away: {what} by {to}, {from} to {until} (backend {backend}, drone {drone:?})")
     })
+}
+
+/// A part that could not stop in order, although nothing kept it: a controller cannot end its statements where Postgres has
+/// fallen silent.
+pub fn not_in_order(facts: &Facts, unclean: &Unclean) -> Option<String> {
+    let Unclean { part, how, from, at: time } = unclean;
+    let is_silent = |fault| between(fault, part.host(), Part::Postgres);
+    let excused = matches!(part, Part::Controller(_)) && was_at_work(facts, *from, *time, is_silent);
+    let (from, until) = (at(facts.start, *from), at(facts.start, *time));
+    (!excused).then(|| format!("broken: {part}: {how}, {from} to {until}"))
 }
 
 /// The part of the run in which a WebSocket on this way would have had no excuse to drop.
