@@ -107,7 +107,7 @@ impl Client {
                         } else {
                             "an unconfirmed URL was over"
                         };
-                        self.shore.refused(what, !page.confirmed, &page.backend, asked);
+                        self.shore.refused(what, controller, !page.confirmed, &page.backend, asked);
                     }
                     break;
                 }
@@ -167,9 +167,9 @@ impl Shore {
         self.seen.note().asked.push(Asked { backend: page.backend.clone(), wish, at: now() });
     }
 
-    fn refused(&self, what: &str, unconfirmed: bool, backend: &str, from: u64) {
+    fn refused(&self, what: &str, by: Part, unconfirmed: bool, backend: &str, from: u64) {
         let refused =
-            Refused { what: what.to_owned(), unconfirmed, backend: backend.to_owned(), from, at: now() };
+            Refused { what: what.to_owned(), by, unconfirmed, backend: backend.to_owned(), from, at: now() };
         self.seen.say(&format!("{backend}: {what}"));
         self.seen.note().refused.push(refused);
     }
@@ -211,7 +211,7 @@ impl Shore {
                 }
                 if code == "start_failed" {
                     let backend = body["backend_id"].as_str().unwrap_or("-");
-                    self.refused(&format!("did not start: {body}"), false, backend, from);
+                    self.refused(&format!("did not start: {body}"), to, false, backend, from);
                 }
                 if *status == 500 || matches!(*status, 400..=409 | 411..=499) {
                     self.seen.broken(&format!("{to} answered {path} {status} {body}"));

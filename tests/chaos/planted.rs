@@ -64,7 +64,7 @@ fn asked(wish: Wish) -> Inner {
 
 fn refused(unconfirmed: bool) -> Inner {
     let (what, backend, from) = ("did not start".to_owned(), "a".to_owned(), 12 * SECOND);
-    let refused = Refused { what, unconfirmed, backend, from, at: 15 * SECOND };
+    let refused = Refused { what, by: Part::Controller(1), unconfirmed, backend, from, at: 15 * SECOND };
     Inner { refused: vec![refused], ..Inner::default() }
 }
 
@@ -110,8 +110,16 @@ fn ends() -> Vec<Case> {
         words: HashMap::from([("a".to_owned(), word.to_owned())]),
         ..ended(13, "lease_expired", during(Fault::Cut(Host::Drone(2)), none()))
     };
-    let mut left = ended(20, "exited", asked(Wish::Exit));
-    left.sessions.iter_mut().for_each(|session| (session.beats.told_to_stop, session.beats.left) = (0, 1));
+    let by_itself = |mut facts: Facts| {
+        facts
+            .sessions
+            .iter_mut()
+            .for_each(|session| (session.beats.told_to_stop, session.beats.left) = (0, 1));
+        facts
+    };
+    let left = by_itself(ended(20, "exited", asked(Wish::Exit)));
+    let mut stopped_late = by_itself(ended(20, "external", asked(Wish::Exit)));
+    stopped_late.seen.asked.push(Asked { backend: "a".to_owned(), wish: Wish::Stop, at: 21 * SECOND });
     let mut killed = ended(600, "exited", long.clone());
     killed.sessions.iter_mut().for_each(|session| session.beats.told_to_stop = 0);
     let mut rowless = ended(20, "idle", none());
@@ -142,6 +150,7 @@ fn ends() -> Vec<Case> {
         ("one that was not, and then its drone was cut off", said("lease_expired"), (0, 1, 0)),
         ("a session that left as it was asked to", left, (0, 0, 0)),
         ("a session that was stopped as somebody asked", ended(20, "external", asked(Wish::Stop)), (0, 0, 0)),
+        ("one that left as it was asked to, and then somebody stopped it", stopped_late, (0, 0, 0)),
         ("one that was asked to leave, and was stopped", ended(20, "external", asked(Wish::Exit)), (0, 1, 0)),
         ("a lease that did not", ended(600, "lease_expired", none()), (0, 1, 0)),
     ]
@@ -150,6 +159,9 @@ fn ends() -> Vec<Case> {
 fn ways() -> Vec<Case> {
     let saw = |seen| facts(vec![session("a", 1, 10 * SECOND, 20 * SECOND)], "idle", seen);
     let (kill, pause) = (Fault::Kill, Fault::Pause);
+    let mut again = saw(during(pause(Part::Proxy(2)), hung(10)));
+    again.seen.faults.push(Done { fault: pause(Part::Proxy(2)), from: 100 * SECOND, to: 101 * SECOND });
+    again.seen.faults.push(Done { fault: pause(Part::Proxy(2)), from: 0, to: SECOND });
     vec![
         ("a WebSocket dropped", saw(dropped(15 * SECOND)), (0, 1, 0)),
         ("its proxy was killed", saw(during(kill(Part::Proxy(2)), dropped(15 * SECOND))), (0, 0, 0)),
@@ -160,6 +172,7 @@ fn ways() -> Vec<Case> {
         ("a request that hung", saw(hung(10)), (0, 0, 1)),
         ("to a proxy that was stopped", saw(during(pause(Part::Proxy(2)), hung(10))), (0, 0, 0)),
         ("to one that was stopped for a part of it", saw(during(pause(Part::Proxy(2)), hung(0))), (0, 0, 1)),
+        ("and to one that was stopped again, later", again, (0, 0, 0)),
         ("while Postgres was stopped", saw(during(pause(Part::Postgres), hung(10))), (0, 0, 1)),
     ]
 }
@@ -181,6 +194,16 @@ fn answers() -> Vec<Case> {
         ("its engine was killed", kill(Part::Engine(2), refused(false)), (0, 0, 0)),
         ("its drone was killed", kill(Part::Drone(2), refused(false)), (0, 0, 0)),
         ("a controller could not tell its drone", saw(during(apart, refused(false))), (0, 0, 0)),
+        (
+            "the controller that he asked was cut off",
+            saw(during(Fault::Cut(Host::Controller(1)), refused(false))),
+            (0, 0, 0),
+        ),
+        (
+            "another controller was cut off",
+            saw(during(Fault::Cut(Host::Controller(2)), refused(false))),
+            (0, 1, 0),
+        ),
         ("another's engine was killed", kill(Part::Engine(3), refused(false)), (0, 1, 0)),
         ("Postgres was killed", kill(Part::Postgres, refused(false)), (0, 1, 0)),
         ("a URL that was not confirmed", saw(refused(true)), (0, 1, 0)),

@@ -68,6 +68,8 @@ pub struct Unclean {
 #[derive(Debug, Clone)]
 pub struct Refused {
     pub what: String,
+    /// The controller that was asked.
+    pub by: Part,
     /// The answer had said that the drone was not heard in time.
     pub unconfirmed: bool,
     pub backend: String,

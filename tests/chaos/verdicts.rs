@@ -34,7 +34,10 @@ pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
     match reason(facts, session, &row.end_reason) {
         _ if row.status != "terminated" => refuse("it is not over for Postgres"),
         "idle" => Ok(()),
-        "external" if was_asked(facts, backend, Wish::Stop, last) => Ok(()),
+        // Somebody else's stop may have come before its drone saw that it had left.
+        "external" if was_asked(facts, backend, Wish::Stop, if left_as_asked { u64::MAX } else { last }) => {
+            Ok(())
+        }
         "external" => refuse("nobody asked for it"),
         "exited" | "lease_expired" | "lost" if left_as_asked => Ok(()),
         "lease_expired" | "lost" | "exited" if was_isolated(facts, session) => Ok(()),

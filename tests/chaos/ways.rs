@@ -102,9 +102,14 @@ pub fn was_at_work(facts: &Facts, from: u64, to: u64, is: impl Fn(Fault) -> bool
 
 /// For how much of the time between the two no such fault was at work, nor had just been.
 fn undisturbed(facts: &Facts, from: u64, to: u64, is: impl Fn(Fault) -> bool) -> u64 {
-    let disturbed = facts.seen.faults.iter().filter(|done| is(done.fault));
-    let mut disturbed: Vec<_> =
-        disturbed.map(|done| (done.from.max(from), done.to.saturating_add(tail(done)).min(to))).collect();
+    let mut disturbed: Vec<_> = facts
+        .seen
+        .faults
+        .iter()
+        .filter(|done| is(done.fault))
+        .map(|done| (done.from.max(from), done.to.saturating_add(tail(done)).min(to)))
+        .filter(|(begin, end)| begin < end)
+        .collect();
     disturbed.sort_unstable();
     let (mut free, mut until) = (0, from);
     for (begin, end) in disturbed {
@@ -170,11 +175,15 @@ pub fn hang(facts: &Facts, hung: &Hung) -> Option<String> {
 
 /// A start that failed, or a URL that was over at once, because of nothing that happened to its drone.
 pub fn refusal(facts: &Facts, refused: &Refused) -> Option<String> {
-    let Refused { what, unconfirmed, backend, from, at: time } = refused;
+    let Refused { what, by, unconfirmed, backend, from, at: time } = refused;
     let drone = drone_of(facts, backend);
     let excused = was_told_to_leave(facts, backend, *time)
         || was_at_work(facts, *from, *time, |fault| match drone {
-            Some(drone) => of_drone(fault, drone) || (*unconfirmed && is_controllers(fault)),
+            Some(drone) => {
+                of_drone(fault, drone)
+                    || between(fault, by.host(), Part::Drone(drone))
+                    || (*unconfirmed && is_controllers(fault))
+            }
             None => *unconfirmed && is_controllers(fault),
         });
     (!excused).then(|| {

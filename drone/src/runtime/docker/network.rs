@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkDisconnectRequest};
 use serde_json::Value;
 
 use super::config::DockerConfig;
@@ -70,13 +70,45 @@ pub async fn ensure(engine: &Engine, config: &DockerConfig) -> Result<OwnNetwork
     Err(NetworkError::Engine(last))
 }
 
-/// Removes it. Absent is success.
+/// Removes it. Absent is success. A daemon that was killed in the middle of a start may have left an endpoint on it of a
+/// container that never came to be, which would keep it for ever.
 pub async fn remove(engine: &Engine, network: &OwnNetwork) -> Result<(), RuntimeError> {
+    match remove_empty(engine, network).await {
+        Err(RuntimeError::Refused(message)) if message.contains("active endpoints") => {
+            take_off_ownerless(engine, network).await?;
+            remove_empty(engine, network).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn remove_empty(engine: &Engine, network: &OwnNetwork) -> Result<(), RuntimeError> {
     match bounded(engine.docker().remove_network(&network.id)).await {
         Ok(()) => Ok(()),
         Err(RuntimeError::Refused(message)) if message.contains("not found") => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Endpoints without a container. One that has a container is its owner's, whoever that is.
+async fn take_off_ownerless(engine: &Engine, network: &OwnNetwork) -> Result<(), RuntimeError> {
+    let detail = engine.get(&format!("/networks/{}", network.id), &[]).await?;
+    for endpoint in ownerless(&detail) {
+        tracing::warn!(
+            network = network.name,
+            endpoint,
+            "the engine has left an endpoint without a container"
+        );
+        let request = NetworkDisconnectRequest { container: endpoint, force: Some(true) };
+        bounded(engine.docker().disconnect_network(&network.id, request)).await?;
+    }
+    Ok(())
+}
+
+/// Their names. The engine lists an endpoint under its container's id, or, without one, under `ep-` and its own.
+fn ownerless(detail: &Value) -> Vec<String> {
+    let endpoints = detail["Containers"].as_object().into_iter().flatten();
+    endpoints.filter(|(key, _)| key.starts_with("ep-")).map(|(_, endpoint)| text(&endpoint["Name"])).collect()
 }
 
 /// Whether the kernel shows traffic within a bridge to the firewall: without it, sessions can reach each other.
@@ -160,4 +192,77 @@ fn subnets(network: &Value) -> Vec<Network> {
 fn is_taken(error: &RuntimeError) -> bool {
     let (RuntimeError::Refused(message) | RuntimeError::Engine(message)) = error else { return false };
     message.contains("overlap") || message.contains("conflicts with network")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::extract::State;
+    use axum::http::StatusCode;
+    use axum::routing::{delete, get, post};
+    use axum::{Json, Router};
+    use serde_json::json;
+
+    use super::*;
+    use crate::data_dir::tests::TestDir;
+
+    type Endpoints = Arc<Mutex<HashMap<String, String>>>;
+
+    /// As Docker does it: a network with endpoints is not removed.
+    fn engine_with(endpoints: &Endpoints) -> Router {
+        let remove = async |State(endpoints): State<Endpoints>| {
+            if endpoints.lock().unwrap().is_empty() {
+                return (StatusCode::NO_CONTENT, Json(json!({})));
+            }
+            (StatusCode::FORBIDDEN, Json(json!({ "message": "network x id y has active endpoints" })))
+        };
+        let inspect = async |State(endpoints): State<Endpoints>| {
+            let endpoints = endpoints.lock().unwrap();
+            let all = endpoints.iter().map(|(key, name)| (key.clone(), json!({ "Name": name })));
+            Json(json!({ "Containers": all.collect::<serde_json::Map<_, _>>() }))
+        };
+        let disconnect = async |State(endpoints): State<Endpoints>, Json(asked): Json<Value>| {
+            endpoints.lock().unwrap().retain(|_, name| asked["Container"] != name.as_str());
+            assert_eq!(asked["Force"], true);
+        };
+        Router::new()
+            .route("/{version}/networks/{id}", delete(remove))
+            .route("/networks/{id}", get(inspect))
+            .route("/{version}/networks/{id}/disconnect", post(disconnect))
+            .with_state(endpoints.clone())
+    }
+
+    async fn removed(left: &[(&str, &str)]) -> (Result<(), RuntimeError>, Vec<String>) {
+        let left = left.iter().map(|(key, name)| ((*key).to_owned(), (*name).to_owned())).collect();
+        let (dir, endpoints) = (TestDir::new(), Endpoints::new(Mutex::new(left)));
+        let socket = dir.path().join("engine");
+        let server = axum::serve(tokio::net::UnixListener::bind(&socket).unwrap(), engine_with(&endpoints));
+        let engine = Engine::at(&socket).unwrap();
+        let network = OwnNetwork {
+            id: "y".to_owned(),
+            name: "x".to_owned(),
+            bridge: "b".to_owned(),
+            subnet: Network::containing([10, 64, 0, 0].into(), 18).subnet(),
+        };
+        let outcome = tokio::select! {
+            served = async { server.await } => panic!("{served:?}"),
+            outcome = remove(&engine, &network) => outcome,
+        };
+        let endpoints = endpoints.lock().unwrap();
+        (outcome, endpoints.values().cloned().collect())
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_daemon_left_keeps_no_network() {
+        let (outcome, left) = removed(&[("ep-1", "jetway-1"), ("ep-2", "jetway-2")]).await;
+        assert!(outcome.is_ok() && left.is_empty(), "{outcome:?} {left:?}");
+    }
+
+    #[tokio::test]
+    async fn a_container_on_it_keeps_it() {
+        let (outcome, left) = removed(&[("ep-1", "jetway-1"), ("4f2a", "somebodys")]).await;
+        assert!(matches!(outcome, Err(RuntimeError::Refused(_))), "{outcome:?}");
+        assert_eq!(left, ["somebodys"]);
+    }
 }
