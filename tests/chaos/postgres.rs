@@ -30,6 +30,13 @@ fn programs() -> anyhow::Result<PathBuf> {
         .context("no Postgres programs found; install them or set JETWAY_POSTGRES_BIN")
 }
 
+pub fn version() -> String {
+    let said = programs().and_then(|programs| {
+        crate::network::run(&programs.join("postgres").display().to_string(), &["--version"])
+    });
+    said.unwrap_or_default().trim().to_owned()
+}
+
 /// Postgres refuses to be root.
 fn user() -> String {
     let wanted = std::env::var("JETWAY_TEST_POSTGRES_USER").unwrap_or_else(|_| "postgres".to_owned());

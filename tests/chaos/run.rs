@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::check::{Facts, Findings, Session, check, closest, describe};
 use crate::client::{Client, Shore};
 use crate::driver::Driver;
+use crate::harness::processes::executable;
 use crate::parts::Parts;
 use crate::places::{DRONES, PROXIES, Part, root};
 use crate::relay::Relay;
@@ -60,6 +61,7 @@ async fn whole_run(settings: &Settings) -> anyhow::Result<bool> {
     let (begun, stalls) = (Instant::now(), Stalls::measure());
     let stage = set_up(settings).await.context("set-up")?;
     println!("set up in {:.1} s; {}", begun.elapsed().as_secs_f64(), memory());
+    println!("{}", versions());
     let mut found = act(settings, &stage).await?;
     let seen = &stage.shore.seen;
     seen.say("the faults are over");
@@ -219,6 +221,22 @@ fn list(facts: &Facts) -> String {
         format!("{}: {reason}\n", describe(facts, session))
     };
     sessions.iter().map(line).collect()
+}
+
+/// Of what is under test, and of what it stands on.
+fn versions() -> String {
+    let first = |program: &str, argument: &str| {
+        let said = network::run(program, &[argument]).unwrap_or_default();
+        said.lines().next().unwrap_or_default().to_owned()
+    };
+    let jetway = executable("jetway").map(|path| first(&path.display().to_string(), "--version"));
+    let parts = [
+        jetway.unwrap_or_default(),
+        first("dockerd", "--version"),
+        first("containerd", "--version"),
+        postgres::version(),
+    ];
+    format!("{}; Linux {}", parts.join("; "), first("uname", "-r"))
 }
 
 /// Resident memory of all that stands on the hosts.

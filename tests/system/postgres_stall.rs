@@ -59,6 +59,15 @@ fn a_stall_of_postgres_for_fifteen_seconds_ends_no_session_and_no_request_hangs(
             })
             .await?;
             ensure!(again["backend_id"] == answer["backend_id"] && again["spawned"] == false, "{again}");
+            // What was begun in the silence goes on: the other key has its session by now, or gets it here.
+            let body = stack.request("new", &json!({}), &json!({}));
+            eventually("so is the other one", SOON, async || {
+                match stack.post("/ctrl/connect", &body).await.map_err(|error| error.to_string())? {
+                    (200, _) => Ok(()),
+                    (status, said) => Err(format!("{status}: {said}")),
+                }
+            })
+            .await?;
             session.echo("and still").await
         })
         .await;

@@ -75,3 +75,19 @@ async fn an_engine_that_falls_once_init_has_its_session_ends_nothing() {
     assert_eq!((backend.status(), count(&test, "made")), (Status::Ready, 1));
     assert_eq!(count(&test, "kill 9"), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_while_the_engine_was_down_is_not_started_again() {
+    let test = Harness::new(Script { cuts_off: vec!["start"], ..Script::default() });
+    let backend = test.put("b", |spec| spec.max_idle_seconds = None);
+    test.fake.until(|_, calls| calls.iter().any(|call| call == "session")).await;
+    test.fake.script(|script| script.engine_is_down = true);
+    reaches(&backend, Status::Ready).await;
+    sleep(seconds(1)).await;
+    test.fake.application_exits(7, false);
+    sleep(seconds(5)).await;
+    test.fake.script(|script| script.engine_is_down = false);
+    let end = end_of(&backend).await;
+    assert_eq!((end.reason, end.exit_code), (EndReason::Exited, Some(7)), "{end:?}");
+    assert_eq!(count(&test, "start"), 1);
+}

@@ -40,6 +40,8 @@ pub enum Progress {
     Line(InitLine),
     Created(Stage),
     Started(IpAddr, Stage),
+    /// It ran and has ended, while the engine could not be reached.
+    Ended,
     Failed(EndReason, String),
     /// The engine could not be reached for as long as a start may take.
     Unreachable(String),
@@ -137,6 +139,10 @@ impl Actor {
                     self.clocks.look = Some(Instant::now() + super::line::SILENCE_MAX);
                     self.line.silent_since = Some(Instant::now());
                 }
+            }
+            Progress::Ended => {
+                self.starting = None;
+                self.finish(Finish::Await);
             }
             Progress::Failed(reason, message) => self.fail(reason, message),
             // Its init is on the line and has its session: nothing of it needs the engine now.

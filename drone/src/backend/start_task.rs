@@ -152,9 +152,25 @@ impl StartTask {
             return Ok(());
         }
         let start = UnixMicros::now();
-        let address = self.reached(|| self.start()).await?;
-        self.say(Progress::Started(address, since(StageName::Started, start))).await;
+        let asked = AtomicBool::new(false);
+        match self.reached(|| self.start_unless_it_ended(&asked)).await? {
+            Some(address) => self.say(Progress::Started(address, since(StageName::Started, start))).await,
+            None => self.say(Progress::Ended).await,
+        }
         Ok(())
+    }
+
+    /// `asked`: an earlier call was cut off. It may have started the container, and what has ended since must not run again,
+    /// under another init.
+    async fn start_unless_it_ended(&self, asked: &AtomicBool) -> Result<Option<IpAddr>, RuntimeError> {
+        if asked.swap(true, Ordering::SeqCst) {
+            let found = engine::inspect(&self.agent, self.slot).await;
+            match found.map_err(|error| RuntimeError::Unreachable(error.to_string()))? {
+                ContainerStatus::Exited { .. } | ContainerStatus::Absent => return Ok(None),
+                ContainerStatus::Created | ContainerStatus::Running { .. } => {}
+            }
+        }
+        self.start().await.map(Some)
     }
 
     /// An engine that failed may have done what it was asked to; asked again, it says that it is done.

@@ -1,7 +1,7 @@
 //! The drone's own bridge network: found again after a restart, or made. Inter-container traffic is off, IPv6 is off,
 //! nothing is published. Not its business: the host's ports ([`super::guard`]), or who gets which address.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkDisconnectRequest};
 use serde_json::Value;
@@ -70,8 +70,8 @@ pub async fn ensure(engine: &Engine, config: &DockerConfig) -> Result<OwnNetwork
     Err(NetworkError::Engine(last))
 }
 
-/// Removes it. Absent is success. A daemon that was killed in the middle of a start may have left an endpoint on it of a
-/// container that never came to be, which would keep it for ever.
+/// Removes it. Absent is success. A daemon that was killed may have left an endpoint on it of a container that is no more, or
+/// never came to be, which would keep it for ever.
 pub async fn remove(engine: &Engine, network: &OwnNetwork) -> Result<(), RuntimeError> {
     match remove_empty(engine, network).await {
         Err(RuntimeError::Refused(message)) if message.contains("active endpoints") => {
@@ -90,25 +90,33 @@ async fn remove_empty(engine: &Engine, network: &OwnNetwork) -> Result<(), Runti
     }
 }
 
-/// Endpoints without a container. One that has a container is its owner's, whoever that is.
+/// Endpoints of containers that are no more, and of none. Any other is its container's, whoever's that is.
 async fn take_off_ownerless(engine: &Engine, network: &OwnNetwork) -> Result<(), RuntimeError> {
+    // In this order: what appears in between has its container by then.
     let detail = engine.get(&format!("/networks/{}", network.id), &[]).await?;
-    for endpoint in ownerless(&detail) {
+    let containers = engine.get("/containers/json", &[("all", "1")]).await?;
+    for endpoint in ownerless(&detail, &containers) {
         tracing::warn!(
             network = network.name,
             endpoint,
             "the engine has left an endpoint without a container"
         );
         let request = NetworkDisconnectRequest { container: endpoint, force: Some(true) };
-        bounded(engine.docker().disconnect_network(&network.id, request)).await?;
+        // It may be gone by now; the removal that follows is what counts.
+        if let Err(error) = bounded(engine.docker().disconnect_network(&network.id, request)).await {
+            tracing::debug!(%error, "an endpoint cannot be taken off");
+        }
     }
     Ok(())
 }
 
 /// Their names. The engine lists an endpoint under its container's id, or, without one, under `ep-` and its own.
-fn ownerless(detail: &Value) -> Vec<String> {
+fn ownerless(detail: &Value, containers: &Value) -> Vec<String> {
+    let containers = containers.as_array().into_iter().flatten();
+    let ids: HashSet<&str> = containers.filter_map(|container| container["Id"].as_str()).collect();
     let endpoints = detail["Containers"].as_object().into_iter().flatten();
-    endpoints.filter(|(key, _)| key.starts_with("ep-")).map(|(_, endpoint)| text(&endpoint["Name"])).collect()
+    let without = endpoints.filter(|(key, _)| !ids.contains(key.as_str()));
+    without.map(|(_, endpoint)| text(&endpoint["Name"])).collect()
 }
 
 /// Whether the kernel shows traffic within a bridge to the firewall: without it, sessions can reach each other.
@@ -229,6 +237,7 @@ mod tests {
         Router::new()
             .route("/{version}/networks/{id}", delete(remove))
             .route("/networks/{id}", get(inspect))
+            .route("/containers/json", get(async || Json(json!([{ "Id": "4f2a" }]))))
             .route("/{version}/networks/{id}/disconnect", post(disconnect))
             .with_state(endpoints.clone())
     }
@@ -255,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_killed_daemon_left_keeps_no_network() {
-        let (outcome, left) = removed(&[("ep-1", "jetway-1"), ("ep-2", "jetway-2")]).await;
+        let (outcome, left) = removed(&[("ep-1", "jetway-1"), ("9c0e", "jetway-2")]).await;
         assert!(outcome.is_ok() && left.is_empty(), "{outcome:?} {left:?}");
     }
 
