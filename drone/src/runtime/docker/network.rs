@@ -208,7 +208,7 @@ mod tests {
 
     use axum::extract::State;
     use axum::http::StatusCode;
-    use axum::routing::{delete, get, post};
+    use axum::routing::{get, post};
     use axum::{Json, Router};
     use serde_json::json;
 
@@ -235,10 +235,9 @@ mod tests {
             assert_eq!(asked["Force"], true);
         };
         Router::new()
-            .route("/{version}/networks/{id}", delete(remove))
-            .route("/networks/{id}", get(inspect))
+            .route("/networks/{id}", get(inspect).delete(remove))
             .route("/containers/json", get(async || Json(json!([{ "Id": "4f2a" }]))))
-            .route("/{version}/networks/{id}/disconnect", post(disconnect))
+            .route("/networks/{id}/disconnect", post(disconnect))
             .with_state(endpoints.clone())
     }
 
