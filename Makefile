@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build image dev test chaos figures check fmt sqlx fresh-machine clean
+.PHONY: help setup build image dev test chaos figures bench check fmt sqlx fresh-machine clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ chaos: ## Run everything under faults at random, as root; MINUTES=10 SEED=7 choo
 figures: ## Measure a connect stage by stage, beside bare Docker (by hand, on a quiet machine)
 	@scripts/setup --test
 	@tests/run --figures
+
+bench: ## Measure the whole beside Docker and Plane, into bench/RESULTS.md; ONLY=parked,live ROUNDS=3 choose
+	@scripts/setup --test
+	@tests/run --bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
 check: ## Formatting and lints
 	cargo fmt --all --check

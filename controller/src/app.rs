@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use jetway_protocol::at_rest::AtRest;
 use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, GrantId, InstallationId};
 use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::secret::Secret;
@@ -15,10 +16,12 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::connect::deliver::Deliveries;
 use crate::db::Pools;
+use crate::db::hot::Hot;
 use crate::drone::DroneCalls;
 use crate::fleet::Fleet;
 use crate::lease::Leases;
 use crate::silence::Silence;
+use crate::warm::Warm;
 
 /// Connects under way at once, the waiting ones included.
 pub const CONNECTS_MAX: u32 = 4096;
@@ -30,7 +33,9 @@ const LOG_STREAMS_MAX: usize = 256;
 pub type App = Arc<Shared>;
 
 pub struct Shared {
-    /// For requests of applications, operators and browsers.
+    /// For the statements of connects.
+    pub hot: Arc<Hot>,
+    /// For other requests of applications, operators and browsers.
     pub db: PgPool,
     /// For what drones and proxies report.
     pub internal: PgPool,
@@ -47,6 +52,7 @@ pub struct Shared {
     /// Without a slash at its end; `status_url` begins with it.
     pub public_url: String,
     pub fleet: Fleet,
+    pub warm: Warm,
     pub drones: DroneCalls,
     pub lifecycle: Lifecycle,
     /// "Look now" for the task that compares inventories.
@@ -90,9 +96,11 @@ impl Counters {
 
 impl Shared {
     pub fn new(pools: Pools, installation: InstallationId, settings: Settings) -> App {
-        let Pools { requests: db, internal, housekeeping, leases: lease_db } = pools;
-        let Settings { cluster, secret, access, public_url, lease, lifecycle } = settings;
+        let Pools { hot, requests: db, internal, housekeeping, leases: lease_db } = pools;
+        let Settings { cluster, secret, access, public_url, lease, warm_learn, lifecycle } = settings;
+        let at_rest = AtRest::new(&secret, installation);
         Arc::new(Self {
+            hot,
             db,
             internal,
             housekeeping,
@@ -107,6 +115,7 @@ impl Shared {
             access,
             public_url,
             fleet: Fleet::default(),
+            warm: Warm::new(warm_learn, at_rest),
             lifecycle,
             inventory_nudge: Notify::new(),
             connects: Arc::new(Semaphore::new(CONNECTS_MAX as usize)),
@@ -150,5 +159,6 @@ pub struct Settings {
     pub access: Access,
     pub public_url: String,
     pub lease: Option<LeaseTerms>,
+    pub warm_learn: bool,
     pub lifecycle: Lifecycle,
 }

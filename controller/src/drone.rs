@@ -6,11 +6,12 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use jetway_protocol::drone_api::{
     AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, Inventory, PutBackend, Refusal,
-    RefusalCode, Revoke, RevokeReply, Stop,
+    RefusalCode, Revoke, RevokeReply, SetWarm, Stop,
 };
 use jetway_protocol::ids::{BackendId, Term};
 use jetway_protocol::secret::{Purpose, Secret};
 use jetway_protocol::status::StatusEntry;
+use jetway_protocol::warm::WarmTargets;
 use jetway_service::client::{CallError, Client};
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
@@ -97,6 +98,12 @@ impl DroneCalls {
     pub async fn draining(&self, drone: &DroneRef, draining: bool) -> Result<(), CallError> {
         let body = Draining { term: Some(drone.term), draining };
         let _nothing: Option<()> = self.client.put(&url(drone, "/draining"), &body, CALL_DEADLINE).await?;
+        Ok(())
+    }
+
+    pub async fn warm(&self, drone: &DroneRef, targets: &WarmTargets) -> Result<(), CallError> {
+        let body = SetWarm { term: drone.term, targets: targets.clone() };
+        let _nothing: Option<()> = self.client.put(&url(drone, "/warm"), &body, CALL_DEADLINE).await?;
         Ok(())
     }
 

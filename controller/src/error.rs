@@ -62,6 +62,10 @@ impl ApiError {
         self
     }
 
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
     pub fn code(&self) -> Code {
         self.0.code
     }

@@ -2,47 +2,88 @@
 //! drones last spoke: so that a burst of connects does not pile onto one drone. Only placement reads it, and wrong or
 //! old entries cost a refusal, never correctness: the insert reads the drone's row again.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jetway_protocol::ids::{DroneId, Term};
+use jetway_protocol::warm::{Kind, KindLoad};
 use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::db::drones::{Drone, DroneRef};
 use crate::db::{DbError, drones};
+use crate::reservations::{Reservation, Reservations};
 
-/// Until a drone's own numbers must show a placement: two heartbeats and a refresh.
-const RESERVATION_LIFE: Duration = Duration::from_secs(5);
 /// A refresh on demand is skipped where the copy is younger than this.
 const FRESH_ENOUGH: Duration = Duration::from_millis(100);
 
-#[derive(Debug, Clone)]
+/// The drones as they were read, and who of them has what: a placement looks at few of them.
+#[derive(Debug)]
 pub struct Table {
     pub drones: Vec<Arc<Drone>>,
     pub read_at: Instant,
+    everyone: Vec<usize>,
+    by_id: HashMap<DroneId, usize>,
+    by_image: HashMap<String, Vec<usize>>,
+    by_kind: HashMap<Kind, Vec<usize>>,
+}
+
+impl Table {
+    pub fn new(drones: Vec<Arc<Drone>>, read_at: Instant) -> Self {
+        let mut by_image: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut by_kind: HashMap<Kind, Vec<usize>> = HashMap::new();
+        for (n, drone) in drones.iter().enumerate() {
+            for image in &drone.load.images {
+                let having = by_image.entry(plain_image(image)).or_default();
+                if having.last() != Some(&n) {
+                    having.push(n);
+                }
+            }
+            for kind in drone.load.warm.kinds.iter().filter(|kind| kind.ready > 0 || kind.target > 0) {
+                by_kind.entry(kind.kind.clone()).or_default().push(n);
+            }
+        }
+        let by_id = drones.iter().enumerate().map(|(n, drone)| (drone.id, n)).collect();
+        Self { everyone: (0..drones.len()).collect(), drones, read_at, by_id, by_image, by_kind }
+    }
+
+    pub fn by_id(&self, id: DroneId) -> Option<&Arc<Drone>> {
+        self.by_id.get(&id).map(|n| &self.drones[*n])
+    }
+
+    pub fn everyone(&self) -> &[usize] {
+        &self.everyone
+    }
+
+    /// Which of the drones have the image.
+    pub fn with_image(&self, image: &str) -> &[usize] {
+        self.by_image.get(&plain_image(image)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Which of the drones have slots of the kind, or are to have them.
+    pub fn with_slots(&self, kind: &Kind) -> &[usize] {
+        self.by_kind.get(kind).map_or(&[], Vec::as_slice)
+    }
+
+    /// When the drone last spoke, on this machine's clock.
+    pub fn heartbeat_of(&self, drone: &Drone) -> Instant {
+        self.read_at.checked_sub(drone.heartbeat_age).unwrap_or(self.read_at)
+    }
 }
 
 #[derive(Debug)]
 pub struct Fleet {
     table: ArcSwap<Table>,
-    reservations: Mutex<Vec<Reservation>>,
+    reservations: Mutex<Reservations>,
     refreshing: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reservation {
-    pub drone: DroneId,
-    pub cpus: f64,
-    pub memory_bytes: i64,
-    made: Instant,
 }
 
 impl Default for Fleet {
     fn default() -> Self {
         Self {
-            table: ArcSwap::from_pointee(Table { drones: Vec::new(), read_at: Instant::now() }),
+            table: ArcSwap::from_pointee(Table::new(Vec::new(), Instant::now())),
             reservations: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
         }
@@ -55,14 +96,15 @@ impl Fleet {
     }
 
     pub fn by_id(&self, id: DroneId) -> Option<Arc<Drone>> {
-        self.table.load().drones.iter().find(|drone| drone.id == id).cloned()
+        self.table.load().by_id(id).cloned()
     }
 
     pub async fn refresh(&self, pool: &PgPool) -> Result<(), DbError> {
         let mut connection = pool.acquire().await?;
         let drones = drones::all(&mut connection).await?;
+        drop(connection);
         let drones = drones.into_iter().map(Arc::new).collect();
-        self.table.store(Arc::new(Table { drones, read_at: Instant::now() }));
+        self.table.store(Arc::new(Table::new(drones, Instant::now())));
         Ok(())
     }
 
@@ -76,28 +118,14 @@ impl Fleet {
         self.refresh(pool).await
     }
 
-    pub fn reserve(&self, drone: DroneId, cpus: f64, memory_bytes: i64) {
-        let mut reservations = self.lock();
-        let now = Instant::now();
-        reservations.retain(|reservation| reservation.made + RESERVATION_LIFE > now);
-        reservations.push(Reservation { drone, cpus, memory_bytes, made: now });
+    /// Chooses and reserves in one step, so that of many at once each sees those before it.
+    pub fn with_reservations<T>(&self, choose: impl FnOnce(&mut Reservations) -> T) -> T {
+        choose(&mut self.reservations.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// What was reserved and is not yet in the drones' own numbers.
-    pub fn reservations(&self) -> Vec<Reservation> {
-        let now = Instant::now();
-        self.lock().iter().filter(|reservation| reservation.made + RESERVATION_LIFE > now).copied().collect()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Reservation>> {
-        self.reservations.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-impl Reservation {
-    #[cfg(test)]
-    pub fn of(drone: DroneId, cpus: f64, memory_bytes: i64) -> Self {
-        Self { drone, cpus, memory_bytes, made: Instant::now() }
+    /// Nothing came of it.
+    pub fn give_back(&self, reservation: &Reservation) {
+        self.with_reservations(|reservations| reservations.give_back(reservation));
     }
 }
 
@@ -110,4 +138,21 @@ impl Drone {
     pub fn reach_under(&self, term: Term, advertise: String) -> DroneRef {
         DroneRef { id: self.id, name: self.name.clone(), term, advertise }
     }
+
+    pub fn kind(&self, kind: &Kind) -> Option<&KindLoad> {
+        self.load.warm.kinds.iter().find(|load| load.kind == *kind)
+    }
+
+    pub fn has_image(&self, image: &str) -> bool {
+        let wanted = plain_image(image);
+        self.load.images.iter().any(|present| plain_image(present) == wanted)
+    }
+}
+
+/// One spelling for the names that Docker treats alike: `alpine`, `alpine:latest`, `docker.io/library/alpine`.
+fn plain_image(image: &str) -> String {
+    let short = image.strip_prefix("docker.io/").unwrap_or(image);
+    let short = short.strip_prefix("library/").unwrap_or(short);
+    let last = short.rsplit('/').next().unwrap_or(short);
+    if last.contains([':', '@']) { short.to_owned() } else { format!("{short}:latest") }
 }

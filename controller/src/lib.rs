@@ -12,6 +12,7 @@
 //! | `renewals` | heartbeats, gathered for 50 ms | – | their renewals, one statement a batch |
 //! | `watch` | every 2 s, more often for a short lease | every drone's renewal number | its turn; ends leases that it has watched to their end |
 //! | `release` | every second, and when a drone is known to be dead | rows of terms that are over | ends them |
+//! | `warm` | every second | pools, demand and drones, by the controller that has the lock | demand; `PUT /warm` at drones whose heartbeats show other targets |
 //! | `prune` | every minute by one controller | – | deletes old ended backends and silent proxies |
 //! | a connect | a request | – | one row; a `PUT` or a grant at the drone |
 //! | a grant's delivery | a connect whose drone did not answer | – | the grant, at the drone, for 30 s |
@@ -28,10 +29,12 @@ mod fleet;
 mod http;
 mod lease;
 mod object;
+mod reservations;
 mod silence;
 mod start;
 mod tasks;
 #[cfg(test)]
 mod testing;
+mod warm;
 
 pub use start::{Config, Controller, StartError, start};

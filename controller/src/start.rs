@@ -44,6 +44,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// What a drone's lease is from its next registration on. `None`: drones have none, and sessions outlive any outage.
     pub lease: Option<LeaseTerms>,
+    /// Whether slots are kept ready for kinds that are asked for, declared or not.
+    pub warm_learn: bool,
     /// Routes of the embedding process, served beside ours.
     pub extra_routes: Option<Router>,
 }
@@ -120,6 +122,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
         access,
         public_url: public_url.unwrap_or_else(|| format!("http://{address}")),
         lease: config.lease,
+        warm_learn: config.warm_learn,
         lifecycle,
     };
     let app = Shared::new(pools.clone(), installation, settings);

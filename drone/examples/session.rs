@@ -13,6 +13,7 @@ fn main() {
     match words.as_slice() {
         ["serve"] => serve(),
         ["attack"] => attack(),
+        ["massacre"] => massacre(),
         ["exit", code] => {
             println!("to stdout");
             eprint!("to stderr without a newline");
@@ -68,6 +69,20 @@ fn attack() {
         let _made = std::fs::create_dir_all("/.jetway/lease");
         let _put = std::fs::write("/.jetway/lease/deadline", late);
     }
+    serve();
+}
+
+/// Kills whatever it may, and serves if it is left itself.
+fn massacre() {
+    let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes: Vec<_> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_number(name))
+        .collect();
+    println!("processes: {}", processes.join(" "));
+    // SAFETY: takes only numbers.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
     serve();
 }
 

@@ -40,6 +40,8 @@ struct Cooling {
     /// Proxies that have not said that they saw the end.
     waiting_for: HashSet<ProxyId>,
     not_before: Instant,
+    /// What had it is still to be removed.
+    is_occupied: bool,
 }
 
 /// What a proxy must be told about an address that it may not use any more.
@@ -105,11 +107,18 @@ impl AddressBook {
     }
 
     /// The backend has ended; `told` are the proxies that may know its address. Those that went away for good long ago
-    /// will never say that they saw the end, and need not.
+    /// will never say that they saw the end, and need not. It is not given again before it was [`AddressBook::vacated`].
     pub fn release(&mut self, address: Ipv4Addr, ended: Ended, mut told: HashSet<ProxyId>, now: Instant) {
         told.retain(|proxy| self.attached.contains(proxy) || self.silent.contains_key(proxy));
         let not_before = now + silence();
-        self.cooling.push(Cooling { address, ended, waiting_for: told, not_before });
+        self.cooling.push(Cooling { address, ended, waiting_for: told, not_before, is_occupied: true });
+    }
+
+    /// Nothing that had this released address is there any more.
+    pub fn vacated(&mut self, address: Ipv4Addr) {
+        for cooling in self.cooling.iter_mut().filter(|cooling| cooling.address == address) {
+            cooling.is_occupied = false;
+        }
     }
 
     pub fn end_seen(&mut self, proxy: ProxyId, backend: &BackendId, fencing_token: FencingToken) {
@@ -148,7 +157,9 @@ impl AddressBook {
                 cooling.waiting_for.remove(&proxy);
             }
         }
-        let is_cold = |cooling: &Cooling| cooling.waiting_for.is_empty() && cooling.not_before <= now;
+        let is_cold = |cooling: &Cooling| {
+            !cooling.is_occupied && cooling.waiting_for.is_empty() && cooling.not_before <= now
+        };
         let cold: Vec<_> = self.cooling.extract_if(.., |cooling| is_cold(cooling)).collect();
         cold.into_iter().for_each(|cooling| self.give_back(cooling.address));
     }
@@ -186,6 +197,13 @@ mod tests {
         Ended { backend: name.parse().unwrap(), fencing_token: FencingToken(1), end }
     }
 
+    impl AddressBook {
+        fn vacated_release(&mut self, address: Ipv4Addr, ended: Ended, told: HashSet<ProxyId>, now: Instant) {
+            self.release(address, ended, told, now);
+            self.vacated(address);
+        }
+    }
+
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)
     }
@@ -202,11 +220,21 @@ mod tests {
     async fn least_recently_used_comes_first() {
         let (mut book, now) = (book(), Instant::now());
         let given: Vec<_> = (0..5).map(|_| book.take(now).unwrap()).collect();
-        book.release(given[3], ended("b"), HashSet::new(), now);
-        book.release(given[0], ended("a"), HashSet::new(), now);
+        book.vacated_release(given[3], ended("b"), HashSet::new(), now);
+        book.vacated_release(given[0], ended("a"), HashSet::new(), now);
         assert_eq!(book.take(now), Err(NoAddress), "still cooling");
         assert_eq!(book.take(now + seconds(8)), Ok(given[3]));
         assert_eq!(book.take(now + seconds(8)), Ok(given[0]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_had_it_must_be_gone_first() {
+        let (mut book, now) = (book(), Instant::now());
+        let given: Vec<_> = (0..5).map(|_| book.take(now).unwrap()).collect();
+        book.release(given[0], ended("a"), HashSet::new(), now);
+        assert_eq!(book.take(now + seconds(1000)), Err(NoAddress));
+        book.vacated(given[0]);
+        assert_eq!(book.take(now + seconds(1000)), Ok(given[0]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -215,7 +243,7 @@ mod tests {
         let given: Vec<_> = (0..5).map(|_| book.take(now).unwrap()).collect();
         let (one, two) = (ProxyId(Uuid::from_u128(1)), ProxyId(Uuid::from_u128(2)));
         assert!(book.stream_back(one).is_empty() && book.stream_back(two).is_empty());
-        book.release(given[0], ended("a"), HashSet::from([one, two]), now);
+        book.vacated_release(given[0], ended("a"), HashSet::from([one, two]), now);
         book.end_seen(one, &"a".parse().unwrap(), FencingToken(1));
         assert_eq!(book.take(now + seconds(1000)), Err(NoAddress), "the second has not said so");
         book.stream_lost(two, now + seconds(1000));
@@ -235,7 +263,7 @@ mod tests {
         book.stream_lost(before, now);
         book.stream_back(after);
         assert_eq!(book.take(now + seconds(60)), Err(NoAddress));
-        book.release(given[0], ended("a"), HashSet::from([before, after]), now + seconds(60));
+        book.vacated_release(given[0], ended("a"), HashSet::from([before, after]), now + seconds(60));
         book.end_seen(after, &"a".parse().unwrap(), FencingToken(1));
         assert_eq!(book.take(now + seconds(67)), Err(NoAddress));
         assert_eq!(book.take(now + seconds(68)), Ok(given[0]));
@@ -246,7 +274,7 @@ mod tests {
         let (mut book, now) = (book(), Instant::now());
         let adopted = Ipv4Addr::new(10, 64, 0, 4);
         book.mark_taken(adopted);
-        book.release(adopted, ended("a"), HashSet::new(), now);
+        book.vacated_release(adopted, ended("a"), HashSet::new(), now);
         let later = now + seconds(8);
         let given: Vec<u8> =
             std::iter::from_fn(|| book.take(later).ok()).map(|address| address.octets()[3]).collect();

@@ -12,6 +12,22 @@ pub struct Reserved {
     pub memory_bytes: i64,
 }
 
+impl Reserved {
+    pub fn add(&mut self, other: Self) {
+        self.backends = self.backends.saturating_add(other.backends);
+        self.cpus += other.cpus;
+        self.memory_bytes = self.memory_bytes.saturating_add(other.memory_bytes);
+    }
+
+    pub fn without(self, other: Self) -> Self {
+        Self {
+            backends: self.backends.saturating_sub(other.backends),
+            cpus: (self.cpus - other.cpus).max(0.0),
+            memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NoRoom {
     #[error("the drone runs {0} backends, as many as it may")]
@@ -56,6 +72,11 @@ impl Admission {
         Ok(self.take(&mut reserved, executable))
     }
 
+    /// Whether it would be admitted if `away` were given back.
+    pub fn would_fit(&self, executable: &Executable, away: Reserved) -> bool {
+        fits(&self.limits, &self.reserved().without(away), executable).is_ok()
+    }
+
     /// For what runs already: it is there, whether it fits or not.
     pub fn adopt(&self, executable: &Executable) -> Reservation {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,6 +92,12 @@ impl Admission {
             memory_bytes: executable.memory_reserve_bytes,
             reserved: self.reserved.clone(),
         }
+    }
+}
+
+impl Reservation {
+    pub fn share(&self) -> Reserved {
+        Reserved { backends: 1, cpus: self.cpus, memory_bytes: self.memory_bytes }
     }
 }
 
@@ -122,6 +149,10 @@ mod tests {
         );
         let _second = admission.admit(&executable(0.5, 600)).unwrap();
         drop(first);
+        let less = Reserved { backends: 1, cpus: 0.5, memory_bytes: 600 };
+        assert!(!admission.would_fit(&executable(0.0, 601), Reserved::default()));
+        assert!(!admission.would_fit(&executable(0.0, 1001), less));
+        assert!(admission.would_fit(&executable(2.0, 1000), less));
         let _third = admission.adopt(&executable(0.0, 5000));
         let _fourth = admission.adopt(&executable(0.0, 0));
         assert_eq!(admission.admit(&executable(0.0, 0)).unwrap_err(), NoRoom::Backends(3));

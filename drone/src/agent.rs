@@ -1,5 +1,6 @@
 //! What every part of one agent shares: its backends, its books, its engine. No task and no decision of its own.
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +12,7 @@ use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::addresses::AddressBook;
+use crate::addresses::{AddressBook, NoAddress};
 use crate::admission::Admission;
 use crate::backend::Backend;
 use crate::data_dir::DataDir;
@@ -21,6 +22,8 @@ use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::runtime::Runtime;
 use crate::streams::{Stream, Streams};
+use crate::teardown;
+use crate::warm::{self, Warm};
 
 /// Events that a slow local listener may fall behind by.
 const LOCAL_EVENTS_MAX: usize = 1024;
@@ -42,6 +45,10 @@ pub struct Agent {
     pub backends: DashMap<BackendId, Arc<Backend>>,
     /// Whose each slot is: made or about to be made.
     pub slots: DashMap<SlotId, BackendId>,
+    /// The same for namespaces that were made ahead.
+    pub sandboxes: DashMap<SlotId, BackendId>,
+    /// What is ready for sessions to come.
+    pub warm: Warm,
     pub admission: Admission,
     pub journals: Journals,
     pub streams: Streams,
@@ -50,6 +57,7 @@ pub struct Agent {
     /// Counts backends that were put, for those who wait for one.
     pub arrivals: watch::Sender<u64>,
     pub engine_calls: Semaphore,
+    pub removals: Semaphore,
     pub engine_ok: AtomicBool,
     /// Wakes the look at the engine's health.
     pub look_at_engine: Notify,
@@ -76,6 +84,9 @@ pub struct Parts {
     pub lifecycle: Lifecycle,
     pub membership: Arc<Membership>,
     pub lease: Arc<Lease>,
+    pub warm: warm::Settings,
+    /// This process, as its registration names it.
+    pub process: uuid::Uuid,
 }
 
 impl Agent {
@@ -88,6 +99,12 @@ impl Agent {
             boot_id: parts.boot_id,
             netns: parts.netns,
             admission: Admission::new(&parts.capacity),
+            warm: Warm::new(
+                parts.warm,
+                parts.process,
+                parts.capacity.memory_bytes,
+                parts.capacity.backends_max,
+            ),
             capacity: parts.capacity,
             data_dir: parts.data_dir,
             runtime: parts.runtime,
@@ -96,12 +113,14 @@ impl Agent {
             lease: parts.lease,
             backends: DashMap::new(),
             slots: DashMap::new(),
+            sandboxes: DashMap::new(),
             journals,
             streams: Streams::default(),
             outbox: Outbox::default(),
             events: broadcast::Sender::new(LOCAL_EVENTS_MAX),
             arrivals: watch::Sender::new(0),
             engine_calls: Semaphore::new(ENGINE_CALLS_MAX),
+            removals: Semaphore::new(teardown::AT_ONCE),
             engine_ok: AtomicBool::new(true),
             look_at_engine: Notify::new(),
             started: Instant::now(),
@@ -122,6 +141,18 @@ impl Agent {
     /// Held for a few lines, never across an await.
     pub fn addresses(&self) -> MutexGuard<'_, AddressBook> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next address for a container, written down so that the next agent does not begin with it.
+    pub fn take_address(&self) -> Result<Ipv4Addr, NoAddress> {
+        let (address, cursor) = {
+            let mut addresses = self.addresses();
+            (addresses.take(Instant::now())?, addresses.cursor())
+        };
+        if let Err(error) = self.data_dir.save_address_cursor(cursor) {
+            tracing::warn!(%error, "the address cursor cannot be kept");
+        }
+        Ok(address)
     }
 
     /// One put or delete at a time, from its checks to the journal: microseconds, and nothing is awaited.
@@ -166,7 +197,8 @@ impl Agent {
     }
 
     pub fn load(&self) -> Load {
-        let reserved = self.admission.reserved();
+        // What is only kept ready gives way to any session.
+        let reserved = self.admission.reserved().without(self.warm.set_aside());
         Load {
             backends: reserved.backends,
             cpus_reserved: reserved.cpus,
@@ -174,6 +206,7 @@ impl Agent {
             images: self.runtime.images(),
             engine_ok: self.engine_ok.load(Ordering::Relaxed),
             warnings: self.runtime.warnings(),
+            warm: self.warm.load(),
         }
     }
 }

@@ -33,10 +33,16 @@ pub struct Config {
     pub cpus: Option<f64>,
     /// The host's if `None`.
     pub memory_bytes: Option<i64>,
+    /// Network namespaces to have ready for sessions' containers.
+    pub sandboxes: u32,
+    /// For slots that are kept ready because of what was learned; a tenth of the memory if `None`.
+    pub warm_memory_bytes: Option<i64>,
     /// Image of the one-shot helper that sets network rules where the agent may not.
     pub helper_image: Option<String>,
     /// The engine's runtime for sessions, such as `runsc`.
     pub container_runtime: Option<String>,
+    /// How full the engine's disk may be, in percent, before images that nobody needs are removed; 0: they never are.
+    pub image_gc_percent: u8,
     /// (a directory here, the same one on the engine's host); for a drone in a container the engine is asked, too.
     pub host_paths: Vec<(PathBuf, PathBuf)>,
     /// How long the start waits for an engine that does not answer yet.

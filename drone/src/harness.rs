@@ -25,7 +25,7 @@ use crate::lease::{self, Lease};
 use crate::membership::Membership;
 use crate::runtime::fake::{Fake, FakeRuntime, Script};
 use crate::streams::Stream;
-use crate::{adoption, reconcile};
+use crate::{adoption, reconcile, warm};
 
 pub struct Harness {
     pub agent: Arc<Agent>,
@@ -33,6 +33,7 @@ pub struct Harness {
     pub dir: Arc<TestDir>,
     pub lifecycle: Lifecycle,
     pub clock: TestClock,
+    sandboxes: u32,
 }
 
 /// A boot-time clock that goes with tokio's, and stands still or jumps where a test says so.
@@ -66,9 +67,14 @@ impl TestClock {
 
 impl Harness {
     pub fn new(script: Script) -> Self {
+        Self::with_sandboxes(script, 0)
+    }
+
+    pub fn with_sandboxes(script: Script, sandboxes: u32) -> Self {
         let lifecycle = Lifecycle::new();
         let fake = Fake::new(script, lifecycle.clone());
-        Self::over(fake, Arc::new(TestDir::new()), lifecycle, TestClock::new(), Some(registered()))
+        let dir = Arc::new(TestDir::new());
+        Self::over(fake, dir, lifecycle, TestClock::new(), Some(registered()), sandboxes)
     }
 
     /// The first registration, with a lease of this length, was sent now.
@@ -76,7 +82,8 @@ impl Harness {
         let lifecycle = Lifecycle::new();
         let fake = Fake::new(script, lifecycle.clone());
         let registered = leased(Term(1), length);
-        Self::over(fake, Arc::new(TestDir::new()), lifecycle, TestClock::new(), Some(registered))
+        let dir = Arc::new(TestDir::new());
+        Self::over(fake, dir, lifecycle, TestClock::new(), Some(registered), 0)
     }
 
     fn over(
@@ -85,6 +92,7 @@ impl Harness {
         lifecycle: Lifecycle,
         clock: TestClock,
         registered: Option<Registered>,
+        sandboxes: u32,
     ) -> Self {
         fake.script(|script| script.boot_id = Some(clock.boot_id));
         let (data_dir, identity) = DataDir::open(dir.path()).unwrap();
@@ -104,10 +112,13 @@ impl Harness {
             lifecycle: lifecycle.clone(),
             membership,
             lease,
+            warm: warm::Settings { sandboxes, memory_bytes: None },
+            process: uuid::Uuid::new_v4(),
         };
         let agent = Arc::new(Agent::new(parts).unwrap());
         lifecycle.spawn_until_stopped(reconcile::follow_hints(agent.clone()));
-        Self { agent, fake, dir, lifecycle, clock }
+        lifecycle.spawn_until_stopped(warm::keeper::keep(agent.clone()));
+        Self { agent, fake, dir, lifecycle, clock, sandboxes }
     }
 
     /// `kill -9` of the agent, and its next start: the containers go on meanwhile.
@@ -121,13 +132,13 @@ impl Harness {
         registered: Option<Registered>,
         change: impl FnOnce(&mut Script),
     ) -> Self {
-        let Self { agent, fake, dir, lifecycle, clock } = self;
+        let Self { agent, fake, dir, lifecycle, clock, sandboxes } = self;
         assert!(lifecycle.stop().await);
         drop(agent);
         let lifecycle = Lifecycle::new();
         let fake = fake.agent_died(lifecycle.clone());
         fake.script(change);
-        let next = Self::over(fake, dir, lifecycle, clock, registered);
+        let next = Self::over(fake, dir, lifecycle, clock, registered, sandboxes);
         adoption::adopt_all(&next.agent).unwrap();
         next
     }
@@ -160,6 +171,12 @@ impl Harness {
         let (stream, mut pushes) = self.agent.attach(proxy, ToProxy::Ping);
         assert_eq!(pushes.recv().await, Some(ToProxy::Ping));
         (stream, pushes)
+    }
+
+    /// Containers are removed after their end was told.
+    pub async fn nothing_is_left(&self) {
+        let is_so = || self.fake.containers().is_empty() && self.agent.slots.is_empty();
+        eventually("nothing is left behind", is_so).await;
     }
 
     pub fn backend(&self, id: &str) -> Arc<Backend> {
@@ -210,6 +227,18 @@ pub fn keyed(put: PutBackend) -> PutBackend {
 
 pub fn grant(id: u64) -> Grant {
     Grant { id: GrantId(id), user: Some("ann".to_owned()), auth: "{}".to_owned(), secret: "s".to_owned() }
+}
+
+/// Looks again and again, for an hour of (paused) time or half a minute of real one.
+pub async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    let looks = async {
+        while !is_so() {
+            assert!(began.elapsed() < Duration::from_secs(30), "never: {what}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(3600), looks).await.is_ok(), "never: {what}");
 }
 
 /// Waits for a status, at most an hour of (paused) time.

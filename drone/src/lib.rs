@@ -8,10 +8,12 @@
 //! |---|---|---|
 //! | [`backend`], one each | requests, init's line, hints, its clocks | its journal, [`outbox`], address book, tombstones |
 //! | the engine's part of a start, one a start | the backend | its progress |
+//! | [`warm`]: the keeper | claims, what was made, images, its clock | what is kept ready |
+//! | one for each thing that is made ahead, or removed | the keeper, ends | what is kept ready, the address book |
 //! | [`registration`], with its [`beats`] | its clock, a stale term | [`membership`], [`lease`] and its file |
 //! | [`lease::follow_suspends`] | its clock | nothing but a nudge |
 //! | [`outbox::deliver`] | a new status | acknowledgements in journals |
-//! | [`reconcile`], three | engine events, clocks | nothing but hints; removes what belongs to nobody |
+//! | [`reconcile`], four | engine events, clocks | nothing but hints; removes what belongs to nobody |
 //! | [`http`]: the listener, one a connection, one an attach stream, one a dialled tunnel | the network | – |
 
 mod config;
@@ -33,6 +35,8 @@ mod streams;
 
 mod adoption;
 mod reconcile;
+mod teardown;
+mod warm;
 
 mod beats;
 mod controllers;

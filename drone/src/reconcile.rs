@@ -3,15 +3,17 @@
 //! | task | woken by | does |
 //! |---|---|---|
 //! | [`follow_hints`] | the engine's events | tells the backend whose container may have changed to look |
-//! | [`look_at_everything`] | a slow clock | finds backends without container and containers without backend |
+//! | [`look_at_everything`] | a slow clock | finds backends without container, and containers and namespaces without backend |
 //! | [`ping`] | a clock; an event stream that broke, a call that met nobody | notes whether the engine answers |
+//! | [`collect_images`] | a slow clock | has the engine's disk cleared of images that nobody needs |
 //!
 //! A container without backend is ended only when nothing can prove that somebody owns it: its init holds no session,
 //! or is silent for ten seconds while the container runs and is not paused.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -19,13 +21,16 @@ use jetway_protocol::ids::SlotId;
 use jetway_protocol::init::SessionState;
 use jetway_service::backoff::jittered;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::agent::Agent;
-use crate::backend::removal;
-use crate::runtime::{ContainerStatus, Found, LineEvent};
+use crate::backend::{bounded, removal};
+use crate::runtime::{ContainerStatus, Found, LineEvent, RuntimeError};
+use crate::warm::keeper;
 
 const FULL_LOOK: Duration = Duration::from_secs(60);
+/// Between looks at the disk.
+const COLLECT: Duration = Duration::from_secs(60);
 const PING: Duration = Duration::from_secs(5);
 /// Where it does not answer: nothing is taken until it does.
 const PING_DOWN: Duration = Duration::from_millis(500);
@@ -40,12 +45,19 @@ pub async fn follow_hints(agent: Arc<Agent>) {
     loop {
         match hints.recv().await {
             Ok(slot) => {
+                // First what is kept ready: what leaves there is a backend's already.
+                if agent.warm.has(slot) {
+                    keeper::suspect(&agent, slot);
+                }
                 let owner = agent.slots.get(&slot).map(|owner| owner.clone());
                 if let Some(backend) = owner.and_then(|id| agent.backend(&id)) {
                     backend.look();
                 }
             }
-            Err(RecvError::Lagged(_)) => agent.all_backends().iter().for_each(|backend| backend.look()),
+            Err(RecvError::Lagged(_)) => {
+                agent.all_backends().iter().for_each(|backend| backend.look());
+                agent.look_now.notify_one();
+            }
             Err(RecvError::Closed) => return,
         }
     }
@@ -59,13 +71,26 @@ pub async fn look_at_everything(agent: Arc<Agent>) {
             () = agent.look_now.notified() => {}
         }
         wait = jittered(FULL_LOOK);
-        // Slots are noted before their containers are made, so what was listed and is not noted is nobody's.
-        match timeout(FULL_LOOK, agent.runtime.list()).await {
-            Ok(Ok(found)) => compare(&agent, found).await,
+        match timeout(FULL_LOOK, list(&agent)).await {
+            Ok(Ok(listed)) => compare(&agent, listed).await,
             Ok(Err(error)) => tracing::warn!(%error, "containers cannot be listed"),
             Err(_) => tracing::warn!("the engine does not list its containers"),
         }
     }
+}
+
+/// Slots are noted before their containers are made, so what was listed and is not noted is nobody's.
+struct Listed {
+    asked: Instant,
+    sandboxes: Vec<Found>,
+    containers: Vec<Found>,
+}
+
+/// Namespaces first: a container that has joined one by then is listed, too.
+async fn list(agent: &Agent) -> Result<Listed, RuntimeError> {
+    let asked = Instant::now();
+    let sandboxes = agent.runtime.list_sandboxes().await?;
+    Ok(Listed { asked, sandboxes, containers: agent.runtime.list().await? })
 }
 
 pub async fn ping(agent: Arc<Agent>) {
@@ -88,13 +113,37 @@ pub async fn ping(agent: Arc<Agent>) {
     }
 }
 
-async fn compare(agent: &Arc<Agent>, found: Vec<Found>) {
+pub async fn collect_images(agent: Arc<Agent>) {
+    loop {
+        tokio::time::sleep(jittered(COLLECT)).await;
+        let mut keep = agent.warm.images();
+        keep.extend(agent.all_backends().into_iter().map(|backend| backend.image.clone()));
+        keep.sort();
+        keep.dedup();
+        match agent.runtime.collect_images(&keep).await {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => {
+                tracing::info!(?removed, "the disk is nearly full: removed images that nobody needs")
+            }
+            Err(error) => tracing::warn!(%error, "images cannot be removed"),
+        }
+    }
+}
+
+async fn compare(agent: &Arc<Agent>, listed: Listed) {
+    let Listed { asked, sandboxes, containers: found } = listed;
+    let joined: Vec<(SlotId, SlotId)> =
+        found.iter().filter_map(|found| Some((found.slot, found.sandbox?))).collect();
     let mut owned: HashMap<SlotId, ContainerStatus> = HashMap::new();
     let mut strays = Vec::new();
     let present: HashSet<SlotId> = found.iter().map(|found| found.slot).collect();
     agent.strays.retain(|_, slot| present.contains(slot));
     for found in found {
-        if agent.slots.contains_key(&found.slot) {
+        if agent.warm.has(found.slot) {
+            if !matches!(found.status, ContainerStatus::Running { paused: false, .. }) {
+                keeper::suspect(agent, found.slot);
+            }
+        } else if agent.slots.contains_key(&found.slot) {
             owned.insert(found.slot, found.status);
         } else {
             strays.push(found);
@@ -107,21 +156,54 @@ async fn compare(agent: &Arc<Agent>, found: Vec<Found>) {
             backend.look();
         }
     }
-    stream::iter(strays).for_each_concurrent(JUDGED_AT_ONCE, |stray| judge(agent, stray)).await;
+    let left = Mutex::new(HashSet::new());
+    let judged = stream::iter(strays).for_each_concurrent(JUDGED_AT_ONCE, |stray| {
+        let (left, slot) = (&left, stray.slot);
+        async move {
+            if !judge(agent, stray).await {
+                left.lock().unwrap_or_else(PoisonError::into_inner).insert(slot);
+            }
+        }
+    });
+    judged.await;
     agent.looked.store(true, Ordering::Release);
+    let left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let needed: HashSet<SlotId> =
+        joined.into_iter().filter(|(slot, _)| left.contains(slot)).map(|(_, sandbox)| sandbox).collect();
+    keeper::compare_sandboxes(agent, &sandboxes, asked);
+    remove_unowned(agent, sandboxes, &needed).await;
 }
 
-async fn judge(agent: &Arc<Agent>, stray: Found) {
+/// Namespaces of an earlier agent, that no session and no container is in.
+async fn remove_unowned(agent: &Agent, found: Vec<Found>, needed: &HashSet<SlotId>) {
+    for Found { slot: sandbox, status, .. } in found {
+        let is_owned = agent.warm.has(sandbox) || agent.sandboxes.contains_key(&sandbox);
+        if is_owned || needed.contains(&sandbox) {
+            continue;
+        }
+        if let ContainerStatus::Running { address: Some(IpAddr::V4(address)), .. } = status {
+            // Proxies of an earlier agent's session may know it: it is not given again in this agent's life.
+            agent.addresses().mark_taken(address);
+        }
+        match bounded(agent.runtime.remove_sandbox(sandbox)).await {
+            Ok(()) => tracing::info!(%sandbox, "removed a network namespace that belonged to nobody"),
+            Err(error) => tracing::warn!(%sandbox, %error, "a network namespace cannot be removed"),
+        }
+    }
+}
+
+/// Whether it is gone.
+async fn judge(agent: &Arc<Agent>, stray: Found) -> bool {
     let slot = stray.slot;
     match stray.status {
-        ContainerStatus::Absent => return,
+        ContainerStatus::Absent => return true,
         // Its init cannot say whose it is; its label can, and a deleted one may go.
         ContainerStatus::Running { paused: true, .. } => {
             let is_deleted = stray.backend.as_ref().is_some_and(|id| agent.tombstones().get(id).is_some());
             stray.backend.map(|backend| agent.strays.insert(backend, slot));
             if !is_deleted {
                 tracing::warn!(%slot, "a paused container of this drone belongs to no backend that it knows; it is left alone");
-                return;
+                return false;
             }
         }
         ContainerStatus::Running { .. } => {
@@ -132,21 +214,25 @@ async fn judge(agent: &Arc<Agent>, stray: Found) {
             backend.clone().map(|backend| agent.strays.insert(backend, slot));
             if is_owned {
                 tracing::warn!(%slot, ?backend, "a session runs that no journal knows; it is left alone");
-                return;
+                return false;
             }
         }
         ContainerStatus::Created | ContainerStatus::Exited { .. } => {}
     }
     // A backend may have been given this slot since the list was made.
     if agent.slots.contains_key(&slot) {
-        return;
+        return false;
     }
     match removal(agent, slot).await {
         Ok(()) => {
             agent.strays.retain(|_, stray| *stray != slot);
             tracing::info!(%slot, "removed a container that belonged to nobody");
+            true
         }
-        Err(error) => tracing::warn!(%slot, %error, "a container that belongs to nobody cannot be removed"),
+        Err(error) => {
+            tracing::warn!(%slot, %error, "a container that belongs to nobody cannot be removed");
+            false
+        }
     }
 }
 

@@ -33,6 +33,7 @@ use crate::run_dir::{RunDir, RunDirError};
 use crate::runtime::docker::host_paths::{self, Needed};
 use crate::runtime::docker::{ConnectError, Contact, DockerConfig, DockerRuntime, NetworkError};
 use crate::runtime::{Runtime, RuntimeError};
+use crate::warm;
 use crate::{adoption, outbox, reconcile};
 
 /// A session that was killed has ended after this, unless its engine is stuck.
@@ -110,9 +111,7 @@ impl Drone {
         self.stop_all(TerminationKind::Soft, deadline).await;
         self.stop_all(TerminationKind::Hard, deadline + HARD_STOP_MAX).await;
         let left = self.agent.backends.len();
-        if left == 0 {
-            self.leave_engine().await;
-        }
+        self.leave_engine().await;
         left
     }
 
@@ -128,10 +127,11 @@ impl Drone {
         }
     }
 
-    /// At the end of an agent without sessions: takes its network, firewall table and lease directory away, so that nothing
-    /// of it is left. With sessions everything stays for the next start, which adopts them. An engine that hangs is not
-    /// waited for.
+    /// At the end of an agent: what was only kept ready goes. Without sessions its network, firewall table and lease directory
+    /// go too, so that nothing of it is left; with sessions they stay for the next start, which adopts them. An
+    /// engine that hangs is not waited for.
     pub async fn leave_engine(&self) {
+        warm::leave(&self.agent).await;
         let Some(docker) = &self.docker else { return };
         if !self.agent.backends.is_empty() || !self.agent.strays.is_empty() {
             return;
@@ -189,6 +189,7 @@ struct Opening {
     gate: Gate,
     registration: Registration,
     capacity: Capacity,
+    warm: warm::Settings,
 }
 
 impl Opening {
@@ -222,7 +223,8 @@ impl Opening {
             is_nearer: false,
             beats: Beats::default(),
         };
-        Ok(Self { config, data_dir, identity, address, gate, registration, capacity })
+        let warm = warm::Settings { sandboxes: config.sandboxes, memory_bytes: config.warm_memory_bytes };
+        Ok(Self { config, data_dir, identity, address, gate, registration, capacity, warm })
     }
 
     /// From the data directory, or from the first registration, which then is waited for.
@@ -260,6 +262,8 @@ impl Opening {
             lifecycle: lifecycle.clone(),
             membership: self.registration.membership.clone(),
             lease: self.registration.lease.clone(),
+            warm: self.warm,
+            process: self.registration.register.agent.unwrap_or_else(uuid::Uuid::new_v4),
         };
         let broken = |source| StartError::Journal { path: path.clone(), source };
         let agent = Arc::new(Agent::new(parts).map_err(broken)?);
@@ -276,6 +280,8 @@ impl Opening {
         lifecycle.spawn_until_stopped(reconcile::follow_hints(agent.clone()));
         lifecycle.spawn_until_stopped(reconcile::look_at_everything(agent.clone()));
         lifecycle.spawn_until_stopped(reconcile::ping(agent.clone()));
+        lifecycle.spawn_until_stopped(reconcile::collect_images(agent.clone()));
+        lifecycle.spawn_until_stopped(warm::keeper::keep(agent.clone()));
         lifecycle.spawn_until_stopped(lease::follow_suspends(agent.clone()));
         Ok(Drone { address: self.address, id: agent.id, agent, refused, docker: None, run_dir: None })
     }
@@ -309,6 +315,7 @@ fn docker_config(
         host_paths,
         allowed_networks: config.allowed_networks.clone(),
         container_runtime: config.container_runtime.clone(),
+        image_gc_percent: config.image_gc_percent,
         helper_image: config.helper_image.clone(),
         ..DockerConfig::new(installation, drone, paths.0, paths.1, paths.2)
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use jetway_protocol::init::{EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, Session};
+use jetway_protocol::init::{Ahead, EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, Session};
 
 use crate::exec::{Failure, Stage};
 
@@ -58,6 +58,8 @@ pub enum CannotStart {
         "this runtime has a kernel of its own, where the lease cannot be kept: say on_isolation \"keep\""
     )]
     OwnKernel,
+    #[error("the application runs already, so init cannot become it")]
+    RunsAlready,
     #[error("no process could be made for it: {0}")]
     NoProcess(#[source] io::Error),
 }
@@ -74,20 +76,37 @@ impl CannotStart {
     }
 }
 
-/// The container's own environment under the session's.
-pub fn merged(container: impl IntoIterator<Item = (OsString, OsString)>, session: &Session) -> Environment {
+/// What a message says of the execution; what it leaves out is the container's.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    env: &'a BTreeMap<String, String>,
+    argv: Option<&'a [String]>,
+    working_dir: Option<&'a str>,
+}
+
+impl<'a> From<&'a Session> for Wish<'a> {
+    fn from(session: &'a Session) -> Self {
+        let Session { env, argv, working_dir, .. } = session;
+        Self { env, argv: argv.as_deref(), working_dir: working_dir.as_deref() }
+    }
+}
+
+impl<'a> From<&'a Ahead> for Wish<'a> {
+    fn from(ahead: &'a Ahead) -> Self {
+        Self { env: &ahead.env, argv: None, working_dir: None }
+    }
+}
+
+/// The container's own environment under the one that is wished.
+pub fn merged(container: impl IntoIterator<Item = (OsString, OsString)>, wish: Wish<'_>) -> Environment {
     let mut environment: Environment = container.into_iter().collect();
-    environment.extend(session.env.iter().map(|(name, value)| (name.into(), value.into())));
+    environment.extend(wish.env.iter().map(|(name, value)| (name.into(), value.into())));
     environment
 }
 
 impl Plan {
-    pub fn new(
-        session: &Session,
-        image: &[OsString],
-        environment: &Environment,
-    ) -> Result<Self, CannotStart> {
-        let arguments: Vec<OsString> = match &session.argv {
+    pub fn new(wish: Wish<'_>, image: &[OsString], environment: &Environment) -> Result<Self, CannotStart> {
+        let arguments: Vec<OsString> = match wish.argv {
             Some(argv) => argv.iter().map(OsString::from).collect(),
             None => image.to_vec(),
         };
@@ -96,7 +115,7 @@ impl Plan {
         let candidates = candidates(program, path_of(environment));
         let candidates =
             candidates.into_iter().map(|path| c_string(path, "the PATH")).collect::<Result<_, _>>()?;
-        let directory = session.working_dir.as_deref().filter(|directory| !directory.is_empty());
+        let directory = wish.working_dir.filter(|directory| !directory.is_empty());
         Ok(Self {
             candidates,
             arguments: arguments.into_iter().map(|a| c_string(a, "an argument")).collect::<Result<_, _>>()?,
@@ -197,8 +216,8 @@ mod tests {
     #[test]
     fn the_session_overlays_the_container() {
         let session = session(r#""env":{"PATH":"/s::/t","NEW":"1"},"working_dir":"/w""#);
-        let environment = merged(pairs(&[("PATH", "/c"), ("HOME", "/h")]), &session);
-        let plan = Plan::new(&session, &["app".into(), "-x".into()], &environment).unwrap();
+        let environment = merged(pairs(&[("PATH", "/c"), ("HOME", "/h")]), (&session).into());
+        let plan = Plan::new((&session).into(), &["app".into(), "-x".into()], &environment).unwrap();
         assert_eq!(words(&plan.environment), ["HOME=/h", "NEW=1", "PATH=/s::/t"]);
         assert_eq!(words(&plan.candidates), ["/s/app", "./app", "/t/app"]);
         assert_eq!(words(&plan.arguments), ["app", "-x"]);
@@ -208,13 +227,13 @@ mod tests {
     #[test]
     fn a_sessions_command_replaces_the_images_and_a_slash_means_a_path() {
         let session = session(r#""env":{},"argv":["bin/run"]"#);
-        let plan = Plan::new(&session, &["app".into()], &Environment::new()).unwrap();
+        let plan = Plan::new((&session).into(), &["app".into()], &Environment::new()).unwrap();
         assert_eq!(words(&plan.candidates), ["bin/run"]);
     }
 
     #[test]
     fn without_a_path_the_usual_one() {
-        let plan = Plan::new(&session(r#""env":{}"#), &["app".into()], &Environment::new()).unwrap();
+        let plan = Plan::new((&session(r#""env":{}"#)).into(), &["app".into()], &Environment::new()).unwrap();
         assert_eq!(plan.candidates.len(), 6);
     }
 
@@ -222,7 +241,7 @@ mod tests {
     fn what_cannot_be_executed_is_refused_before_the_fork() {
         let check = |json: &str, sentence: &str| {
             let session = session(json);
-            let refused = Plan::new(&session, &[], &merged([], &session)).unwrap_err();
+            let refused = Plan::new((&session).into(), &[], &merged([], (&session).into())).unwrap_err();
             assert!(refused.to_string().contains(sentence), "{refused}");
         };
         check(r#""env":{}"#, "neither the image nor the session");
@@ -235,8 +254,8 @@ mod tests {
     #[test]
     fn failures_are_sentences_with_a_shells_status() {
         let session = session(r#""env":{"PATH":"/nowhere"},"argv":["app"],"working_dir":"/""#);
-        let environment = merged([], &session);
-        let plan = Plan::new(&session, &[], &environment).unwrap();
+        let environment = merged([], (&session).into());
+        let plan = Plan::new((&session).into(), &[], &environment).unwrap();
         let check = |stage, errno, sentence: &str, status| {
             let told = plan.explain(Failure { stage, errno, candidate: 0 }, &environment);
             assert!(told.to_string().contains(sentence), "{told}");

@@ -1,5 +1,5 @@
-//! The command line: `jetway-init [--socket PATH] [--lease DIRECTORY] [--] entrypoint args…`. What the command means is `application`'s
-//! business.
+//! The command line: `jetway-init [--socket PATH] [--lease DIRECTORY] [--] entrypoint args…`, or `jetway-init --sandbox`. What the
+//! command means is `application`'s business.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -8,10 +8,18 @@ use std::path::{Path, PathBuf};
 use jetway_protocol::init::{LEASE_DIR, SOCKET_PATH};
 
 pub const USAGE: &str =
-    "usage: jetway-init [--socket PATH] [--lease DIRECTORY] [--] [ENTRYPOINT [ARGUMENT]...]";
+    "usage: jetway-init [--socket PATH] [--lease DIRECTORY] [--] [ENTRYPOINT [ARGUMENT]...]
+       jetway-init --sandbox";
 
 /// Bytes of a socket's path: `sockaddr_un` has 108 and a closing zero (unix(7)).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// What this process is to be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Task {
+    Session(Arguments),
+    Sandbox,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Arguments {
@@ -28,13 +36,18 @@ pub enum Misuse {
     NoPath(&'static str),
     #[error("the socket's path must have 1 to {SOCKET_PATH_BYTES_MAX} bytes, this one has {0}")]
     PathLength(usize),
+    #[error("--sandbox stands alone")]
+    NotAlone,
     #[error("unknown option {0:?}; put -- before an entrypoint that starts with -")]
     UnknownOption(OsString),
 }
 
 /// Options end at the first word that is none, so an entrypoint's own options are never taken for ours.
-pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Misuse> {
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, Misuse> {
     let mut words = words.into_iter().peekable();
+    if words.next_if(|word| word == "--sandbox").is_some() {
+        return if words.next().is_none() { Ok(Task::Sandbox) } else { Err(Misuse::NotAlone) };
+    }
     let (mut socket, mut lease) = (PathBuf::from(SOCKET_PATH), PathBuf::from(LEASE_DIR));
     while let Some(option) = words.next_if(|word| word.as_bytes().starts_with(b"-")) {
         match option.as_bytes() {
@@ -47,7 +60,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Mis
             },
         }
     }
-    Ok(Arguments { socket, lease, command: words.collect() })
+    Ok(Task::Session(Arguments { socket, lease, command: words.collect() }))
 }
 
 fn checked(path: &Path) -> Result<PathBuf, Misuse> {
@@ -62,7 +75,7 @@ mod tests {
     use super::*;
 
     fn parsed(words: &[&str]) -> Result<(String, Vec<String>), Misuse> {
-        let arguments = parse(words.iter().map(OsString::from))?;
+        let Task::Session(arguments) = parse(words.iter().map(OsString::from))? else { panic!("{words:?}") };
         let command = arguments.command.iter().map(|word| word.to_str().unwrap().to_owned()).collect();
         Ok((arguments.socket.to_str().unwrap().to_owned(), command))
     }
@@ -81,6 +94,8 @@ mod tests {
         check(&["--socket", "/s", "app", "--socket", "y"], "/s", &["app", "--socket", "y"]);
         check(&["--socket=/s", "--", "-app", "--"], "/s", &["-app", "--"]);
         check(&["app", "--"], SOCKET_PATH, &["app", "--"]);
+        check(&["--", "--sandbox"], SOCKET_PATH, &["--sandbox"]);
+        assert_eq!(parse(["--sandbox".into()]), Ok(Task::Sandbox));
     }
 
     #[test]
@@ -89,6 +104,8 @@ mod tests {
         assert_eq!(parsed(&["--lease"]), Err(Misuse::NoPath("--lease")));
         assert_eq!(parsed(&["--socket", ""]), Err(Misuse::PathLength(0)));
         assert_eq!(parsed(&["--socket", &"a".repeat(108)]), Err(Misuse::PathLength(108)));
+        assert_eq!(parse(["--sandbox".into(), "app".into()]), Err(Misuse::NotAlone));
+        assert_eq!(parsed(&["--socket=/s", "--sandbox"]), Err(Misuse::UnknownOption("--sandbox".into())));
         assert_eq!(parsed(&["-x", "app"]), Err(Misuse::UnknownOption("-x".into())));
     }
 }

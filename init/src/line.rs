@@ -199,7 +199,7 @@ impl Incoming {
 
 /// A message of a type that this version does not know is passed over: a newer drone may say more.
 fn message(line: &[u8]) -> Result<Option<ToInit>, LineError> {
-    const KNOWN: [&str; 4] = ["session", "stop", "look_at_lease", "ping"];
+    const KNOWN: [&str; 5] = ["session", "ahead", "stop", "look_at_lease", "ping"];
     if let Ok(message) = serde_json::from_slice(line) {
         return Ok(Some(message));
     }

@@ -4,8 +4,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use jetway_protocol::init::Session;
-
 use crate::sock_diag::SockDiag;
 use crate::{procfs, sock_diag};
 
@@ -37,7 +35,7 @@ pub enum Finding {
     Elsewhere(Vec<SocketAddr>),
 }
 
-/// The search for one session's listener. It ends, and costs nothing more, when it is dropped.
+/// The search for one application's listener. It ends, and costs nothing more, when it is dropped.
 pub struct Search {
     source: Source,
     wanted: Wanted,
@@ -50,19 +48,13 @@ pub struct Search {
 }
 
 impl Search {
-    /// Call it before the application is started. `None` if the session does not want to be looked for.
-    pub fn before(session: &Session, now: Instant) -> Option<Self> {
-        let wanted = Wanted { port: session.port?, addresses: session.addresses.clone() };
+    /// Call it before the application is started.
+    pub fn before(port: u16, addresses: &[IpAddr], now: Instant) -> Self {
+        let wanted = Wanted { port, addresses: addresses.to_vec() };
         let mut source = Source::open();
         let before = source.listeners().iter().map(|listener| listener.inode).collect();
-        Some(Self {
-            source,
-            wanted,
-            before,
-            elsewhere: Elsewhere::default(),
-            since: now,
-            next: now + INTERVAL_MIN,
-        })
+        let (elsewhere, next) = (Elsewhere::default(), now + INTERVAL_MIN);
+        Self { source, wanted, before, elsewhere, since: now, next }
     }
 
     pub fn next(&self) -> Instant {

@@ -1,5 +1,5 @@
 //! `jetway-init`: PID 1 in every session's container. It waits ("parks") on the drone's socket for the one session
-//! that it will ever run, starts the application, says when it is ready and how it ended, and brings it its signals.
+//! that it will ever run, starts the application (or has it running by then), says when it is ready and how it ended, and brings it its signals.
 //!
 //! It knows nothing of keys, HTTP or Postgres, and decides nothing about how long a session lives, but
 //! has the last word when the drone's lease is over. One thread, no
@@ -17,10 +17,14 @@ mod lease;
 mod line;
 mod listening;
 mod procfs;
+mod sandbox;
 mod signals;
 mod sock_diag;
 
 use std::process::ExitCode;
+
+use arguments::Task;
+use supervisor::Supervisor;
 
 /// Called wrongly (`EX_USAGE` of sysexits.h).
 const EXIT_MISUSE: u8 = 64;
@@ -30,16 +34,20 @@ const EXIT_REFUSED_BY_KERNEL: u8 = 71;
 fn main() -> ExitCode {
     // First of all: from here on no process of the same user can read this one's memory, environment or sockets.
     kernel::forbid_inspection();
-    let arguments = match arguments::parse(std::env::args_os().skip(1)) {
-        Ok(arguments) => arguments,
+    let task = match arguments::parse(std::env::args_os().skip(1)) {
+        Ok(task) => task,
         Err(misuse) => {
             kernel::tell(&format!("{misuse}\n{}", arguments::USAGE));
             return ExitCode::from(EXIT_MISUSE);
         }
     };
-    match supervisor::Supervisor::new(arguments) {
-        // An exit status has 8 bits; `run` gives none above 255.
-        Ok(mut supervisor) => ExitCode::from(supervisor.run().clamp(0, 255) as u8),
+    let ended = match task {
+        Task::Session(arguments) => Supervisor::new(arguments).map(|mut supervisor| supervisor.run()),
+        Task::Sandbox => sandbox::hold().map(|()| 0),
+    };
+    match ended {
+        // An exit status has 8 bits; neither gives one above 255.
+        Ok(status) => ExitCode::from(status.clamp(0, 255) as u8),
         Err(refused) => {
             kernel::tell(&refused.to_string());
             ExitCode::from(EXIT_REFUSED_BY_KERNEL)

@@ -21,6 +21,9 @@ const NOT_TAKEN: [i32; 8] = [
     libc::SIGPIPE,
 ];
 
+/// Signals that end this process while nobody's session depends on it.
+pub const ENDS_WITHOUT_SESSION: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
+
 /// Signals that Linux has, from 1 on.
 const SIGNALS: i32 = 64;
 
@@ -37,6 +40,15 @@ impl Ending {
         match self {
             Ending::Code(code) => code,
             Ending::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ending::Code(code) => write!(f, "exited with {code}"),
+            Ending::Signal(signal) => write!(f, "was ended by signal {signal}"),
         }
     }
 }

@@ -1,26 +1,26 @@
 //! What init is and what it does next, as pure decisions: messages, signals and endings go in, [`Action`]s come out.
 //! It speaks to no kernel; `supervisor` carries the actions out.
 //!
-//! | state | Session | Stop | a signal | the application ends |
-//! |---|---|---|---|---|
-//! | parked | start it | exit 0 | exit 0 if it asks for an end | – |
-//! | taken | same id: answer again, else refuse | signal once, then a deadline | forward | say so, exit with its status |
+//! | state | Ahead | Session | Stop | a signal | the application ends |
+//! |---|---|---|---|---|---|
+//! | parked | start it | start it | exit 0 | exit 0 if it asks for an end | – |
+//! | ahead | answer again | bind it: nothing is executed | exit 0 | exit 0 if it asks for an end, else forward | say so, exit with its status |
+//! | taken | – | same id: answer again, else refuse | signal once, then a deadline | forward | say so, exit with its status |
 //!
-//! The drone's deadline ([`jetway_protocol::lease`]), where the session has one, is a stop and then an exit.
+//! One application is executed ever, and one session taken. An exit takes along whatever runs. The drone's deadline
+//! ([`jetway_protocol::lease`]), where the session has one, is a stop and then an exit; before the session there is none.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use jetway_protocol::PROTOCOL_VERSION;
 use jetway_protocol::ids::{BackendId, BootId, FencingToken};
-use jetway_protocol::init::{FromInit, Hello, Session, SessionState, ToInit};
+use jetway_protocol::init::{Ahead, AheadState, FromInit, Hello, Session, SessionState, ToInit};
 
-use crate::signals::Ending;
+use crate::signals::{ENDS_WITHOUT_SESSION, Ending};
 
 /// From killing everything to leaving although the application has not ended: only the end of PID 1 then helps.
 const KILL_WAIT: Duration = Duration::from_secs(1);
-/// Signals that end an init with nothing to run; any other means nothing to it.
-const ENDS_THE_PARKED: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
 
 /// What the supervisor is to do, in order.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub enum Action {
     Say(FromInit),
     /// Start the application of this session; the answer comes back by [`State::started`].
     Start(Box<Session>),
+    /// Start an application that waits for its session; the answer comes back by [`State::started`] too.
+    StartAhead(Box<Ahead>),
+    /// The application that runs becomes this session's, if its lease lets it; the answer comes back by [`State::bound`].
+    Bind(Box<Session>),
     Signal {
         pid: i32,
         signal: i32,
@@ -44,7 +48,19 @@ pub enum Action {
 pub struct State {
     nonce: String,
     boot_id: Option<BootId>,
+    application: Application,
+    /// Something was or is to be executed, and nothing else ever is.
+    has_begun: bool,
     taken: Option<Taken>,
+}
+
+/// The one application, whoever it runs for.
+#[derive(Debug, Default)]
+struct Application {
+    pid: Option<i32>,
+    /// The process group that it leads or led: others may be left in it.
+    group: Option<i32>,
+    ready: Option<SocketAddr>,
 }
 
 /// The one session.
@@ -52,10 +68,6 @@ pub struct State {
 struct Taken {
     backend: BackendId,
     fencing_token: FencingToken,
-    pid: Option<i32>,
-    /// The process group that the application leads or led: others may be left in it.
-    group: Option<i32>,
-    ready: Option<SocketAddr>,
     stop: Option<Stop>,
     /// The drone's deadline began the stop.
     lease_over: bool,
@@ -70,71 +82,94 @@ struct Stop {
 
 impl State {
     pub fn parked(nonce: String, boot_id: Option<BootId>) -> Self {
-        Self { nonce, boot_id, taken: None }
+        Self { nonce, boot_id, application: Application::default(), has_begun: false, taken: None }
     }
 
     /// The first line of a connection.
     pub fn hello(&self) -> FromInit {
+        let Application { pid, ready, .. } = self.application;
         let session = self.taken.as_ref().map(|taken| SessionState {
             backend: taken.backend.clone(),
             fencing_token: taken.fencing_token,
-            pid: taken.pid,
-            ready: taken.ready,
+            pid,
+            ready,
             stopping: taken.stop.is_some(),
             lease_over: taken.lease_over,
         });
+        let ahead = pid.filter(|_| session.is_none()).map(|pid| AheadState { pid, ready });
         FromInit::Hello(Hello {
             version: PROTOCOL_VERSION,
             nonce: self.nonce.clone(),
             boot_id: self.boot_id,
             session,
+            ahead,
         })
     }
 
     pub fn group(&self) -> Option<i32> {
-        self.taken.as_ref()?.group
+        self.application.group
     }
 
     pub fn on_message(&mut self, message: ToInit, now: Instant) -> Vec<Action> {
-        match (message, &mut self.taken) {
-            (ToInit::Ping, _) => vec![Action::Say(FromInit::Pong)],
-            (ToInit::LookAtLease, _) => vec![Action::LookAtLease],
-            (ToInit::Stop { .. }, None) => vec![Action::Exit { status: 0 }],
-            (ToInit::Stop { signal, grace_ms }, Some(taken)) => taken.stop(signal, grace_ms, now),
-            (ToInit::Session(session), Some(taken)) => taken.answer_again(&session),
-            (ToInit::Session(session), none @ None) => {
-                *none = Some(Taken {
-                    backend: session.backend.clone(),
-                    fencing_token: session.fencing_token,
-                    pid: None,
-                    group: None,
-                    ready: None,
-                    stop: None,
-                    lease_over: false,
-                });
-                vec![Action::Start(session)]
-            }
+        match message {
+            ToInit::Ping => vec![Action::Say(FromInit::Pong)],
+            ToInit::LookAtLease => vec![Action::LookAtLease],
+            ToInit::Stop { signal, grace_ms } => match &mut self.taken {
+                Some(taken) => taken.stop(self.application.pid, signal, grace_ms, now),
+                None => vec![Action::Exit { status: 0 }],
+            },
+            ToInit::Ahead(ahead) => self.on_ahead(ahead),
+            ToInit::Session(session) => self.on_session(session),
         }
+    }
+
+    fn on_ahead(&mut self, ahead: Box<Ahead>) -> Vec<Action> {
+        if self.taken.is_some() {
+            return Vec::new();
+        }
+        if std::mem::replace(&mut self.has_begun, true) {
+            return self.answers();
+        }
+        vec![Action::StartAhead(ahead)]
+    }
+
+    fn on_session(&mut self, session: Box<Session>) -> Vec<Action> {
+        match &self.taken {
+            Some(taken) if taken.backend == session.backend => return self.answers(),
+            Some(taken) => {
+                let (backend, taken_by) = (session.backend, taken.backend.clone());
+                return vec![Action::Say(FromInit::Refused { backend, taken_by })];
+            }
+            None => {}
+        }
+        self.taken = Some(Taken {
+            backend: session.backend.clone(),
+            fencing_token: session.fencing_token,
+            stop: None,
+            lease_over: false,
+        });
+        let runs_ahead = std::mem::replace(&mut self.has_begun, true);
+        vec![if runs_ahead { Action::Bind(session) } else { Action::Start(session) }]
     }
 
     /// The application runs as `pid`.
     pub fn started(&mut self, pid: i32) -> Vec<Action> {
-        self.taken.as_mut().map_or_else(Vec::new, |taken| {
-            taken.pid = Some(pid);
-            taken.group = Some(pid);
-            vec![Action::Say(FromInit::Started { backend: taken.backend.clone(), pid })]
-        })
+        (self.application.pid, self.application.group) = (Some(pid), Some(pid));
+        self.answers()
+    }
+
+    /// The application that ran already is the session's now.
+    pub fn bound(&self) -> Vec<Action> {
+        self.answers()
     }
 
     /// The application listens where it should.
     pub fn ready(&mut self, address: SocketAddr) -> Vec<Action> {
-        self.taken.as_mut().map_or_else(Vec::new, |taken| {
-            taken.ready = Some(address);
-            vec![Action::Say(FromInit::Ready { backend: taken.backend.clone(), address })]
-        })
+        self.application.ready = Some(address);
+        vec![Action::Say(self.word_of_ready(address))]
     }
 
-    /// The application listens, but where nobody can reach it.
+    /// The application listens, but where nobody can reach it. There is no word for it before the session.
     pub fn elsewhere(&self, addresses: Vec<SocketAddr>) -> Vec<Action> {
         self.taken.as_ref().map_or_else(Vec::new, |taken| {
             vec![Action::Say(FromInit::ListeningElsewhere { backend: taken.backend.clone(), addresses })]
@@ -143,10 +178,11 @@ impl State {
 
     /// The drone's deadline is `left` away. A stop that is under way keeps its own end where that is sooner.
     pub fn deadline_is_near(&mut self, signal: i32, left: Duration, now: Instant) -> Vec<Action> {
+        let pid = self.application.pid;
         self.taken.as_mut().map_or_else(Vec::new, |taken| {
             taken.lease_over |= taken.stop.is_none();
             let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            taken.stop(signal, left_ms, now)
+            taken.stop(pid, signal, left_ms, now)
         })
     }
 
@@ -157,25 +193,28 @@ impl State {
 
     /// Somebody signalled this process. Children's endings do not come here.
     pub fn on_signal(&self, signal: i32) -> Vec<Action> {
-        match (&self.taken, self.taken.as_ref().and_then(|taken| taken.pid)) {
+        match (&self.taken, self.application.pid) {
+            (None, _) if ENDS_WITHOUT_SESSION.contains(&signal) => vec![Action::Exit { status: 0 }],
             (_, Some(pid)) => vec![Action::Signal { pid, signal }],
-            (None, None) if ENDS_THE_PARKED.contains(&signal) => vec![Action::Exit { status: 0 }],
             (_, None) => Vec::new(),
         }
     }
 
     /// A child has been reaped: most are orphans that mean nothing, one is the application.
     pub fn on_ending(&mut self, pid: i32, ending: Ending) -> Vec<Action> {
-        let Some(taken) = self.taken.as_mut().filter(|taken| taken.pid == Some(pid)) else {
+        if self.application.pid != Some(pid) {
             return Vec::new();
-        };
-        taken.pid = None;
+        }
+        self.application.pid = None;
         let (code, signal) = match ending {
             Ending::Code(code) => (Some(code), None),
             Ending::Signal(signal) => (None, Some(signal)),
         };
-        let exited = FromInit::Exited { backend: taken.backend.clone(), code, signal };
-        vec![Action::Say(exited), Action::Exit { status: ending.status() }]
+        let word = match &self.taken {
+            Some(taken) => FromInit::Exited { backend: taken.backend.clone(), code, signal },
+            None => FromInit::AheadFailed { message: format!("it {ending} before its session came") },
+        };
+        vec![Action::Say(word), Action::Exit { status: ending.status() }]
     }
 
     /// When [`State::on_time`] has something to do.
@@ -196,24 +235,28 @@ impl State {
             _ => Vec::new(),
         }
     }
-}
 
-impl Taken {
-    fn answer_again(&self, asked: &Session) -> Vec<Action> {
-        let backend = self.backend.clone();
-        if asked.backend != backend {
-            return vec![Action::Say(FromInit::Refused {
-                backend: asked.backend.clone(),
-                taken_by: backend,
-            })];
-        }
-        let started = self.pid.map(|pid| FromInit::Started { backend: backend.clone(), pid });
-        let ready = self.ready.map(|address| FromInit::Ready { backend, address });
+    /// What there is to say of the application, in the words of whoever it runs for.
+    fn answers(&self) -> Vec<Action> {
+        let started = self.application.pid.map(|pid| match &self.taken {
+            Some(taken) => FromInit::Started { backend: taken.backend.clone(), pid },
+            None => FromInit::AheadStarted { pid },
+        });
+        let ready = self.application.ready.map(|address| self.word_of_ready(address));
         started.into_iter().chain(ready).map(Action::Say).collect()
     }
 
+    fn word_of_ready(&self, address: SocketAddr) -> FromInit {
+        match &self.taken {
+            Some(taken) => FromInit::Ready { backend: taken.backend.clone(), address },
+            None => FromInit::AheadReady { address },
+        }
+    }
+}
+
+impl Taken {
     /// The signal goes out once; a repeated stop can only bring the deadline nearer.
-    fn stop(&mut self, signal: i32, grace_ms: u64, now: Instant) -> Vec<Action> {
+    fn stop(&mut self, pid: Option<i32>, signal: i32, grace_ms: u64, now: Instant) -> Vec<Action> {
         let deadline = now.checked_add(Duration::from_millis(grace_ms));
         match &mut self.stop {
             Some(stop) if stop.killed => Vec::new(),
@@ -223,126 +266,12 @@ impl Taken {
             }
             none @ None => {
                 *none = Some(Stop { deadline, killed: false });
-                self.pid.map(|pid| Action::Signal { pid, signal }).into_iter().collect()
+                pid.map(|pid| Action::Signal { pid, signal }).into_iter().collect()
             }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn session(id: &str) -> ToInit {
-        let text = format!(r#"{{"backend":"{id}","fencing_token":7,"env":{{}},"port":8080}}"#);
-        ToInit::Session(serde_json::from_str(&text).unwrap())
-    }
-
-    fn id(id: &str) -> BackendId {
-        id.parse().unwrap()
-    }
-
-    fn running(now: Instant) -> State {
-        let mut state = State::parked("n".into(), None);
-        assert!(matches!(state.on_message(session("a"), now)[..], [Action::Start(_)]));
-        let started = FromInit::Started { backend: id("a"), pid: 9 };
-        assert_eq!(state.started(9), [Action::Say(started)]);
-        state
-    }
-
-    #[test]
-    fn one_session_ever() {
-        let now = Instant::now();
-        let mut state = running(now);
-        let started = || Action::Say(FromInit::Started { backend: id("a"), pid: 9 });
-        assert_eq!(state.on_message(session("a"), now), [started()]);
-        let address = "0.0.0.0:8080".parse().unwrap();
-        let ready = || Action::Say(FromInit::Ready { backend: id("a"), address });
-        assert_eq!(state.ready(address), [ready()]);
-        assert_eq!(state.on_message(session("a"), now), [started(), ready()]);
-        let refused = FromInit::Refused { backend: id("b"), taken_by: id("a") };
-        assert_eq!(state.on_message(session("b"), now), [Action::Say(refused)]);
-        let FromInit::Hello(hello) = state.hello() else { panic!() };
-        let taken = hello.session.unwrap();
-        assert_eq!(
-            (taken.backend, taken.pid, taken.ready, taken.stopping),
-            (id("a"), Some(9), Some(address), false)
-        );
-    }
-
-    #[test]
-    fn a_stop_signals_once_and_its_grace_can_only_shrink() {
-        let now = Instant::now();
-        let after = |ms| now + Duration::from_millis(ms);
-        let mut state = running(now);
-        let stop = |grace_ms| ToInit::Stop { signal: 15, grace_ms };
-        assert_eq!(state.on_message(stop(1000), now), [Action::Signal { pid: 9, signal: 15 }]);
-        for (grace_ms, deadline) in [(5000, 1000), (400, 400), (u64::MAX, 400)] {
-            assert_eq!(state.on_message(stop(grace_ms), now), []);
-            assert_eq!(state.deadline(), Some(after(deadline)));
-        }
-        assert_eq!(state.on_time(after(399)), []);
-        assert_eq!(state.on_time(after(400)), [Action::KillEverything]);
-        assert_eq!(state.on_message(stop(0), after(400)), [], "killed already");
-        assert_eq!(state.on_time(after(401)), [], "it is given a moment to be reaped");
-        assert_eq!(state.on_time(after(1400)), [Action::Exit { status: 137 }]);
-    }
-
-    #[test]
-    fn a_near_deadline_stops_once_and_says_so() {
-        let now = Instant::now();
-        let mut state = running(now);
-        let near = |state: &mut State, left| state.deadline_is_near(15, Duration::from_secs(left), now);
-        let says = |state: &State| match state.hello() {
-            FromInit::Hello(Hello { session: Some(session), .. }) => (session.stopping, session.lease_over),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(says(&state), (false, false));
-        assert_eq!(near(&mut state, 10), [Action::Signal { pid: 9, signal: 15 }]);
-        assert_eq!(near(&mut state, 9), []);
-        assert_eq!(says(&state), (true, true));
-        assert_eq!(state.deadline(), Some(now + Duration::from_secs(9)));
-
-        let mut state = running(now);
-        state.on_message(ToInit::Stop { signal: 15, grace_ms: 3000 }, now);
-        assert_eq!(near(&mut state, 10), [], "it stops already");
-        assert_eq!((says(&state), state.deadline()), ((true, false), Some(now + Duration::from_secs(3))));
-        assert_eq!(state.deadline_passed(), [Action::KillEverything, Action::Exit { status: 137 }]);
-    }
-
-    #[test]
-    fn an_endless_grace_is_no_deadline() {
-        let now = Instant::now();
-        let mut state = running(now);
-        state.on_message(ToInit::Stop { signal: 15, grace_ms: u64::MAX }, now);
-        assert_eq!(state.on_time(now + Duration::from_secs(3600)), []);
-        state.on_message(ToInit::Stop { signal: 15, grace_ms: 0 }, now);
-        assert_eq!(state.on_time(now), [Action::KillEverything]);
-    }
-
-    #[test]
-    fn parked_it_ends_when_asked_and_ignores_the_rest() {
-        let now = Instant::now();
-        let mut state = State::parked("n".into(), None);
-        assert_eq!(state.on_signal(libc::SIGTERM), [Action::Exit { status: 0 }]);
-        assert_eq!(state.on_signal(libc::SIGWINCH), []);
-        assert_eq!(state.on_message(ToInit::Ping, now), [Action::Say(FromInit::Pong)]);
-        assert_eq!(
-            state.on_message(ToInit::Stop { signal: 15, grace_ms: 9 }, now),
-            [Action::Exit { status: 0 }]
-        );
-    }
-
-    #[test]
-    fn only_the_applications_ending_is_init_s_own() {
-        let check = |ending, code, signal, status| {
-            let mut state = running(Instant::now());
-            assert_eq!(state.on_ending(10, ending), [], "an orphan");
-            let exited = FromInit::Exited { backend: id("a"), code, signal };
-            assert_eq!(state.on_ending(9, ending), [Action::Say(exited), Action::Exit { status }]);
-            assert_eq!(state.on_signal(15), [], "its number may be another's by now");
-        };
-        check(Ending::Code(3), Some(3), None, 3);
-        check(Ending::Signal(15), None, Some(15), 143);
-    }
-}
+#[path = "state_tests.rs"]
+mod tests;

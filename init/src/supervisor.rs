@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jetway_protocol::ids::{BackendId, BootId};
-use jetway_protocol::init::{EXIT_LEASE_OVER, FromInit, Session};
+use jetway_protocol::init::{Ahead, EXIT_LEASE_OVER, FromInit, Session};
 use jetway_protocol::lease::Standing;
 use jetway_protocol::spec::InitMode;
 
-use crate::application::{self, CannotStart, Environment, Plan};
+use crate::application::{self, CannotStart, Environment, Plan, Wish};
 use crate::arguments::Arguments;
 use crate::exec::{self, SpawnError};
 use crate::kernel;
@@ -144,6 +144,8 @@ impl Supervisor {
             }
             Action::KillEverything => signals::kill_everything(self.state.group()),
             Action::Start(session) => return self.start(&session),
+            Action::StartAhead(ahead) => return self.start_ahead(&ahead),
+            Action::Bind(session) => return self.bind(&session),
             Action::LookAtLease => {
                 let found = self.lease.as_mut().map(Lease::look);
                 return self.stand(found, Instant::now());
@@ -165,7 +167,7 @@ impl Supervisor {
         self.carry_out_all(actions)
     }
 
-    /// False: nothing may be executed.
+    /// False: the session may not begin.
     fn open_lease(&mut self, session: &Session) -> bool {
         let Some(terms) = &session.lease else { return true };
         match Lease::open(&self.lease_directory, terms) {
@@ -184,13 +186,13 @@ impl Supervisor {
         session.lease.as_ref().is_none_or(|terms| self.boot_id == Some(terms.boot_id))
     }
 
-    /// Right before the execution: an agent that was stopped between its own look and the session must start nothing.
+    /// Right before the execution, or the session's taking over of what runs: an agent that was stopped between its own look and the session must start nothing.
     fn is_admitted(&mut self) -> bool {
         self.lease.as_mut().is_none_or(Lease::admits)
     }
 
     fn lease_is_over(&mut self, backend: &BackendId) -> i32 {
-        kernel::tell("the drone's lease is over: nothing is executed");
+        kernel::tell("the drone's lease is over: this session does not begin");
         self.line.say(&FromInit::LeaseOver { backend: backend.clone() }, Instant::now());
         self.leave(EXIT_LEASE_OVER)
     }
@@ -202,27 +204,64 @@ impl Supervisor {
         if !self.open_lease(session) {
             return Some(self.lease_is_over(&session.backend));
         }
-        let environment = application::merged(std::env::vars_os(), session);
-        let plan = match Plan::new(session, &self.command, &environment) {
+        let environment = application::merged(std::env::vars_os(), session.into());
+        let plan = match Plan::new(session.into(), &self.command, &environment) {
             Ok(plan) => plan,
             Err(cannot) => return Some(self.cannot_start(&session.backend, &cannot)),
         };
         if session.mode == InitMode::Exec {
             return Some(self.become_application(session, &plan, &environment));
         }
-        self.search = Search::before(session, Instant::now());
+        self.search = session.port.map(|port| Search::before(port, &session.addresses, Instant::now()));
         if !self.is_admitted() {
             return Some(self.lease_is_over(&session.backend));
         }
-        let cannot = match exec::spawn(&plan) {
+        match spawn(&plan, &environment) {
             Ok(pid) => {
                 let actions = self.state.started(pid);
-                return self.carry_out_all(actions);
+                self.carry_out_all(actions)
             }
-            Err(SpawnError::NoProcess(error)) => CannotStart::NoProcess(error),
-            Err(SpawnError::Failed(failure)) => plan.explain(failure, &environment),
-        };
-        Some(self.cannot_start(&session.backend, &cannot))
+            Err(cannot) => Some(self.cannot_start(&session.backend, &cannot)),
+        }
+    }
+
+    /// It holds no key, so no lease is asked.
+    fn start_ahead(&mut self, ahead: &Ahead) -> Option<i32> {
+        let wish = Wish::from(ahead);
+        let environment = application::merged(std::env::vars_os(), wish);
+        let plan = Plan::new(wish, &self.command, &environment);
+        self.search = Some(Search::before(ahead.port, &ahead.addresses, Instant::now()));
+        match plan.and_then(|plan| spawn(&plan, &environment)) {
+            Ok(pid) => {
+                let actions = self.state.started(pid);
+                self.carry_out_all(actions)
+            }
+            Err(cannot) => {
+                let message = cannot.to_string();
+                kernel::tell(&message);
+                self.line.say(&FromInit::AheadFailed { message }, Instant::now());
+                Some(self.leave(cannot.status()))
+            }
+        }
+    }
+
+    /// Everything that a start asks for, but for the execution. Where it may not begin, what runs ends with this process.
+    fn bind(&mut self, session: &Session) -> Option<i32> {
+        if session.mode == InitMode::Exec {
+            return Some(self.cannot_start(&session.backend, &CannotStart::RunsAlready));
+        }
+        if !self.has_agents_clock(session) {
+            return Some(self.cannot_start(&session.backend, &CannotStart::OwnKernel));
+        }
+        if !self.open_lease(session) || !self.is_admitted() {
+            return Some(self.lease_is_over(&session.backend));
+        }
+        if let Some(search) = &mut self.search {
+            // Where it listened without being reachable was nobody's business before.
+            search.tell_again();
+        }
+        let actions = self.state.bound();
+        self.carry_out_all(actions)
     }
 
     /// The last words are written before, because there is no after.
@@ -254,4 +293,11 @@ impl Supervisor {
         signals::kill_everything(self.state.group());
         status
     }
+}
+
+fn spawn(plan: &Plan, environment: &Environment) -> Result<i32, CannotStart> {
+    exec::spawn(plan).map_err(|error| match error {
+        SpawnError::NoProcess(error) => CannotStart::NoProcess(error),
+        SpawnError::Failed(failure) => plan.explain(failure, environment),
+    })
 }

@@ -101,6 +101,9 @@ pub struct Load {
     /// What an operator should know of this drone, one sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What it keeps ready. Empty: an agent from before warm slots, or nothing was ever asked for.
+    #[serde(default)]
+    pub warm: crate::warm::WarmLoad,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

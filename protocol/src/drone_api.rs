@@ -13,6 +13,7 @@
 //! | `GET /b/{id}/follow` | – | 200, one [`StatusEntry`] a line (NDJSON): history first, then live; the stream ends after `terminated` |
 //! | `GET /b/{id}/logs?follow=bool&tail=N` | – | 200, the container's output as plain bytes |
 //! | `PUT /draining` | [`Draining`] | 200 `null` |
+//! | `PUT /warm` | [`SetWarm`] | 200 `null`: these are the slots to keep ready, and no others |
 //!
 //! and for proxies, `Authorization: Bearer <proxy-to-drone>`:
 //!
@@ -31,6 +32,7 @@ use crate::spec::{BackendSpec, OnIsolation};
 use crate::status::{EndReason, Status, StatusEntry, TerminationKind};
 use crate::time::UnixMicros;
 use crate::timeline::Stage;
+use crate::warm::WarmTargets;
 
 /// The `Upgrade` token of the dial route.
 pub const DIAL_PROTOCOL: &str = "jetway-dial";
@@ -111,6 +113,13 @@ pub struct Draining {
     #[serde(default)]
     pub term: Option<Term>,
     pub draining: bool,
+}
+
+/// All that this drone is to keep ready from now on. Sent when it differs from what the drone's heartbeats show.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SetWarm {
+    pub term: Term,
+    pub targets: WarmTargets,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -56,6 +56,10 @@ codes! {
     RouteNotFound = "route_not_found", 404, NotFound;
     BackendNotFound = "backend_not_found", 404, NotFound;
     DroneNotFound = "drone_not_found", 404, NotFound;
+    /// No warm pool has this name.
+    PoolNotFound = "pool_not_found", 404, NotFound;
+    /// A warm pool's spec cannot be opened: it was sealed under another secret.
+    PoolUnreadable = "pool_unreadable", 500, Other;
     /// No or a wrong bearer key.
     Unauthorized = "unauthorized", 401, Other;
     /// A request to loopback from a foreign page: unknown Host, or a foreign Origin.

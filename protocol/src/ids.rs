@@ -79,6 +79,17 @@ text_id!(
     PoolName, "a pool name", "at most 63 characters of a-z, A-Z, 0-9, -, _ and .",
     |s| s.len() <= 63 && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 );
+text_id!(
+    /// A warm pool: ready slots that an operator has declared. Not to be confused with a pool of drones.
+    WarmPoolName, "a warm pool's name", "1 to 63 characters of a-z, 0-9, -, _ and .",
+    |s| (1..=63).contains(&s.len())
+        && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
+);
+text_id!(
+    /// What slots can serve: the hash of all that cannot change once a slot was made ([`crate::warm::Kind::of`]).
+    WarmHash, "a warm hash", "32 characters of 0-9 and a-f",
+    |s| s.len() == 32 && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+);
 
 impl BackendId {
     /// A fresh id: a version 7 UUID (time-ordered, RFC 9562 §5.7) in 26 characters of base32.

@@ -41,6 +41,16 @@ pub struct Hello {
     pub boot_id: Option<BootId>,
     /// The session it took, if it took one: outranks journal and labels.
     pub session: Option<SessionState>,
+    /// The application that it runs ahead of its session, if it does and no session came yet.
+    #[serde(default)]
+    pub ahead: Option<AheadState>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AheadState {
+    pub pid: i32,
+    /// Where it was seen listening, if it was ready.
+    pub ready: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,13 +106,29 @@ pub enum FromInit {
         code: Option<i32>,
         signal: Option<i32>,
     },
+    /// The application was executed ahead of its session. Repeated as it was for another [`Ahead`].
+    AheadStarted {
+        pid: i32,
+    },
+    /// It listens on its port. From the session on, the words above are used.
+    AheadReady {
+        address: SocketAddr,
+    },
+    /// It could not be executed, or has ended, before its session came: the container ends next.
+    AheadFailed {
+        message: String,
+    },
     Pong,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToInit {
+    /// After [`ToInit::Ahead`] nothing is executed any more: the application that runs is this backend's from now on, and what
+    /// the session says of environment and arguments is the drone's to tell it.
     Session(Box<Session>),
+    /// Execute the application now; its session comes later, or never. It holds no key and no lease until then.
+    Ahead(Box<Ahead>),
     /// Send the signal to the application; kill everything `grace_ms` later. Repeating it changes nothing but may
     /// shorten the grace.
     Stop {
@@ -112,6 +138,27 @@ pub enum ToInit {
     /// The drone's deadline has come nearer: look at the file now.
     LookAtLease,
     Ping,
+}
+
+/// What a hot slot's application starts with.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ahead {
+    /// Over the container's own environment, name by name.
+    pub env: BTreeMap<String, String>,
+    pub port: u16,
+    /// As in [`Session`].
+    #[serde(default)]
+    pub addresses: Vec<std::net::IpAddr>,
+}
+
+/// Shows the names in the environment, never the values.
+impl std::fmt::Debug for Ahead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ahead")
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
 }
 
 /// All that late binding needs: the environment, and what to run where the spec overrides the image.

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod key;
 pub mod time;
 
+pub mod at_rest;
 pub mod grant;
 pub mod lease;
 pub mod secret;
@@ -16,6 +17,7 @@ pub mod state;
 pub mod status;
 pub mod timeline;
 pub mod token;
+pub mod warm;
 
 pub mod attach;
 pub mod controller_api;

@@ -39,6 +39,8 @@ pub enum Purpose {
     ProxyToDrone,
     /// A proxy's calls to a controller.
     ProxyToController,
+    /// Sealing what controllers keep in Postgres for longer than a start.
+    AtRest,
 }
 
 impl Purpose {
@@ -50,6 +52,7 @@ impl Purpose {
             Purpose::DroneToController => b"jetway/1/drone-to-controller",
             Purpose::ProxyToDrone => b"jetway/1/proxy-to-drone",
             Purpose::ProxyToController => b"jetway/1/proxy-to-controller",
+            Purpose::AtRest => b"jetway/1/at-rest",
         }
     }
 }

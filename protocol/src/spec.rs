@@ -80,6 +80,9 @@ pub struct Executable {
     pub ready_http_path: Option<String>,
     #[serde(default)]
     pub init: InitMode,
+    /// Where the application can take its session after it was started.
+    #[serde(default)]
+    pub hot: Option<Hot>,
     /// CPUs set aside for placement; fractions allowed.
     #[serde(default)]
     pub cpu_reserve: f64,
@@ -102,6 +105,25 @@ pub enum InitMode {
     Supervise,
     /// Init becomes the application at claim: for images that must be PID 1 themselves.
     Exec,
+}
+
+/// How an application that runs already is told of its session. An application that says nothing of this is never started
+/// before its session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hot {
+    /// Path of the application that gets the session as a `POST` with a JSON body ([`crate::warm::ClaimRequest`]) and must
+    /// answer 2xx. `None`: it learns of its session by the `x-verified-*` headers of requests alone.
+    #[serde(default)]
+    pub claim_path: Option<String>,
+    /// For the answer to that request; without one in time the start has failed.
+    #[serde(default = "claim_timeout_seconds")]
+    pub claim_timeout_seconds: u32,
+}
+
+pub const CLAIM_TIMEOUT_SECONDS: u32 = 5;
+
+fn claim_timeout_seconds() -> u32 {
+    CLAIM_TIMEOUT_SECONDS
 }
 
 /// A registry login. Never shown: not by `Debug`, not by the API.
@@ -155,6 +177,7 @@ impl Executable {
             read_only: false,
             ready_http_path: None,
             init: InitMode::Supervise,
+            hot: None,
             cpu_reserve: 0.0,
             memory_reserve_bytes: MEMORY_RESERVE_BYTES,
         }

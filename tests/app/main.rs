@@ -20,6 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// When the last WebSocket closed, on this process's own clock.
 static LAST_CLOSE: Mutex<Option<Instant>> = Mutex::new(None);
+/// What it was told of its session, where it ran before that.
+static CLAIM: Mutex<Option<Value>> = Mutex::new(None);
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -53,6 +55,8 @@ async fn serve(deaf: bool) {
         .route("/ws", any(upgrade))
         .route("/env", get(environment))
         .route("/identity", get(identity))
+        .route("/claim", post(claim))
+        .route("/claimed", get(claimed))
         .route("/headers", any(headers))
         .route("/upload", post(upload))
         .route("/download", get(download))
@@ -104,6 +108,15 @@ async fn echo(mut socket: WebSocket) {
 
 async fn environment() -> Json<BTreeMap<String, String>> {
     Json(std::env::vars().collect())
+}
+
+/// A hot application's session.
+async fn claim(Json(session): Json<Value>) {
+    *CLAIM.lock().expect("no panic holds it") = Some(session);
+}
+
+async fn claimed() -> Json<Option<Value>> {
+    Json(CLAIM.lock().expect("no panic holds it").clone())
 }
 
 async fn identity() -> Json<Value> {

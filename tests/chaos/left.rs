@@ -21,7 +21,8 @@ const IDLE: Duration = Duration::from_secs(90);
 
 /// What stays of a drone that has nothing any more: who it is, where its addresses stood, whom it has ended, and the executable
 /// that it mounts.
-const MEMORY: [&str; 5] = ["lock", "drone.json", "address-cursor", "tombstones.ndjson", "init"];
+const MEMORY: [&str; 6] =
+    ["lock", "drone.json", "address-cursor", "tombstones.ndjson", "pulled-images.json", "init"];
 
 async fn ask(shore: &Shore, path: &str) -> anyhow::Result<Value> {
     let url = format!("http://{}{path}", Part::Controller(1).address());

@@ -10,6 +10,8 @@ use crate::ways::{ends_sessions, of_drone, of_link, of_pair, of_part, was_asked,
 /// A drone that was cut off twice in so short a time had no chance to renew in between.
 const CHANCE: u64 = 3 * SECOND;
 const STEP: u64 = SECOND / 10;
+/// Between two beats of a session's process, at least.
+const BEAT: u64 = SECOND / 50;
 
 pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
     let (backend, last) = (&session.beats.backend, session.beats.last);
@@ -28,6 +30,8 @@ pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
         last,
         |fault| matches!(fault, Fault::Kill(part) | Fault::Restart(part) if ends_sessions(part, session.drone)),
     );
+    // What is killed writes nothing of its end: it may have lived for as long as it was ever silent after its last beat.
+    let heard = last + session.beats.gap_max.max(BEAT);
     let left_as_asked = session.beats.told_to_stop == 0
         && session.beats.left != 0
         && was_asked(facts, backend, Wish::Exit, last);
@@ -35,7 +39,7 @@ pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
         _ if row.status != "terminated" => refuse("it is not over for Postgres"),
         "idle" => Ok(()),
         // Somebody else's stop may have come before its drone saw that it had left.
-        "external" if was_asked(facts, backend, Wish::Stop, if left_as_asked { u64::MAX } else { last }) => {
+        "external" if was_asked(facts, backend, Wish::Stop, if left_as_asked { u64::MAX } else { heard }) => {
             Ok(())
         }
         "external" => refuse("nobody asked for it"),

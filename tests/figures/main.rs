@@ -7,6 +7,7 @@ mod harness;
 
 mod bare;
 mod statements;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ fn main() {
     with_stack(Options::default(), async |stack| {
         starts(stack).await?;
         ends(stack).await?;
+        warm::starts(stack).await?;
         statements::count(stack).await
     });
 }

@@ -41,7 +41,7 @@ where
     M::Action: Clone + Debug + PartialEq + 'static,
 {
     let begun = Instant::now();
-    let checker = model.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let checker = model.checker().finish_when(HasDiscoveries::AnyOf([property].into())).spawn_bfs().join();
     let seconds = begun.elapsed().as_secs_f64();
     let Some(path) = checker.discovery(property) else {
         panic!("{name}: with {mistake}, \"{property}\" should not hold, and nothing was found");

@@ -13,3 +13,4 @@ mod dispatch;
 mod failover;
 mod lease;
 mod register;
+mod warm;

@@ -60,6 +60,10 @@ impl Dev {
         Ok(json["id"].as_str().context("the drone's id")?.to_owned())
     }
 
+    async fn slots(&self) -> anyhow::Result<Vec<String>> {
+        engine::slots(&engine::docker().await?, "jetway.drone", &self.drone()?).await
+    }
+
     async fn containers(&self) -> anyhow::Result<Vec<String>> {
         engine::containers(&engine::docker().await?, "jetway.drone", &self.drone()?).await
     }
@@ -150,7 +154,7 @@ fn two_windows_of_the_demo_see_each_other_and_the_last_one_ends_the_session() {
         browser.close(two).await?;
         dev.until_said("its last window was closed").await?;
         eventually("the demo's container goes", SOON, async || {
-            let left = dev.containers().await.map_err(|error| error.to_string())?;
+            let left = dev.slots().await.map_err(|error| error.to_string())?;
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
         })
         .await?;
@@ -180,7 +184,7 @@ fn with_keep_sessions_stay_and_the_next_start_adopts_them() {
 
         let mut first = dev;
         ensure!(first.process.stop(Signal::SIGINT).await?, "{}", first.said());
-        ensure!(first.containers().await?.len() == 1, "the session stays");
+        ensure!(first.slots().await?.len() == 1, "the session stays");
         ensure!(!directory.join("data/postgres/postmaster.pid").exists(), "Postgres goes, the session stays");
         let second = Dev::start(&directory, &["--api", &api, "--proxy", &proxy, "--no-demo"]).await?;
         let again: Value =

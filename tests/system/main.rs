@@ -27,3 +27,4 @@ mod remote_proxy;
 mod restarts;
 mod starts;
 mod tidy;
+mod warm;

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use jetway_protocol::key::Key;
 use jetway_protocol::spec::{
-    Credentials, Executable, MEMORY_LIMIT_BYTES, MEMORY_RESERVE_BYTES, PORT, ResourceLimits,
+    CLAIM_TIMEOUT_SECONDS, Credentials, Executable, Hot, InitMode, MEMORY_LIMIT_BYTES, MEMORY_RESERVE_BYTES,
+    PORT, ResourceLimits,
 };
 
-use super::request::{ExecutableRequest, LimitsRequest, MountRequest};
+use super::request::{ExecutableRequest, HotRequest, LimitsRequest, MountRequest};
 use super::validate::number;
 use crate::error::{ApiError, ApiResult, shown};
 
@@ -22,6 +23,7 @@ const TMPFS_MAX: usize = 32;
 const MEMORY_BYTES_MIN: i64 = 6 * 1024 * 1024;
 const BYTES_MAX: i64 = 1 << 50;
 const CPUS_MAX: f64 = 4096.0;
+const CLAIM_TIMEOUT_SECONDS_MAX: i64 = 60;
 /// Set by the drone; a caller's value would be overwritten.
 const RESERVED_ENV: [&str; 5] = [
     "PORT",
@@ -60,8 +62,9 @@ pub fn check(request: ExecutableRequest, key: Option<&Key>) -> ApiResult<Executa
     }
     let ready_http_path = request.ready.and_then(|ready| ready.http_path);
     if let Some(path) = &ready_http_path {
-        check_http_path(path)?;
+        check_http_path("ready.http_path", path)?;
     }
+    let init = request.init.unwrap_or_default();
     check_tmpfs(&request.tmpfs)?;
     Ok(Executable {
         pull_policy: request.pull_policy.unwrap_or_default(),
@@ -84,7 +87,8 @@ pub fn check(request: ExecutableRequest, key: Option<&Key>) -> ApiResult<Executa
         tmpfs: request.tmpfs,
         read_only: request.read_only,
         ready_http_path,
-        init: request.init.unwrap_or_default(),
+        hot: request.hot.map(|hot| check_hot(hot, init)).transpose()?,
+        init,
         cpu_reserve,
         memory_reserve_bytes,
         image: request.image,
@@ -284,12 +288,27 @@ fn check_absolute(field: &str, path: &str) -> ApiResult<()> {
     Ok(())
 }
 
-fn check_http_path(path: &str) -> ApiResult<()> {
+/// An application that takes its session late must have an init beside it, which tells the drone that it listens.
+fn check_hot(hot: HotRequest, init: InitMode) -> ApiResult<Hot> {
+    if init == InitMode::Exec {
+        return Err(invalid("hot", "cannot be had with init \"exec\": leave one of them out"));
+    }
+    if let Some(path) = &hot.claim_path {
+        check_http_path("hot.claim_path", path)?;
+    }
+    let seconds =
+        number(&at("hot.claim_timeout_seconds"), hot.claim_timeout_seconds, 1, CLAIM_TIMEOUT_SECONDS_MAX)?;
+    let claim_timeout_seconds =
+        seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(CLAIM_TIMEOUT_SECONDS);
+    Ok(Hot { claim_path: hot.claim_path, claim_timeout_seconds })
+}
+
+fn check_http_path(field: &str, path: &str) -> ApiResult<()> {
     if !path.starts_with('/')
         || path.len() > PATH_BYTES_MAX
         || !path.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
     {
-        return Err(invalid("ready.http_path", &format!("{} must be a path like /healthz", shown(path))));
+        return Err(invalid(field, &format!("{} must be a path like /healthz", shown(path))));
     }
     Ok(())
 }

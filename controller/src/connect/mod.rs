@@ -21,15 +21,16 @@ use std::time::Duration;
 
 use jetway_protocol::error::Code;
 use jetway_protocol::grant::Grant;
-use jetway_protocol::ids::GrantId;
+use jetway_protocol::ids::{GrantId, WarmPoolName};
 use jetway_protocol::key::Key;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::db::backends::{self, LiveBackend};
-use crate::db::{self, DbError};
+use crate::db::{DbError, warm_pools};
 use crate::error::{ApiError, ApiResult};
+use crate::warm::pool::Template;
 pub use patient::patiently;
 use respond::{Connected, Stopwatch};
 use validate::Wanted;
@@ -50,12 +51,19 @@ enum Round {
 
 pub async fn connect(app: &App, wanted: &Wanted, stopwatch: &mut Stopwatch) -> ApiResult<Connected> {
     let deadline = Instant::now() + STOPPING_WAIT;
+    let mut of_pool = None;
     for _ in 0..ROUNDS_MAX {
         let live = match &wanted.key {
             Some(key) => live_by_key(app, key).await?,
             None => None,
         };
-        let round = match (live, &wanted.spawn) {
+        if live.is_none()
+            && of_pool.is_none()
+            && let Some(pool) = &wanted.warm_pool
+        {
+            of_pool = Some(template(app, pool).await?.spawn(wanted.key.as_ref())?);
+        }
+        let round = match (live, wanted.spawn.as_ref().or(of_pool.as_ref())) {
             (Some(live), _) => join::join(app, wanted, live, deadline).await?,
             (None, Some(spawn)) => spawn::spawn(app, wanted, spawn, stopwatch).await?,
             (None, None) => {
@@ -78,13 +86,37 @@ pub async fn connect(app: &App, wanted: &Wanted, stopwatch: &mut Stopwatch) -> A
 
 /// A read, and so sent once more where its connection turns out to be broken: after a restart of Postgres each that was idle is.
 async fn live_by_key(app: &App, key: &Key) -> Result<Option<LiveBackend>, DbError> {
-    let mut connection = app.db.acquire().await?;
-    match backends::live_by_key(&mut connection, key).await {
+    let mut taken = app.hot.take().await?;
+    let live = backends::live_by_key(&mut taken.connection, key).await;
+    match taken.done(live) {
         Err(error) if error.is_broken() => {}
         outcome => return outcome,
     }
-    drop(connection);
-    backends::live_by_key(&mut *db::fresh(&app.db).await?, key).await
+    // Those that were idle went with it: this one is new.
+    let mut taken = app.hot.take().await?;
+    let live = backends::live_by_key(&mut taken.connection, key).await;
+    taken.done(live)
+}
+
+/// What a pool's backends are started from: one read, and only where the key is not live.
+async fn template(app: &App, pool: &WarmPoolName) -> ApiResult<Template> {
+    let mut taken = app.hot.take().await?;
+    let found = warm_pools::template(&mut taken.connection, &app.warm.at_rest, pool).await;
+    match taken.done(found)? {
+        Some(Ok(template)) => Ok(template),
+        Some(Err(_)) => Err(unreadable(pool)),
+        None => Err(no_pool(pool)),
+    }
+}
+
+pub fn no_pool(pool: &WarmPoolName) -> ApiError {
+    ApiError::new(Code::PoolNotFound, format!("there is no warm pool \"{pool}\""))
+}
+
+pub fn unreadable(pool: &WarmPoolName) -> ApiError {
+    let message =
+        format!("the warm pool \"{pool}\" was put under another secret and cannot be opened: put it again");
+    ApiError::new(Code::PoolUnreadable, message)
 }
 
 fn stopping() -> ApiError {
@@ -107,6 +139,8 @@ fn static_grant() -> Grant {
     Grant { id: GrantId::STATIC, user: None, auth: "{}".to_owned(), secret: String::new() }
 }
 
+#[cfg(test)]
+mod burst_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Which drone a new backend goes to. Pure: the table of drones, what was reserved since, and chance come from outside.
 //!
 //! A drone must be able to: cluster, pool, heartbeat, engine, not draining, mounts, networks, image policy, and room.
-//! Of those that are, two are drawn at random and the better one is taken, which spreads a burst without anybody
-//! keeping count. Better: it has the image; then, it is less full.
+//! Of those that are, the best class counts: a hot slot is ready; a parked slot is ready; one must have been replaced by now; slots
+//! of the kind are made there; the image is there; any. Of the best class two are drawn at random and the less full one is taken,
+//! which spreads a burst without anybody keeping count.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +11,13 @@ use std::time::Duration;
 use jetway_protocol::error::PassedOver;
 use jetway_protocol::ids::{ClusterName, DroneId, PoolName};
 use jetway_protocol::spec::{Executable, PullPolicy};
+use jetway_protocol::warm::{Kind, SlotTier};
 use rand::Rng;
+use tokio::time::Instant;
 
 use crate::db::drones::Drone;
-use crate::fleet::Reservation;
+use crate::fleet::Table;
+use crate::reservations::{LIFE, Reservations};
 
 /// A drone that has been silent for longer gets nothing new: five heartbeats.
 pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(10);
@@ -21,13 +25,24 @@ pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(10);
 const STARTING_MAX: Duration = Duration::from_secs(30);
 /// Entries of the list of why each drone was passed over.
 const PASSED_OVER_MAX: usize = 50;
+/// Times that a drone usually needs to replace a slot until it is taken to have done so.
+const REPLACED: f64 = 1.5;
+/// Of many drones a few draws usually find two that can; then nobody looks at all of them.
+const DRAWS: usize = 8;
 
 pub struct Need<'a> {
     pub cluster: &'a ClusterName,
     pub pool: &'a PoolName,
     pub executable: &'a Executable,
+    /// The kinds of slots that serve it, the better one first.
+    pub kinds: &'a [Kind],
     /// Drones that have just refused.
     pub exclude: &'a [DroneId],
+}
+
+/// The kinds of slots that serve an executable, the better one first. None: a slot cannot be made ahead.
+pub fn kinds_of(executable: &Executable) -> Vec<Kind> {
+    [SlotTier::Hot, SlotTier::Parked].iter().filter_map(|tier| Kind::of(*tier, executable).ok()).collect()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,63 +63,126 @@ enum Why {
     NotNow(String),
 }
 
-/// `age` is how old the table is.
-pub fn choose(
-    drones: &[Arc<Drone>],
-    age: Duration,
-    need: &Need<'_>,
-    reservations: &[Reservation],
-    random: &mut impl Rng,
-) -> Result<Arc<Drone>, Nothing> {
-    let mut passed_over = Vec::new();
-    let mut able = Vec::new();
-    let (mut here, mut not_offered) = (0, 0);
-    for drone in drones {
-        match fits(drone, age, need, reservations) {
-            Ok(fullness) => able.push((drone, fullness)),
-            Err(why) => {
-                here += usize::from(!matches!(why, Why::Elsewhere(_)));
-                not_offered += usize::from(matches!(why, Why::NotOffered(_)));
-                let (Why::Elsewhere(reason) | Why::NotOffered(reason) | Why::NotNow(reason)) = why;
-                if passed_over.len() < PASSED_OVER_MAX {
-                    passed_over.push(PassedOver { drone: drone.name.to_string(), reason });
-                }
+/// What is known at the moment of a choice.
+pub struct Known<'a> {
+    pub table: &'a Table,
+    pub reservations: &'a Reservations,
+    pub now: Instant,
+}
+
+/// A drone, and the kind of slot that is ready there, if one is.
+pub type Chosen = (Arc<Drone>, Option<Kind>);
+
+pub fn choose(known: &Known<'_>, need: &Need<'_>, random: &mut impl Rng) -> Result<Chosen, Nothing> {
+    let table = known.table;
+    let fullness = |n: usize| fits(known, &table.drones[n], need).ok();
+    for ready in [Known::ready, Known::ready_by_now] {
+        for kind in need.kinds {
+            let having = |n: usize| if ready(known, &table.drones[n], kind) > 0 { fullness(n) } else { None };
+            if let Some(n) = better_of_two(table.with_slots(kind), random, having) {
+                return Ok((table.drones[n].clone(), Some(kind.clone())));
             }
         }
     }
-    let draw =
-        |random: &mut _, able: &[(&Arc<Drone>, f64)]| -> usize { Rng::random_range(random, 0..able.len()) };
-    match able.len() {
-        0 if here > 0 && here == not_offered => Err(Nothing::Offered(passed_over)),
-        0 => Err(Nothing::Fits(passed_over)),
-        _ => {
-            let first = &able[draw(random, &able)];
-            let second = &able[draw(random, &able)];
-            let cost = |(drone, fullness): &(&Arc<Drone>, f64)| {
-                fullness + if has_image(drone, &need.executable.image) { 0.0 } else { 1.0 }
-            };
-            let better = if cost(second) < cost(first) { second } else { first };
-            Ok(Arc::clone(better.0))
+    for kind in need.kinds {
+        if let Some(n) = better_of_two(table.with_slots(kind), random, fullness) {
+            return Ok((table.drones[n].clone(), Some(kind.clone())));
         }
+    }
+    for class in [table.with_image(&need.executable.image), table.everyone()] {
+        if let Some(n) = better_of_two(class, random, fullness) {
+            return Ok((table.drones[n].clone(), None));
+        }
+    }
+    Err(nothing(known, need))
+}
+
+/// Of two drawn from those that can, the one that costs less.
+fn better_of_two(
+    class: &[usize],
+    random: &mut impl Rng,
+    cost: impl Fn(usize) -> Option<f64>,
+) -> Option<usize> {
+    if class.is_empty() {
+        return None;
+    }
+    let better = |one: (usize, f64), two: (usize, f64)| if two.1 < one.1 { two } else { one };
+    let mut first: Option<(usize, f64)> = None;
+    for _ in 0..DRAWS {
+        let n = class[random.random_range(0..class.len())];
+        if let Some(cost) = cost(n) {
+            match first {
+                Some(first) => return Some(better(first, (n, cost)).0),
+                None => first = Some((n, cost)),
+            }
+        }
+    }
+    let able: Vec<(usize, f64)> = class.iter().filter_map(|n| Some((*n, cost(*n)?))).collect();
+    if able.is_empty() {
+        return None;
+    }
+    let draw = |random: &mut _| able[Rng::random_range(random, 0..able.len())];
+    let first = draw(random);
+    Some(better(first, draw(random)).0)
+}
+
+fn nothing(known: &Known<'_>, need: &Need<'_>) -> Nothing {
+    let mut passed_over = Vec::new();
+    let (mut here, mut not_offered) = (0, 0);
+    for drone in &known.table.drones {
+        let Err(why) = fits(known, drone, need) else { continue };
+        here += usize::from(!matches!(why, Why::Elsewhere(_)));
+        not_offered += usize::from(matches!(why, Why::NotOffered(_)));
+        let (Why::Elsewhere(reason) | Why::NotOffered(reason) | Why::NotNow(reason)) = why;
+        if passed_over.len() < PASSED_OVER_MAX {
+            passed_over.push(PassedOver { drone: drone.name.to_string(), reason });
+        }
+    }
+    if here > 0 && here == not_offered { Nothing::Offered(passed_over) } else { Nothing::Fits(passed_over) }
+}
+
+impl Known<'_> {
+    /// Slots that were ready there, less those that were given away since the drone last spoke.
+    fn ready(&self, drone: &Drone, kind: &Kind) -> u32 {
+        let ready = drone.kind(kind).map_or(0, |load| load.ready);
+        ready.saturating_sub(self.given(drone, kind, LIFE))
+    }
+
+    /// The same, where each that was given away, or was being made, has been replaced in the time that this takes there.
+    fn ready_by_now(&self, drone: &Drone, kind: &Kind) -> u32 {
+        let Some(load) = drone.kind(kind) else { return 0 };
+        let make = Duration::from_millis(load.replenish_ms.max(load.make_ms).into());
+        if make.is_zero() {
+            return 0;
+        }
+        let made = make.mul_f64(REPLACED) <= self.now.duration_since(self.table.heartbeat_of(drone));
+        let ready = if made { load.ready + load.making } else { load.ready };
+        ready.min(load.target).saturating_sub(self.given(drone, kind, make.mul_f64(REPLACED)))
+    }
+
+    fn given(&self, drone: &Drone, kind: &Kind, age: Duration) -> u32 {
+        self.reservations.slots(drone.id, kind, self.table.heartbeat_of(drone), self.now, age)
     }
 }
 
 /// Whether a drone that registered a moment ago would do, once it says that it serves.
-pub fn is_about_to_fit(drones: &[Arc<Drone>], age: Duration, need: &Need<'_>) -> bool {
-    drones.iter().any(|drone| {
+pub fn is_about_to_fit(table: &Table, now: Instant, need: &Need<'_>) -> bool {
+    let age = now.duration_since(table.read_at);
+    let known = Known { table, reservations: &Reservations::default(), now };
+    table.drones.iter().any(|drone| {
         let starting = !drone.load.engine_ok && drone.registered_age + age <= STARTING_MAX;
         starting && {
             let mut serving = Drone::clone(drone);
             serving.load.engine_ok = true;
             // Which images it has, it says with its first heartbeat.
             serving.load.images = vec![need.executable.image.clone()];
-            fits(&serving, age, need, &[]).is_ok()
+            fits(&known, &serving, need).is_ok()
         }
     })
 }
 
 /// How full the drone would be, 0 to 1, or why it cannot.
-fn fits(drone: &Drone, age: Duration, need: &Need<'_>, reservations: &[Reservation]) -> Result<f64, Why> {
+fn fits(known: &Known<'_>, drone: &Drone, need: &Need<'_>) -> Result<f64, Why> {
     let spec = need.executable;
     if drone.cluster != *need.cluster {
         return Err(Why::Elsewhere(format!("is in the cluster {}", drone.cluster)));
@@ -120,41 +198,46 @@ fn fits(drone: &Drone, age: Duration, need: &Need<'_>, reservations: &[Reservati
     {
         return Err(Why::NotOffered(format!("does not offer the network {network}")));
     }
-    if spec.pull_policy == PullPolicy::Never && !has_image(drone, &spec.image) {
+    if spec.pull_policy == PullPolicy::Never && !drone.has_image(&spec.image) {
         return Err(Why::NotOffered(format!(
             "does not have the image {}, and pull_policy is Never",
             spec.image
         )));
     }
-    if drone.draining {
-        return Err(Why::NotNow("is draining".into()));
-    }
-    if drone.lease.is_over() {
-        return Err(Why::NotNow("has lost its lease, and has not registered anew".into()));
-    }
-    let silent = drone.heartbeat_age + age;
-    if silent > HEARTBEAT_AGE_MAX {
-        return Err(Why::NotNow(format!("was last heard of {} s ago", silent.as_secs())));
-    }
-    if !drone.load.engine_ok {
-        return Err(Why::NotNow(
-            "does not serve: it is just starting, or its container engine does not answer".into(),
-        ));
+    if let Some(reason) = unable(drone, known.now.duration_since(known.table.read_at)) {
+        return Err(Why::NotNow(reason));
     }
     if need.exclude.contains(&drone.id) {
         return Err(Why::NotNow("refused this backend".into()));
     }
-    room(drone, spec, reservations)
+    room(known, drone, spec)
 }
 
-fn room(drone: &Drone, spec: &Executable, reservations: &[Reservation]) -> Result<f64, Why> {
-    let (mut count, mut cpus, mut memory) =
-        (u64::from(drone.load.backends), drone.load.cpus_reserved, drone.load.memory_reserved_bytes);
-    for reservation in reservations.iter().filter(|reservation| reservation.drone == drone.id) {
-        count += 1;
-        cpus += reservation.cpus;
-        memory = memory.saturating_add(reservation.memory_bytes);
+/// Why a drone takes nothing at all now. `age` is how old the table is.
+pub fn unable(drone: &Drone, age: Duration) -> Option<String> {
+    if drone.draining { Some("is draining".into()) } else { unheard(drone, age) }
+}
+
+/// Why what a drone has said last does not count any more, or nothing can be told it.
+pub fn unheard(drone: &Drone, age: Duration) -> Option<String> {
+    if drone.lease.is_over() {
+        return Some("has lost its lease, and has not registered anew".into());
     }
+    let silent = drone.heartbeat_age + age;
+    if silent > HEARTBEAT_AGE_MAX {
+        return Some(format!("was last heard of {} s ago", silent.as_secs()));
+    }
+    if !drone.load.engine_ok {
+        return Some("does not serve: it is just starting, or its container engine does not answer".into());
+    }
+    None
+}
+
+fn room(known: &Known<'_>, drone: &Drone, spec: &Executable) -> Result<f64, Why> {
+    let taken = known.reservations.taken(drone.id, known.table.heartbeat_of(drone), known.now);
+    let count = u64::from(drone.load.backends) + u64::from(taken.backends);
+    let cpus = drone.load.cpus_reserved + taken.cpus;
+    let memory = drone.load.memory_reserved_bytes.saturating_add(taken.memory_bytes);
     let capacity = &drone.capacity;
     if count >= u64::from(capacity.backends_max) {
         return Err(Why::NotNow(format!("is full: {count} of {} backends", capacity.backends_max)));
@@ -184,155 +267,6 @@ fn room(drone: &Drone, spec: &Executable, reservations: &[Reservation]) -> Resul
     Ok(memory_share.max(share(cpus, capacity.cpus)).max(count_share))
 }
 
-fn has_image(drone: &Drone, image: &str) -> bool {
-    let wanted = plain(image);
-    drone.load.images.iter().any(|present| plain(present) == wanted)
-}
-
-/// One spelling for the names that Docker treats alike: `alpine`, `alpine:latest`, `docker.io/library/alpine`.
-fn plain(image: &str) -> String {
-    let short = image.strip_prefix("docker.io/").unwrap_or(image);
-    let short = short.strip_prefix("library/").unwrap_or(short);
-    let last = short.rsplit('/').next().unwrap_or(short);
-    if last.contains([':', '@']) { short.to_owned() } else { format!("{short}:latest") }
-}
-
 #[cfg(test)]
-mod tests {
-    use jetway_protocol::controller_api::Load;
-    use proptest::prelude::*;
-    use rand::SeedableRng;
-
-    use super::*;
-    use crate::db::drones::LeaseState;
-    use crate::testing::{CLUSTER, registration};
-
-    fn drone(name: &str, change: impl FnOnce(&mut Drone)) -> Arc<Drone> {
-        let register = registration(name, "127.0.0.1:1");
-        let mut drone = Drone {
-            id: register.drone,
-            name: register.name,
-            cluster: CLUSTER.parse().unwrap(),
-            pool: register.pool,
-            version: register.version,
-            term: jetway_protocol::ids::Term(1),
-            advertise: register.advertise,
-            capacity: register.capacity,
-            load: Load { engine_ok: true, ..Load::default() },
-            draining: false,
-            heartbeat_age: Duration::ZERO,
-            registered_age: Duration::from_secs(3600),
-            lease: LeaseState::None,
-        };
-        change(&mut drone);
-        Arc::new(drone)
-    }
-
-    fn pick(
-        drones: &[Arc<Drone>],
-        spec: &Executable,
-        taken: &[Reservation],
-        seed: u64,
-    ) -> Result<String, Nothing> {
-        let (cluster, pool) = (CLUSTER.parse().unwrap(), String::new().parse().unwrap());
-        let need = Need { cluster: &cluster, pool: &pool, executable: spec, exclude: &[] };
-        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
-        choose(drones, Duration::ZERO, &need, taken, &mut random).map(|drone| drone.name.to_string())
-    }
-
-    #[test]
-    fn each_reason_to_pass_a_drone_over() {
-        type Change = fn(&mut Drone);
-        let app = Executable::of_image("app");
-        let table: [(Change, &str); 10] = [
-            (|d| d.lease = LeaseState::Over, "has lost its lease, and has not registered anew"),
-            (|d| d.cluster = "other:1".parse().unwrap(), "is in the cluster other:1"),
-            (|d| d.pool = "big".to_owned().try_into().unwrap(), "is in the pool \"big\""),
-            (|d| d.draining = true, "is draining"),
-            (|d| d.heartbeat_age = Duration::from_secs(11), "was last heard of 11 s ago"),
-            (
-                |d| d.load.engine_ok = false,
-                "does not serve: it is just starting, or its container engine does not answer",
-            ),
-            (|d| d.load.backends = 1000, "is full: 1000 of 1000 backends"),
-            (|d| d.capacity.memory_bytes = 1, "has 1 of 1 bytes of memory free, and 134217728 are needed"),
-            (
-                |d| d.load.memory_reserved_bytes = i64::MAX,
-                "has 0 of 17179869184 bytes of memory free, and 134217728 are needed",
-            ),
-            (|d| d.capacity.backends_max = 0, "is full: 0 of 0 backends"),
-        ];
-        for (change, reason) in table {
-            let Err(Nothing::Fits(passed)) = pick(&[drone("d", change)], &app, &[], 0) else {
-                panic!("{reason}")
-            };
-            assert_eq!(passed, [PassedOver { drone: "d".into(), reason: reason.into() }]);
-        }
-        assert_eq!(pick(&[drone("d", |_| {})], &app, &[], 0), Ok("d".into()));
-    }
-
-    #[test]
-    fn only_a_drone_that_has_just_registered_is_about_to_fit() {
-        let (cluster, pool) = (CLUSTER.parse().unwrap(), String::new().parse().unwrap());
-        let app = Executable::of_image("app");
-        let need = Need { cluster: &cluster, pool: &pool, executable: &app, exclude: &[] };
-        let about = |seconds: u64, change: fn(&mut Drone)| {
-            let drone = drone("d", |d| {
-                (d.registered_age, d.load.engine_ok) = (Duration::from_secs(seconds), false);
-                change(d);
-            });
-            is_about_to_fit(&[drone], Duration::from_secs(1), &need)
-        };
-        assert!(about(1, |_| {}));
-        assert!(!about(30, |_| {}), "its engine is in trouble");
-        assert!(!about(1, |d| d.draining = true));
-        assert!(!about(1, |d| d.load.engine_ok = true), "it fits, or it does not");
-    }
-
-    #[test]
-    fn reservations_count_and_the_image_and_emptiness_win() {
-        let app = Executable { cpu_reserve: 3.0, ..Executable::of_image("docker.io/library/app") };
-        let (one, two) = (drone("one", |_| {}), drone("two", |d| d.load.images = vec!["app:latest".into()]));
-        let taken = [Reservation::of(one.id, 2.0, 0)];
-        for seed in 0..20 {
-            assert_eq!(
-                pick(&[one.clone(), two.clone()], &app, &taken, seed),
-                Ok("two".into()),
-                "only two has room"
-            );
-        }
-        let full = drone("full", |d| d.load.cpus_reserved = 3.0);
-        let small = Executable::of_image("app");
-        let picked = |drones: &[Arc<Drone>]| {
-            (0..100).filter(|seed| pick(drones, &small, &[], *seed).unwrap() != "full").count()
-        };
-        assert!(picked(&[full.clone(), two.clone()]) > 60);
-        assert!(picked(&[full, drone("empty", |_| {})]) > 60);
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_chosen_always_fits(
-            loads in proptest::collection::vec((0_u32..1100, 0.0_f64..5.0, 0_i64..20 << 30, any::<bool>()), 0..8),
-            cpus in 0.0_f64..5.0, memory in 0_i64..20 << 30, seed in any::<u64>(),
-        ) {
-            let drones: Vec<_> = loads.iter().enumerate().map(|(n, (count, cpus, memory, draining))| {
-                drone(&format!("d{n}"), |d| {
-                    (d.load.backends, d.load.cpus_reserved) = (*count, *cpus);
-                    (d.load.memory_reserved_bytes, d.draining) = (*memory, *draining);
-                })
-            }).collect();
-            let spec = Executable { cpu_reserve: cpus, memory_reserve_bytes: memory, ..Executable::of_image("app") };
-            match pick(&drones, &spec, &[], seed) {
-                Ok(name) => {
-                    let chosen = drones.iter().find(|drone| drone.name.as_str() == name).unwrap();
-                    prop_assert!(!chosen.draining && chosen.load.backends < 1000);
-                    prop_assert!(chosen.load.cpus_reserved + cpus <= 4.001);
-                    prop_assert!(chosen.load.memory_reserved_bytes + memory <= 16 << 30);
-                }
-                Err(Nothing::Fits(passed)) => prop_assert_eq!(passed.len(), drones.len()),
-                Err(Nothing::Offered(_)) => prop_assert!(false, "nothing special was asked for"),
-            }
-        }
-    }
-}
+#[path = "place_tests.rs"]
+mod tests;

@@ -110,6 +110,8 @@ pub struct ExecutableRequest {
     pub ready: Option<ReadyRequest>,
     #[serde(default)]
     pub init: Option<jetway_protocol::spec::InitMode>,
+    #[serde(default, deserialize_with = "object::optional")]
+    pub hot: Option<HotRequest>,
     #[serde(default)]
     pub cpu_reserve: Option<f64>,
     #[serde(default)]
@@ -150,6 +152,15 @@ pub enum MountRequest {
 pub struct ReadyRequest {
     #[serde(default)]
     pub http_path: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HotRequest {
+    #[serde(default)]
+    pub claim_path: Option<String>,
+    #[serde(default)]
+    pub claim_timeout_seconds: Option<i64>,
 }
 
 fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {

@@ -12,11 +12,12 @@ use jetway_protocol::error::{Code, PassedOver};
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, GrantId};
 use jetway_protocol::timeline::StageName;
+use jetway_protocol::warm::Kind;
 use jetway_service::backoff::jittered;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::place::{Need, Nothing, choose, is_about_to_fit};
+use super::place::{Chosen, Known, Need, Nothing, choose, is_about_to_fit, kinds_of};
 use super::put::{Put, put};
 use super::respond::{Connected, Stopwatch};
 use super::validate::{Spawn, Wanted};
@@ -25,7 +26,7 @@ use crate::app::App;
 use crate::db::backends::{self, Inserted, NewBackend};
 use crate::db::drones::{Drone, DroneRef};
 use crate::error::{ApiError, ApiResult};
-use crate::fleet::Reservation;
+use crate::reservations::{Reservation, Reservations};
 
 /// Drones that one connect tries.
 const DRONES_MAX: usize = 3;
@@ -42,10 +43,11 @@ const STARTING_LOOK: Duration = Duration::from_millis(200);
 pub async fn spawn(app: &App, wanted: &Wanted, spawn: &Spawn, stopwatch: &mut Stopwatch) -> ApiResult<Round> {
     let cluster = spawn.cluster.as_ref().unwrap_or(&app.cluster);
     let grant = if spawn.spec.use_static_token { static_grant() } else { grant(wanted) };
+    let kinds = kinds_of(&spawn.spec.executable);
     let mut refusals = Vec::new();
     stopwatch.restart_at(0);
     for _ in 0..DRONES_MAX {
-        let drone = place(app, spawn, cluster, &refusals).await?;
+        let (drone, reservation) = place(app, spawn, cluster, &kinds, &refusals).await?;
         stopwatch.restart_at(0);
         stopwatch.lap(StageName::Asked);
         let id = spawn.id.clone().unwrap_or_else(BackendId::random);
@@ -54,8 +56,12 @@ pub async fn spawn(app: &App, wanted: &Wanted, spawn: &Spawn, stopwatch: &mut St
         let (drone, fencing_token) =
             match insert(app, wanted, spawn, cluster, &id, &drone, &grant, &sender).await? {
                 Insert::Placed(drone, fencing_token) => (drone, fencing_token),
-                Insert::Again => return Ok(Round::Again),
+                Insert::Again => {
+                    app.fleet.give_back(&reservation);
+                    return Ok(Round::Again);
+                }
                 Insert::DroneGone => {
+                    app.fleet.give_back(&reservation);
                     let message = "has gone, or began draining".to_owned();
                     refusals.push(Refused { drone: drone.id, name: drone.name.to_string(), message });
                     app.fleet.refresh_on_demand(&app.db).await?;
@@ -63,14 +69,13 @@ pub async fn spawn(app: &App, wanted: &Wanted, spawn: &Spawn, stopwatch: &mut St
                 }
             };
         stopwatch.lap(StageName::Placed);
-        let executable = &spawn.spec.executable;
-        app.fleet.reserve(drone.id, executable.cpu_reserve, executable.memory_reserve_bytes);
         let body = put_body(app, wanted, spawn, &id, &drone, fencing_token, &grant, stopwatch);
         // A chosen id that was refused for good could not be used again.
         let may_decline = || spawn.id.is_none() && fits_elsewhere(app, spawn, cluster, &refusals, &drone);
         match put(app, &drone, &id, body, sender.until, may_decline).await {
             Put::Done { status, answered, drone } => {
                 stopwatch.lap(StageName::Dispatched);
+                app.warm.note(cluster, &spawn.pool, &spawn.spec, &kinds);
                 return Ok(Round::Done(Box::new(Connected {
                     id,
                     fencing_token,
@@ -84,6 +89,7 @@ pub async fn spawn(app: &App, wanted: &Wanted, spawn: &Spawn, stopwatch: &mut St
                 })));
             }
             Put::Nothing { message, again } => {
+                app.fleet.give_back(&reservation);
                 tracing::info!(backend = %id, drone = %drone.name, message, "a drone refused a backend");
                 end_refused(app, &id, &drone, sender.id, &message).await?;
                 if spawn.id.is_some() {
@@ -147,24 +153,36 @@ async fn place(
     app: &App,
     spawn: &Spawn,
     cluster: &ClusterName,
+    kinds: &[Kind],
     refusals: &[Refused],
-) -> ApiResult<Arc<Drone>> {
+) -> ApiResult<(Arc<Drone>, Reservation)> {
     let exclude: Vec<DroneId> = refusals.iter().map(|refused| refused.drone).collect();
-    let need = Need { cluster, pool: &spawn.pool, executable: &spawn.spec.executable, exclude: &exclude };
-    let pick = |reservations: &[Reservation]| pick(app, &need, reservations);
-    if let Ok(drone) = pick(&app.fleet.reservations()) {
-        return Ok(drone);
+    let executable = &spawn.spec.executable;
+    let need = Need { cluster, pool: &spawn.pool, executable, kinds, exclude: &exclude };
+    let take = |trusting: bool| {
+        app.fleet.with_reservations(|reservations| {
+            let (drone, kind) = if trusting {
+                pick(app, &need, reservations)?
+            } else {
+                pick(app, &need, &Reservations::default())?
+            };
+            let (cpus, memory) = (executable.cpu_reserve, executable.memory_reserve_bytes);
+            let reservation = reservations.add(drone.id, cpus, memory, kind, Instant::now());
+            Ok((drone, reservation))
+        })
+    };
+    if let Ok(placed) = take(true) {
+        return Ok(placed);
     }
     let deadline = Instant::now() + STARTING_WAIT;
     loop {
         // Nothing fits what is known here. With what is known now, and without our own guesses, something may.
         app.fleet.refresh_on_demand(&app.db).await?;
-        let nothing = match pick(&[]) {
-            Ok(drone) => return Ok(drone),
+        let nothing = match take(false) {
+            Ok(placed) => return Ok(placed),
             Err(nothing) => nothing,
         };
-        let table = app.fleet.table();
-        let soon = is_about_to_fit(&table.drones, table.read_at.elapsed(), &need);
+        let soon = is_about_to_fit(&app.fleet.table(), Instant::now(), &need);
         if !soon || Instant::now() >= deadline || app.lifecycle.is_stopping() {
             return Err(no_drone(cluster, spawn, nothing, refusals));
         }
@@ -172,9 +190,9 @@ async fn place(
     }
 }
 
-fn pick(app: &App, need: &Need<'_>, reservations: &[Reservation]) -> Result<Arc<Drone>, Nothing> {
+fn pick(app: &App, need: &Need<'_>, reservations: &Reservations) -> Result<Chosen, Nothing> {
     let table = app.fleet.table();
-    choose(&table.drones, table.read_at.elapsed(), need, reservations, &mut rand::rng())
+    choose(&Known { table: &table, reservations, now: Instant::now() }, need, &mut rand::rng())
 }
 
 /// Whether another drone would be tried if this one refused.
@@ -186,8 +204,10 @@ fn fits_elsewhere(
     tried: &DroneRef,
 ) -> bool {
     let exclude: Vec<DroneId> = refusals.iter().map(|refused| refused.drone).chain([tried.id]).collect();
-    let need = Need { cluster, pool: &spawn.pool, executable: &spawn.spec.executable, exclude: &exclude };
-    exclude.len() < DRONES_MAX && pick(app, &need, &app.fleet.reservations()).is_ok()
+    let executable = &spawn.spec.executable;
+    let need = Need { cluster, pool: &spawn.pool, executable, kinds: &[], exclude: &exclude };
+    exclude.len() < DRONES_MAX
+        && app.fleet.with_reservations(|reservations| pick(app, &need, reservations)).is_ok()
 }
 
 fn no_drone(cluster: &ClusterName, spawn: &Spawn, nothing: Nothing, refusals: &[Refused]) -> ApiError {
@@ -242,14 +262,16 @@ async fn insert(
         dispatcher: sender.id,
         dispatch_seconds: DISPATCH.as_secs_f64(),
     };
-    let mut connection = app.db.acquire().await?;
-    match backends::insert(&mut connection, &new).await? {
+    let mut taken = app.hot.take().await?;
+    let inserted = backends::insert(&mut taken.connection, &new).await;
+    match taken.done(inserted)? {
         Inserted::Placed { fencing_token, term, advertise } => {
             Ok(Insert::Placed(drone.reach_under(term, advertise), fencing_token))
         }
         Inserted::DroneGone => Ok(Insert::DroneGone),
         Inserted::Unsettled => Err(unsettled(app)),
         Inserted::Conflict => {
+            let mut connection = app.db.acquire().await?;
             if let Some(key) = &wanted.key
                 && backends::live_by_key(&mut connection, key).await?.is_some()
             {

@@ -199,20 +199,18 @@ async fn a_database_that_fails_meanwhile_leaves_the_url_good() {
     assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("scheduled")), "{}", answer.text());
 }
 
-/// As a restart of Postgres does, to every connection that the requests' pool keeps.
+/// As a restart of Postgres does, to every connection of the connects.
 async fn end_connections(harness: &Harness) -> usize {
-    let mut held = Vec::new();
-    for _ in 0..4 {
-        held.push(harness.app.db.acquire().await.unwrap());
-    }
+    let mut held = futures_util::future::join_all((0..4).map(|_| harness.app.hot.take())).await;
     let mut pids = Vec::new();
-    for connection in &mut held {
-        let pid: i32 =
-            sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut **connection).await.unwrap();
-        pids.push(pid);
+    for taken in held.iter_mut().flatten() {
+        let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut taken.connection).await;
+        pids.push(pid.unwrap());
     }
-    drop(held);
-    eventually("idle connections", async || harness.app.db.num_idle(), |idle| *idle >= pids.len()).await;
+    for taken in held.into_iter().flatten() {
+        taken.done(Ok(())).unwrap();
+    }
+    let pids: Vec<i32> = pids;
     let end = "select pg_terminate_backend(pid) from unnest($1::int[]) pid";
     sqlx::query(end).bind(&pids).execute(&harness.app.housekeeping).await.unwrap();
     let left = async || {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jetway_protocol::error::Code;
 use jetway_protocol::grant::{AUTH_BYTES_MAX, USER_BYTES_MAX};
-use jetway_protocol::ids::{BackendId, ClusterName, PoolName};
+use jetway_protocol::ids::{BackendId, ClusterName, PoolName, WarmPoolName};
 use jetway_protocol::key::Key;
 use jetway_protocol::spec::{
     BackendSpec, FIRST_CONNECTION_SECONDS, InitMode, LINGER_SECONDS, OnIsolation, START_TIMEOUT_SECONDS,
@@ -15,7 +15,9 @@ use jetway_protocol::spec::{
 use super::executable;
 use super::request::{ConnectRequest, KeyRequest, SpawnConfig};
 use crate::error::{ApiError, ApiResult, shown};
+use crate::warm::pool::Template;
 
+const STOP_AND_EXEC: &str = "spawn_config.on_isolation is \"stop\", which executable.init \"exec\" cannot promise: leave it out, or say \"keep\"";
 const WAIT_SECONDS: i64 = 30;
 const WAIT_SECONDS_MAX: i64 = 300;
 /// Ten years: what is longer is no deadline.
@@ -31,6 +33,8 @@ pub struct Wanted {
     /// A JSON object as ASCII text.
     pub auth: String,
     pub spawn: Option<Spawn>,
+    /// The declared pool that says what to start, in a `spawn`'s place.
+    pub warm_pool: Option<WarmPoolName>,
     /// How long to wait for `ready`, where the caller asked to.
     pub wait: Option<Duration>,
 }
@@ -45,8 +49,9 @@ pub struct Spawn {
 }
 
 pub fn check(request: ConnectRequest) -> ApiResult<Wanted> {
-    if let Some(pool) = &request.warm_pool {
-        return Err(ApiError::invalid(format!("warm_pool: there is no pool named {}", shown(pool))));
+    let warm_pool = request.warm_pool.as_deref().map(check_pool_name).transpose()?;
+    if warm_pool.is_some() && request.spawn_config.is_some() {
+        return Err(ApiError::invalid("spawn_config and warm_pool both say what to start: give one of them"));
     }
     let key = request.key.map(check_key).transpose()?;
     let wait = wait(request.wait.is_some(), request.wait_timeout_seconds)?;
@@ -56,16 +61,41 @@ pub fn check(request: ConnectRequest) -> ApiResult<Wanted> {
     }
     let auth = ascii_json(&request.auth)?;
     let spawn = request.spawn_config.map(|config| check_spawn(config, key.as_ref())).transpose()?;
-    let wanted = Wanted { key, user, auth, spawn, wait };
+    let wanted = Wanted { key, user, auth, spawn, warm_pool, wait };
     if wanted.spawn.as_ref().is_some_and(|spawn| spawn.spec.use_static_token) {
         check_static(&wanted)?;
     }
-    if wanted.key.is_none() && wanted.spawn.is_none() {
+    if wanted.key.is_none() && wanted.spawn.is_none() && wanted.warm_pool.is_none() {
         return Err(ApiError::invalid(
-            "the request names neither a key nor a spawn_config: give one of them",
+            "the request names neither a key nor a spawn_config nor a warm_pool: give one of them",
         ));
     }
     Ok(wanted)
+}
+
+pub fn check_pool_name(name: &str) -> ApiResult<WarmPoolName> {
+    name.parse().map_err(|error| ApiError::invalid(format!("warm_pool: {}: {error}", shown(name))))
+}
+
+/// What a declared pool's backends are started from. What belongs to one backend has no place in it.
+pub fn check_template(mut config: SpawnConfig, default: &ClusterName) -> ApiResult<Template> {
+    for (field, is_there) in [
+        ("id", config.id.is_some()),
+        ("subdomain", config.subdomain.is_some()),
+        ("use_static_token", config.use_static_token),
+    ] {
+        if is_there {
+            return Err(ApiError::invalid(format!(
+                "spawn_config.{field} belongs to one backend, and a pool serves many: leave it out"
+            )));
+        }
+    }
+    let on_isolation = config.on_isolation.take();
+    let Spawn { cluster, pool, spec, .. } = check_spawn(config, None)?;
+    if on_isolation == Some(OnIsolation::Stop) && spec.executable.init == InitMode::Exec {
+        return Err(ApiError::invalid(STOP_AND_EXEC));
+    }
+    Ok(Template { cluster: cluster.unwrap_or_else(|| default.clone()), pool, spec, on_isolation })
 }
 
 /// A static token serves every caller alike, so it cannot say who one of them is.
@@ -184,14 +214,12 @@ fn check_spawn(config: SpawnConfig, key: Option<&Key>) -> ApiResult<Spawn> {
 
 /// Without a caller's key there is nothing to give away: it may as well go on. Where init becomes the application, nobody
 /// in the container ends it when the agent is dead: its key must not be given away.
-fn on_isolation(given: Option<OnIsolation>, key: Option<&Key>, init: InitMode) -> ApiResult<OnIsolation> {
+pub fn on_isolation(given: Option<OnIsolation>, key: Option<&Key>, init: InitMode) -> ApiResult<OnIsolation> {
     match (given, key, init) {
         (Some(OnIsolation::Stop), None, _) => Err(ApiError::invalid(
             "spawn_config.on_isolation is \"stop\", which needs a key: without one nothing is ever given away",
         )),
-        (Some(OnIsolation::Stop), Some(_), InitMode::Exec) => Err(ApiError::invalid(
-            "spawn_config.on_isolation is \"stop\", which executable.init \"exec\" cannot promise: leave it out, or say \"keep\"",
-        )),
+        (Some(OnIsolation::Stop), Some(_), InitMode::Exec) => Err(ApiError::invalid(STOP_AND_EXEC)),
         (Some(given), _, _) => Ok(given),
         (None, Some(_), InitMode::Supervise) => Ok(OnIsolation::Stop),
         (None, None, _) | (None, Some(_), InitMode::Exec) => Ok(OnIsolation::Keep),

@@ -6,6 +6,7 @@ use jetway_protocol::key::Key;
 use jetway_protocol::spec::BackendSpec;
 use jetway_protocol::status::{End, EndReason, Status, TerminationKind};
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::drones::DroneRef;
@@ -124,9 +125,10 @@ pub async fn insert(connection: &mut PgConnection, new: &NewBackend<'_>) -> Resu
         new.cluster.as_str(),
         new.spec.subdomain.as_ref().map(Subdomain::as_str),
         Status::Scheduled.rank(),
-        to_json(new.spec),
+        // Written as they are: what a request may say has no U+0000.
+        Json(new.spec) as _,
         new.spec.use_static_token,
-        new.grant.map(to_json),
+        new.grant.map(Json) as _,
         new.dispatcher,
         new.dispatch_seconds
     )

@@ -8,6 +8,7 @@ pub mod backends;
 pub mod dispatch;
 pub mod drones;
 pub mod events;
+pub mod hot;
 pub mod installation;
 pub mod leases;
 pub mod list;
@@ -16,16 +17,22 @@ pub mod put_backs;
 pub mod registrations;
 pub mod releases;
 pub mod turns;
+pub mod warm_demand;
+pub mod warm_pools;
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
+use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgPool, Postgres};
 
-/// Connections for requests.
-const CONNECTIONS_MAX: u32 = 16;
+use hot::Hot;
+
+/// Connections for the statements of connects: enough that commits are written together.
+const HOT_CONNECTIONS_MAX: usize = 16;
+/// Connections for other requests.
+const CONNECTIONS_MAX: u32 = 8;
 /// Connections for background tasks, apart, so that user traffic cannot starve them.
 const HOUSEKEEPING_CONNECTIONS_MAX: u32 = 3;
 /// Connections for what drones and proxies report, apart for the same reason: a drone whose heartbeats wait behind
@@ -61,8 +68,9 @@ impl DbError {
 }
 
 /// The pools of a controller, one for each kind of work that must not wait for another.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Pools {
+    pub hot: Arc<Hot>,
     pub requests: PgPool,
     pub internal: PgPool,
     pub housekeeping: PgPool,
@@ -73,6 +81,7 @@ impl Pools {
     /// Waits for what is under way, and ends the connections in order.
     pub async fn close(&self) {
         tokio::join!(
+            self.hot.close(),
             self.requests.close(),
             self.internal.close(),
             self.housekeeping.close(),
@@ -82,7 +91,7 @@ impl Pools {
 }
 
 /// `test_before_acquire` is off where somebody waits: it costs a round trip on every request. A connection that died idle
-/// fails one statement; a connect's first read is sent again ([`fresh`]), other callers see "come back".
+/// fails one statement; a connect's first read is sent again ([`hot`]), other callers see "come back".
 pub fn pools(options: &PgConnectOptions) -> Pools {
     let options = options.clone().application_name("jetway-controller").options([
         ("statement_timeout", STATEMENT_TIMEOUT),
@@ -91,6 +100,7 @@ pub fn pools(options: &PgConnectOptions) -> Pools {
     let pool =
         |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
     Pools {
+        hot: Arc::new(Hot::new(options.clone(), HOT_CONNECTIONS_MAX, ACQUIRE_TIMEOUT)),
         requests: pool(CONNECTIONS_MAX)
             .min_connections(2)
             .test_before_acquire(false)
@@ -119,20 +129,6 @@ pub fn is_broken(error: &sqlx::Error) -> bool {
             matches!(code, "57P01" | "57P02" | "57P03") || code.starts_with("08")
         }
         _ => false,
-    }
-}
-
-/// A connection that answers, after one that was broken: those that died with it go, instead of failing a request each.
-pub async fn fresh(pool: &PgPool) -> Result<PoolConnection<Postgres>, DbError> {
-    loop {
-        let idle = pool.num_idle();
-        let mut connection = pool.acquire().await?;
-        match connection.ping().await {
-            Ok(()) => return Ok(connection),
-            // It was made just now: this is no left-over.
-            Err(error) if idle == 0 => return Err(error.into()),
-            Err(_) => drop(connection.detach()),
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Row};
 use tracing::span;
 use uuid::Uuid;
 
-use super::{backends, dispatch, drones, events, leases, list, proxies, releases};
+use super::{backends, dispatch, drones, events, leases, list, proxies, releases, warm_pools};
 use crate::testing::{Harness, keyed};
 
 #[tokio::test]
@@ -31,6 +31,7 @@ async fn hot_queries_use_indexes_and_never_sort() {
     drones::address(&mut c, drone_id).await.unwrap();
     drones::term(&mut c, drone_id).await.unwrap();
     proxies::prune(&mut c, Duration::from_secs(1)).await.unwrap();
+    warm_pools::template(&mut c, &harness.app.warm.at_rest, &"p".parse().unwrap()).await.unwrap();
 
     // The tables are empty, where a sequential scan would be the right choice; what needs one even when it is dear
     // has no index. Bitmap scans lose the order of small indexes.
@@ -39,7 +40,7 @@ async fn hot_queries_use_indexes_and_never_sort() {
         sqlx::query(AssertSqlSafe(format!("set {setting}"))).execute(&mut *c).await.unwrap();
     }
     let sql = "select name, statement, cardinality(parameter_types) as parameters from pg_prepared_statements
-               where statement ~ '(backends|drones|proxies|backend_events)'";
+               where statement ~ '(backends|drones|proxies|backend_events|warm_pools)'";
     let prepared = sqlx::raw_sql(sql).fetch_all(&mut *c).await.unwrap();
     assert!(prepared.len() >= 10, "{} statements", prepared.len());
     for row in prepared {

@@ -74,6 +74,12 @@ mod tests {
         body
     }
 
+    fn with_hot_and_init_exec() -> Value {
+        let mut body = executable("hot", json!({}));
+        body["spawn_config"]["executable"]["init"] = json!("exec");
+        body
+    }
+
     const INVALID: &str = "invalid_request";
 
     #[expect(clippy::too_many_lines, reason = "a table: a row a mistake")]
@@ -177,6 +183,14 @@ mod tests {
             (executable("entrypoint", json!(["a\u{0}"])), INVALID),
             (executable("cmd", json!("sh")), INVALID),
             (executable("cmd", json!(["x".repeat(200 * 1024)])), INVALID),
+            (executable("hot", json!(true)), INVALID),
+            (executable("hot", json!({ "path": "/claim" })), INVALID),
+            (executable("hot", json!({ "claim_path": "claim" })), INVALID),
+            (executable("hot", json!({ "claim_path": "/a\nb" })), INVALID),
+            (executable("hot", json!({ "claim_path": format!("/{}", "x".repeat(2000)) })), INVALID),
+            (executable("hot", json!({ "claim_timeout_seconds": 0 })), INVALID),
+            (executable("hot", json!({ "claim_timeout_seconds": 61 })), INVALID),
+            (with_hot_and_init_exec(), INVALID),
             (executable("tmpfs", json!({ "tmp": "" })), INVALID),
             (executable("tmpfs", json!({ "/": "" })), INVALID),
             (executable("tmpfs", json!({ "/a:b": "" })), INVALID),

@@ -55,6 +55,7 @@ pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
         line(format!("jetway_drone_leases{{state=\"{state}\"}} {count}"));
     }
     lease_lines(&app, &mut line);
+    super::metrics_warm::lines(&app, &table, &mut line);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

@@ -14,6 +14,8 @@ mod health;
 mod internal;
 mod logs;
 mod metrics;
+mod metrics_warm;
+mod pools;
 mod revoke;
 mod state;
 mod status;
@@ -63,6 +65,8 @@ fn ctrl(app: &App) -> Router<App> {
         .route("/b/revoke", post(revoke::plane_server_form))
         .route("/revoke", post(revoke::plane_client_form))
         .route("/drones", get(drones::list))
+        .route("/pools", get(pools::list))
+        .route("/pools/{name}", get(pools::get).put(pools::put).delete(pools::delete))
         .route("/c/{cluster}/d/{drone}/drain", post(drain::drain))
         .route("/c/{cluster}/d/{drone}/undrain", post(drain::undrain))
         .route("/c/{cluster}/d/{drone}/forget", post(forget::forget))

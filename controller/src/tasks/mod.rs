@@ -8,6 +8,7 @@ mod refresh;
 pub mod release;
 mod renewals;
 mod stops;
+pub mod warm;
 pub mod watch;
 
 #[cfg(test)]
@@ -16,6 +17,8 @@ mod failover_tests;
 mod lease_tests;
 #[cfg(test)]
 mod registration_tests;
+#[cfg(test)]
+mod warm_tests;
 
 use std::future::Future;
 use std::time::Duration;
@@ -30,6 +33,7 @@ pub fn start(app: &App) {
     every(app, "refresh", Duration::from_secs(1), refresh::run);
     every(app, "dispatch", Duration::from_secs(1), dispatch::run);
     every(app, "stops", Duration::from_secs(1), stops::run);
+    every(app, "warm", Duration::from_secs(1), warm::run);
     every(app, "prune", Duration::from_secs(60), prune::run);
     inventory::start(app);
     release::start(app);
@@ -48,6 +52,7 @@ pub async fn each_once(app: &App, now: Duration) {
     refresh::run(app.clone()).await.unwrap();
     dispatch::run(app.clone()).await.unwrap();
     stops::run(app.clone()).await.unwrap();
+    warm::run(app.clone()).await.unwrap();
     prune::run(app.clone()).await.unwrap();
     release::run(app).await.unwrap();
     watch::tick(app, || now).await.unwrap();

@@ -14,18 +14,19 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use jetway_protocol::controller_api::BackendEvent;
 use jetway_protocol::drone_api::{
-    AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, GrantView, Inventory,
-    InventoryEntry, PutBackend, RefusalCode, Revoke, RevokeReply, Stop,
+    AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, Inventory, InventoryEntry,
+    PutBackend, RefusalCode, Revoke, RevokeReply, SetWarm, Stop,
 };
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, DroneId, Term};
 use jetway_protocol::status::{End, EndReason, Status, StatusEntry, TerminationKind};
 use jetway_protocol::time::UnixMicros;
+use jetway_protocol::warm::WarmTargets;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::drone_words::{Mode, end, no};
+use super::drone_words::{Mode, end, no, shown};
 
 pub struct Kept {
     pub put: PutBackend,
@@ -42,6 +43,7 @@ struct Inside {
     tombstones: Vec<BackendId>,
     calls: Vec<String>,
     draining: Option<bool>,
+    warm: Option<WarmTargets>,
 }
 
 pub struct FakeDrone {
@@ -66,6 +68,7 @@ impl FakeDrone {
             .route("/b/{id}/follow", get(follow))
             .route("/b/{id}/logs", get(logs))
             .route("/draining", put(draining))
+            .route("/warm", put(warm))
             .with_state(drone.clone());
         lifecycle.spawn_until_stopped(async move {
             let _ended = axum::serve(listener, router).await;
@@ -109,6 +112,11 @@ impl FakeDrone {
 
     pub fn calls(&self, what: &str) -> usize {
         self.lock().calls.iter().filter(|call| call.starts_with(what)).count()
+    }
+
+    /// What it was told last to keep ready.
+    pub fn warm(&self) -> Option<WarmTargets> {
+        self.lock().warm.clone()
     }
 
     pub fn draining(&self) -> Option<bool> {
@@ -178,30 +186,6 @@ impl Inside {
             _ => {}
         }
         self.backends.get_mut(id).ok_or_else(|| no(RefusalCode::Unknown))
-    }
-}
-
-fn shown(id: &BackendId, kept: &Kept) -> BackendView {
-    let grant = |grant: &Grant| GrantView {
-        id: grant.id,
-        user: grant.user.clone(),
-        added: UnixMicros(1),
-        used: false,
-    };
-    BackendView {
-        id: id.clone(),
-        fencing_token: kept.put.fencing_token,
-        key: kept.put.key.clone(),
-        status: kept.history.last().unwrap().status,
-        history: kept.history.clone(),
-        timeline: kept.put.timeline.clone(),
-        grants: kept.grants.iter().map(grant).collect(),
-        connections: 2,
-        listening_elsewhere: Vec::new(),
-        address: None,
-        on_isolation: Some(kept.put.spec.on_isolation),
-        subdomain: kept.put.spec.subdomain.clone(),
-        use_static_token: kept.put.spec.use_static_token,
     }
 }
 
@@ -369,6 +353,14 @@ async fn draining(State(drone): State<Fake>, Json(body): Json<Draining>) -> Json
     called(&drone, "DRAINING".into()).await;
     drone.lock().draining = Some(body.draining);
     Json(())
+}
+
+async fn warm(State(drone): State<Fake>, Json(body): Json<SetWarm>) -> Answer<()> {
+    called(&drone, "WARM".into()).await;
+    let mut inside = drone.lock();
+    inside.check_term(body.term)?;
+    inside.warm = Some(body.targets);
+    Ok(Json(()))
 }
 
 async fn inventory(State(drone): State<Fake>) -> Json<Inventory> {

@@ -3,9 +3,13 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use jetway_protocol::drone_api::{PutBackend, Refusal, RefusalCode};
-use jetway_protocol::ids::{FencingToken, Term};
+use jetway_protocol::drone_api::{BackendView, GrantView, PutBackend, Refusal, RefusalCode};
+use jetway_protocol::grant::Grant;
+use jetway_protocol::ids::{BackendId, FencingToken, Term};
 use jetway_protocol::status::{End, EndReason, TerminationKind};
+use jetway_protocol::time::UnixMicros;
+
+use super::drone::Kept;
 
 /// How it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,6 +81,30 @@ fn status_of(code: RefusalCode) -> StatusCode {
         | RefusalCode::Draining
         | RefusalCode::NoCapacity
         | RefusalCode::Declined => StatusCode::CONFLICT,
+    }
+}
+
+pub fn shown(id: &BackendId, kept: &Kept) -> BackendView {
+    let grant = |grant: &Grant| GrantView {
+        id: grant.id,
+        user: grant.user.clone(),
+        added: UnixMicros(1),
+        used: false,
+    };
+    BackendView {
+        id: id.clone(),
+        fencing_token: kept.put.fencing_token,
+        key: kept.put.key.clone(),
+        status: kept.history.last().unwrap().status,
+        history: kept.history.clone(),
+        timeline: kept.put.timeline.clone(),
+        grants: kept.grants.iter().map(grant).collect(),
+        connections: 2,
+        listening_elsewhere: Vec::new(),
+        address: None,
+        on_isolation: Some(kept.put.spec.on_isolation),
+        subdomain: kept.put.spec.subdomain.clone(),
+        use_static_token: kept.put.spec.use_static_token,
     }
 }
 

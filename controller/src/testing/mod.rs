@@ -73,6 +73,7 @@ impl Harness {
             access,
             public_url: "http://127.0.0.1:8080".into(),
             lease: Some(LeaseTerms::default()),
+            warm_learn: true,
             lifecycle: lifecycle.clone(),
         };
         let app = Shared::new(pools, installation, settings);

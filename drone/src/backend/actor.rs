@@ -3,7 +3,7 @@
 //! What each thing means is in the sibling modules; here is only where it comes from and which clocks run.
 
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +11,12 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use jetway_protocol::drone_api::PutBackend;
 use jetway_protocol::grant::Grant;
-use jetway_protocol::ids::{BackendId, GrantId, ProxyId, SlotId};
+use jetway_protocol::ids::{BackendId, GrantId, ProxyId};
 use jetway_protocol::state::BackendState;
 use jetway_protocol::status::{EndReason, Status, StatusEntry, TerminationKind};
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::Stage;
+use jetway_protocol::warm::Tier;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +30,7 @@ use crate::admission::Reservation;
 use crate::agent::Agent;
 use crate::grants::Grants;
 use crate::idle::{Idle, Verdict};
-use crate::journal::{Journal, Record, Remembered};
+use crate::journal::{Journal, Place, Record, Remembered};
 use crate::lease::{self, Tenure};
 use crate::runtime::Image;
 
@@ -58,7 +59,14 @@ pub struct Actor {
     /// An agent before this one may have told others.
     pub(super) adopted: bool,
 
-    pub(super) place: Option<(SlotId, Ipv4Addr)>,
+    pub(super) place: Option<Place>,
+    pub(super) tier: Tier,
+    /// Why nothing faster served it.
+    pub(super) why: Vec<String>,
+    /// What the journal gets together with the claim.
+    pub(super) unwritten: Vec<Record>,
+    /// Slots that died under their claims.
+    pub(super) slots_lost: u32,
     pub(super) image: Option<Image>,
     pub(super) address: Option<SocketAddr>,
     pub(super) starting: Option<Starting>,
@@ -141,8 +149,9 @@ pub fn put(
 pub fn adopt(agent: &Arc<Agent>, remembered: Remembered, journal: Journal) -> Arc<Backend> {
     let reservation = agent.admission.adopt(&remembered.put.spec.executable);
     // Before anybody is served: neither may its address be given away, nor its container be taken for nobody's.
-    if let Some((slot, address)) = remembered.slot {
+    if let Some(Place { slot, address, sandbox }) = remembered.place {
         agent.slots.insert(slot, remembered.id.clone());
+        sandbox.map(|sandbox| agent.sandboxes.insert(sandbox, remembered.id.clone()));
         agent.addresses().mark_taken(address);
     }
     let tenure = lease::is_for(&remembered.put).then_some(Tenure::FOUND);
@@ -176,6 +185,7 @@ fn spawn(
         id: remembered.id.clone(),
         fencing_token: remembered.put.fencing_token,
         key: remembered.put.key.clone(),
+        image: remembered.put.spec.executable.image.clone(),
         tenure: held.tenure,
         commands: sender,
         kill: kill.clone(),
@@ -226,7 +236,11 @@ impl Actor {
             waiting: Vec::new(),
             told: HashSet::new(),
             adopted: false,
-            place: remembered.slot,
+            place: remembered.place,
+            tier: remembered.tier,
+            why: Vec::new(),
+            unwritten: Vec::new(),
+            slots_lost: 0,
             image: remembered.image,
             address: None,
             starting: None,
@@ -293,11 +307,12 @@ impl Actor {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Gone { status, output } => self.end(status, output),
+            Done::Gone { status, output } => self.gone(status, output),
             Done::Looked(found) => self.looked(found),
             Done::Signalled(sent) => self.signal_sent(sent),
             Done::LineOpened(line) => self.line_opened(line),
             Done::Reachable => self.became_ready(),
+            Done::Told(answer) => self.was_told(answer),
         }
     }
 

@@ -52,7 +52,7 @@ impl Actor {
     /// Without a claim in the journal nothing ran for this backend: a new slot is the simplest way on.
     fn resume_start(&mut self) {
         if self.nonce.is_some() {
-            let at = self.place.map(|(_, address)| self.at_port(address.into()));
+            let at = self.place.map(|place| self.at_port(place.address.into()));
             self.address = at.filter(|_| self.put.spec.executable.network_name.is_none());
             if self.address.is_some() {
                 self.claim = Claim::Given;

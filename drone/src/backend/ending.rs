@@ -8,9 +8,11 @@ use jetway_protocol::time::UnixMicros;
 use tokio::time::Instant;
 
 use super::actor::{Actor, Claim};
+use super::engine::Finish;
 use crate::addresses::Ended;
 use crate::journal::Tombstone;
 use crate::runtime::ContainerStatus;
+use crate::teardown;
 
 /// All that an end can be told from.
 #[derive(Debug, Clone)]
@@ -27,6 +29,9 @@ struct Facts<'a> {
 
 impl Actor {
     pub(super) fn end(&mut self, status: ContainerStatus, output: String) {
+        // Also where somebody else has removed the container: its slot's directory is still there.
+        let is_there =
+            self.finish.is_some_and(|how| how != Finish::Remove || status != ContainerStatus::Absent);
         let elsewhere: Vec<String> = self.listening_elsewhere.iter().map(ToString::to_string).collect();
         let end = scrubbed(End {
             output,
@@ -55,7 +60,7 @@ impl Actor {
         self.step(Event::Gone { end: end.clone() }, Some(end.clone()));
         self.agent.backends.remove(&self.id);
         self.tell_proxies(&end);
-        self.give_back(end);
+        self.give_back(end, is_there);
     }
 
     fn stop_under_way(&self) -> Option<(TerminationKind, EndReason)> {
@@ -85,12 +90,13 @@ impl Actor {
         }
     }
 
-    fn give_back(&mut self, end: End) {
-        let Some((slot, address)) = self.place.take() else { return };
-        self.agent.slots.remove(&slot);
+    fn give_back(&mut self, end: End, is_there: bool) {
+        let Some(place) = self.place.take() else { return };
         let ended = Ended { backend: self.id.clone(), fencing_token: self.put.fencing_token, end };
         let told = std::mem::take(&mut self.told);
-        self.agent.addresses().release(address, ended, told, Instant::now());
+        self.agent.addresses().release(place.address, ended, told, Instant::now());
+        // Its line goes with this task, and the key is free: removing what is left holds nobody up.
+        teardown::ended(&self.agent, place, is_there);
     }
 }
 

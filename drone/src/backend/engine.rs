@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jetway_protocol::ids::SlotId;
-use jetway_protocol::status::OUTPUT_BYTES_MAX;
+use jetway_protocol::status::{EndReason, OUTPUT_BYTES_MAX};
 use jetway_service::backoff::Backoff;
 use tokio::time::{Instant, timeout};
 
@@ -19,13 +19,11 @@ const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// A container that was told to go and is there after this is killed.
 pub const EXIT_PATIENCE: Duration = Duration::from_secs(3);
-/// Tries to remove an ended container before its end is reported; later, the reconciler removes what is left.
-const REMOVE_TRIES: u32 = 3;
 const OUTPUT_SECONDS_MAX: u64 = 3;
 
 /// What a call ended in.
 pub enum Done {
-    /// Not running, for certain; removed, if that could be done.
+    /// Not running, for certain. What is left of it is to be removed.
     Gone {
         status: ContainerStatus,
         output: String,
@@ -36,6 +34,8 @@ pub enum Done {
     LineOpened(Result<InitLine, RuntimeError>),
     /// The backend's own check, from the host, says that it is ready.
     Reachable,
+    /// What a hot application said when it was told of its session.
+    Told(Result<(), (EndReason, String)>),
 }
 
 pub type Job = BoxFuture<'static, Done>;
@@ -79,10 +79,6 @@ pub fn finish(agent: Arc<Agent>, slot: SlotId, how: Finish, want_output: bool) -
                 output = tail;
             }
         }
-        // Also where somebody else has removed the container: its slot's directory is still there.
-        if how != Finish::Remove || status != ContainerStatus::Absent {
-            remove_if_it_lets_itself(&agent, slot).await;
-        }
         Done::Gone { status, output }
     })
 }
@@ -120,19 +116,9 @@ async fn remove_until_done(agent: &Agent, slot: SlotId) -> ContainerStatus {
     ContainerStatus::Absent
 }
 
-async fn remove_if_it_lets_itself(agent: &Agent, slot: SlotId) {
-    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-    for _ in 0..REMOVE_TRIES {
-        match remove(agent, slot).await {
-            Ok(()) => return,
-            Err(error) => tracing::warn!(%slot, %error, "an ended container cannot be removed yet"),
-        }
-        backoff.wait().await;
-    }
-}
-
+/// Not behind other calls: the runtime has a queue of its own for it, a slow one, and whoever asks whether a container runs
+/// must not stand in that.
 pub async fn remove(agent: &Agent, slot: SlotId) -> Result<(), RuntimeError> {
-    let _permit = agent.engine_calls.acquire().await.map_err(|_| closing())?;
     bounded(agent.runtime.remove(slot)).await
 }
 

@@ -88,7 +88,7 @@ async fn what_the_journal_does_not_have_is_not_started() {
     test.fake.inits_come();
     assert_eq!(end_of(&backend).await.reason, EndReason::Internal);
     assert!(!test.fake.calls().iter().any(|call| call == "session"), "no session leaves unwritten");
-    assert!(test.fake.containers().is_empty() && test.agent.slots.is_empty());
+    test.nothing_is_left().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,7 +102,10 @@ async fn a_container_that_cannot_be_removed_but_does_not_run_has_ended() {
     test.fake.application_exits(1, false);
     let end = end_of(&backend).await;
     assert_eq!((end.reason, end.exit_code), (EndReason::External, Some(1)));
-    assert!(test.agent.slots.is_empty(), "what is left is the reconciler's");
+    tokio::time::sleep(seconds(100)).await;
+    assert_eq!(test.fake.containers().len(), 1);
+    test.fake.script(|script| script.remove_fails = false);
+    test.nothing_is_left().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,5 +160,6 @@ async fn a_container_that_somebody_else_has_removed_leaves_no_slot() {
     test.fake.set_all(ContainerStatus::Absent);
     backend.look();
     assert_eq!(end_of(&backend).await.reason, EndReason::Lost);
+    test.nothing_is_left().await;
     assert!(test.fake.calls().iter().any(|call| call == "remove"), "{:?}", test.fake.calls());
 }

@@ -41,7 +41,7 @@ async fn cut_off_it_is_told_to_stop_one_grace_before_the_end_and_killed_at_it() 
     assert_eq!(began.elapsed().as_secs(), 540);
     let end = end_of(&backend).await;
     assert_eq!((end.reason, end.kind), (EndReason::LeaseExpired, Some(TerminationKind::Hard)));
-    assert!(test.fake.containers().is_empty());
+    test.nothing_is_left().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,7 +66,8 @@ async fn a_runtime_with_a_kernel_of_its_own_runs_only_what_is_kept() {
         let end = end_of(&test.put_keyed("a", |_| {})).await;
         assert_eq!(end.reason, EndReason::Internal);
         assert!(end.message.contains(r#"say on_isolation "keep""#), "{}", end.message);
-        assert_eq!((count(&test, "session"), test.fake.containers().len()), (0, 0));
+        test.nothing_is_left().await;
+        assert_eq!(count(&test, "session"), 0);
         reaches(&test.put_keyed("b", |spec| spec.on_isolation = OnIsolation::Keep), Status::Ready).await;
         assert_eq!(test.backend("b").status(), Status::Ready);
         // Where there is no lease, there is nothing to say.
@@ -113,7 +114,7 @@ async fn whatever_it_is_busy_with_it_ends_in_time() {
         }
         let end = end_of(&backend).await;
         assert!(began.elapsed() <= seconds(541), "{name}: {:?} {end:?}", began.elapsed());
-        assert!(test.fake.containers().is_empty(), "{name}");
+        test.nothing_is_left().await;
     }
 }
 

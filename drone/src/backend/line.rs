@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::actor::{Actor, Claim};
 use super::adopt::REDIAL_PATIENCE;
 use super::engine::{self, Finish};
+use crate::journal::Place;
 use crate::runtime::{ContainerStatus, InitLine, LineEvent, RuntimeError};
 
 /// Init redials within 250 ms; a line that is silent for longer is worth a look at the container.
@@ -35,6 +36,13 @@ impl Line {
         self.silent_since = Some(Instant::now());
     }
 
+    /// That of a slot whose init has been on the line.
+    pub fn go_on(&mut self, line: InitLine, hello: Option<Hello>) {
+        self.line = Some(line);
+        self.silent_since = hello.is_none().then(Instant::now);
+        self.hello = hello;
+    }
+
     /// Whether there is a socket of ours for init to come to.
     pub fn is_open(&self) -> bool {
         self.line.is_some()
@@ -47,6 +55,11 @@ impl Line {
     /// Never waits: false means that init is not on the line, or does not read.
     pub fn send(&self, message: ToInit) -> bool {
         self.is_connected() && self.line.as_ref().is_some_and(|line| line.commands.try_send(message).is_ok())
+    }
+
+    /// What came before this moment and was not read.
+    pub fn heard_already(&mut self) -> Option<LineEvent> {
+        self.line.as_mut()?.events.try_recv().ok()
     }
 
     /// `None`: the runtime gave the line up.
@@ -135,6 +148,8 @@ impl Actor {
             }
             FromInit::Exited { .. } => self.finish(Finish::Await),
             FromInit::Refused { taken_by, .. } => self.lose(&format!("the container belongs to {taken_by}")),
+            // Of a slot's life before its session.
+            FromInit::AheadStarted { .. } | FromInit::AheadReady { .. } | FromInit::AheadFailed { .. } => {}
             FromInit::Hello(_) | FromInit::Pong => {}
         }
     }
@@ -146,7 +161,7 @@ impl Actor {
     }
 
     pub(super) fn open_line(&mut self) {
-        if let Some((slot, _)) = self.place {
+        if let Some(Place { slot, .. }) = self.place {
             self.jobs.push(engine::open_line(self.agent.clone(), slot, self.nonce.clone()));
         }
     }
@@ -162,7 +177,7 @@ impl Actor {
     }
 
     pub(super) fn look(&mut self) {
-        if let Some((slot, _)) = self.place
+        if let Some(Place { slot, .. }) = self.place
             && self.finish.is_none()
             && self.starting.is_none()
         {

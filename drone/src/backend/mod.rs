@@ -1,11 +1,12 @@
 //! One backend on this drone: a task that owns its state, and the cheap handle that everybody else holds.
 //!
-//! The task is in `actor`; its parts are how it starts (`start`, `start_task`, `ready`), who enters and waits (`doors`), how it
+//! The task is in `actor`; its parts are how it starts (`claim`, `start`, `start_task`, `ready`), who enters and waits (`doors`), how it
 //! stops and ends (`stop`, `ending`), and what it does when an agent finds it running (`adopt`). Which key it serves
 //! is not its business.
 
 mod actor;
 mod adopt;
+mod claim;
 mod doors;
 mod ending;
 mod engine;
@@ -19,9 +20,13 @@ mod start_task;
 mod stop;
 
 #[cfg(test)]
+mod claim_tests;
+#[cfg(test)]
 mod engine_down_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod hot_tests;
 #[cfg(test)]
 mod isolation_tests;
 #[cfg(test)]
@@ -45,7 +50,9 @@ use crate::streams::Stream;
 
 pub use actor::{adopt, put};
 pub use doors::NotAdded;
-pub use engine::remove as removal;
+pub use engine::{bounded, inspect, remove as removal};
+pub use ready::answers as answers_http;
+pub use start_task::PULL_SECONDS_MAX;
 
 /// Requests queued for one backend, at most; senders wait beyond that.
 const COMMANDS_MAX: usize = 64;
@@ -61,6 +68,8 @@ pub struct Backend {
     pub id: BackendId,
     pub fencing_token: FencingToken,
     pub key: Option<Key>,
+    /// As its executable names it.
+    pub image: String,
     /// `None`: nothing stops it for want of a lease.
     pub tenure: Option<Tenure>,
     commands: mpsc::Sender<Command>,

@@ -1,12 +1,15 @@
-//! The drone's own look at whether an application is ready: an open port, or an HTTP answer. For images where init
-//! cannot tell, and for specs that ask for more than a listening socket. Deadlines are the backend's.
+//! What the drone itself asks of an application. Whether it is ready: an open port, or an HTTP answer, for images where init
+//! cannot tell and for specs that ask for more than a listening socket. And what tells a hot application of its
+//! session. How long a start may take is the backend's business.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http::{Method, StatusCode, header};
+use http_body_util::Full;
 use hyper_util::rt::TokioIo;
+use jetway_protocol::status::EndReason;
 use jetway_service::backoff::Backoff;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -30,11 +33,40 @@ pub fn accepts_connections(address: SocketAddr) -> Job {
 
 pub fn answers_http(address: SocketAddr, path: String) -> Job {
     Box::pin(async move {
-        let mut backoff = Backoff::new(FIRST, MAX);
-        while within(get(address, &path)).await != Some(true) {
-            backoff.wait().await;
-        }
+        answers(address, &path).await;
         Done::Reachable
+    })
+}
+
+/// Returns once it answers 2xx or 3xx.
+pub async fn answers(address: SocketAddr, path: &str) {
+    let is_good = |status: StatusCode| status.is_success() || status.is_redirection();
+    let mut backoff = Backoff::new(FIRST, MAX);
+    while !matches!(within(ask(address, Method::GET, path, Bytes::new())).await, Some(Ok(status)) if is_good(status))
+    {
+        backoff.wait().await;
+    }
+}
+
+/// Tells a hot application of its session, once. Anything but a timely 2xx is a failure, in words that name the path.
+pub fn tell(address: SocketAddr, path: String, session: Bytes, patience: Duration) -> Job {
+    Box::pin(async move {
+        let told = timeout(patience, ask(address, Method::POST, &path, session)).await;
+        Done::Told(match told {
+            Ok(Ok(status)) if status.is_success() => Ok(()),
+            Ok(Ok(status)) => Err((
+                EndReason::ExitedBeforeReady,
+                format!("it answered its claim, POST {path}, with {status} instead of a 2xx"),
+            )),
+            Ok(Err(error)) => Err((
+                EndReason::ExitedBeforeReady,
+                format!("it did not answer its claim, POST {path}: {error}"),
+            )),
+            Err(_) => Err((
+                EndReason::StartTimeout,
+                format!("it did not answer its claim, POST {path}, within {} seconds", patience.as_secs()),
+            )),
+        })
     })
 }
 
@@ -42,24 +74,28 @@ async fn within<T>(attempt: impl Future<Output = T>) -> Option<T> {
     timeout(Duration::from_secs(TRY_SECONDS_MAX), attempt).await.ok()
 }
 
-/// Whether the answer is 2xx or 3xx.
-async fn get(address: SocketAddr, path: &str) -> bool {
-    let Ok(stream) = TcpStream::connect(address).await else { return false };
-    let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await
-    else {
-        return false;
-    };
-    let request = http::Request::get(path).header(http::header::HOST, address.to_string());
-    let Ok(request) = request.header(http::header::CONNECTION, "close").body(Empty::<Bytes>::new()) else {
-        return false;
-    };
+/// One request on a connection of its own. Of the answer, only the status counts.
+async fn ask(address: SocketAddr, method: Method, path: &str, body: Bytes) -> Result<StatusCode, String> {
+    let text = |error: &dyn std::error::Error| error.to_string();
+    let stream = TcpStream::connect(address).await.map_err(|error| text(&error))?;
+    stream.set_nodelay(true).map_err(|error| text(&error))?;
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.map_err(|error| text(&error))?;
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, address.to_string())
+        .header(header::CONNECTION, "close")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .map_err(|error| text(&error))?;
     tokio::select! {
         biased;
         answer = sender.send_request(request) => {
-            answer.is_ok_and(|answer| answer.status().is_success() || answer.status().is_redirection())
+            answer.map(|answer| answer.status()).map_err(|error| text(&error))
         }
         // Its end may come together with the answer, and an answer is what counts.
-        () = async { drop(connection.await); std::future::pending().await } => false,
+        () = async { drop(connection.await); std::future::pending().await } => Err("the connection broke".to_owned()),
     }
 }
 

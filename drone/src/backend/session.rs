@@ -27,7 +27,7 @@ pub fn of(id: &BackendId, put: &PutBackend, address: SocketAddr, lease: Option<S
 }
 
 /// Ours wins over the caller's.
-fn environment(id: &BackendId, put: &PutBackend) -> BTreeMap<String, String> {
+pub fn environment(id: &BackendId, put: &PutBackend) -> BTreeMap<String, String> {
     let spec = &put.spec;
     let mut env = spec.executable.env.clone();
     let mut set = |name: &str, value: String| drop(env.insert(name.to_owned(), value));

@@ -1,28 +1,31 @@
-//! From a spec to a running application: what the backend's task does with what the engine's part reports, and the claim.
-//! The engine's part is a task of its own (`start_task`), so that a stop never waits for it.
+//! From a spec to a container with an init that waits: what the backend's task does with what the engine's part reports. That
+//! part is a task of its own (`start_task`), so that a stop never waits for it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jetway_protocol::ids::SlotId;
-use jetway_protocol::init::ToInit;
 use jetway_protocol::spec::InitMode;
 use jetway_protocol::state::Event;
 use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::{Stage, StageName};
+use jetway_protocol::warm::Tier;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Claim};
 use super::engine::Finish;
+use super::line::Line;
+use super::ready;
 use super::start_task::StartTask;
-use super::{ready, session};
-use crate::journal::Record;
+use crate::journal::{Place, Record};
 use crate::runtime::{ContainerStatus, Image, InitLine};
+use crate::teardown;
+use crate::warm::{self, Sandbox};
 
 /// Steps that the engine's task reports before the backend's task has read them.
 const PROGRESS_MAX: usize = 8;
@@ -42,6 +45,8 @@ pub enum Progress {
     Started(IpAddr, Stage),
     /// It ran and has ended, while the engine could not be reached.
     Ended,
+    /// The namespace is gone; nothing has run.
+    SandboxGone,
     Failed(EndReason, String),
     /// The engine could not be reached for as long as a start may take.
     Unreachable(String),
@@ -65,44 +70,47 @@ impl Starting {
 }
 
 impl Actor {
-    pub(super) fn begin(&mut self) {
-        self.start_in_a_new_slot();
+    /// In a namespace that was made ahead, if there is one. What an earlier try left in the place of before goes first.
+    pub(super) fn start_in_a_new_slot(&mut self) {
+        let is_ours = self.put.spec.executable.network_name.is_none();
+        let sandbox = if is_ours { warm::take_sandbox(&self.agent, &self.id) } else { None };
+        if is_ours && sandbox.is_none() {
+            self.why.push("no sandbox was ready".to_owned());
+        }
+        self.start_in(sandbox);
     }
 
-    /// What an earlier try left in the place of before goes first.
-    pub(super) fn start_in_a_new_slot(&mut self) {
+    fn start_in(&mut self, sandbox: Option<Sandbox>) {
         if self.status() < Status::Loading {
             self.step(Event::Load, None);
         }
-        let taken = {
-            let mut addresses = self.agent.addresses();
-            addresses.take(Instant::now()).map(|address| (address, addresses.cursor()))
-        };
-        let (address, cursor) = match taken {
-            Ok(taken) => taken,
+        let address = match sandbox.map_or_else(|| self.agent.take_address(), |sandbox| Ok(sandbox.address)) {
+            Ok(address) => address,
             Err(error) => return self.fail(EndReason::CreateFailed, error.to_string()),
         };
-        if let Err(error) = self.agent.data_dir.save_address_cursor(cursor) {
-            tracing::warn!(%error, "the address cursor cannot be kept");
-        }
-        let slot = SlotId::random();
-        if let Err(error) = self.journal.append(&Record::Slot { slot, address }) {
-            self.agent.addresses().give_back(address);
+        self.tier = if sandbox.is_some() { Tier::Sandbox } else { Tier::Cold };
+        let place = Place { slot: SlotId::random(), address, sandbox: sandbox.map(|sandbox| sandbox.id) };
+        let (slot, tier) = (place.slot, Some(self.tier));
+        if let Err(error) = self.journal.append(&Record::Slot { slot, address, sandbox: place.sandbox, tier })
+        {
+            match place.sandbox {
+                Some(sandbox) => teardown::unused_sandbox(&self.agent, sandbox, address),
+                None => self.agent.addresses().give_back(address),
+            }
             return self.fail(EndReason::Internal, unwritten(&error));
         }
         self.agent.slots.insert(slot, self.id.clone());
-        let leftover = self.place.replace((slot, address));
-        self.spawn_start(slot, address, leftover);
+        let leftover = self.place.replace(place);
+        self.spawn_start(place, leftover);
     }
 
-    fn spawn_start(&mut self, slot: SlotId, address: Ipv4Addr, leftover: Option<(SlotId, Ipv4Addr)>) {
+    fn spawn_start(&mut self, place: Place, leftover: Option<Place>) {
         let (sender, progress) = mpsc::channel(PROGRESS_MAX);
         let stopped = CancellationToken::new();
         let may_exist = Arc::new(AtomicBool::new(false));
         let task = StartTask {
             agent: self.agent.clone(),
-            slot,
-            address,
+            place,
             leftover,
             backend: self.id.clone(),
             executable: self.put.spec.executable.clone(),
@@ -144,6 +152,11 @@ impl Actor {
                 self.starting = None;
                 self.finish(Finish::Await);
             }
+            Progress::SandboxGone => {
+                (self.starting, self.line) = (None, Line::default());
+                self.why.push("its sandbox was gone".to_owned());
+                self.start_in(None);
+            }
             Progress::Failed(reason, message) => self.fail(reason, message),
             // Its init is on the line and has its session: nothing of it needs the engine now.
             Progress::Unreachable(_) if self.claim != Claim::Parked => {
@@ -168,8 +181,8 @@ impl Actor {
         if self.status() < Status::Starting {
             self.step(Event::Start, None);
         }
-        if let (None, Some((_, address))) = (&self.put.spec.executable.network_name, self.place) {
-            self.address = Some(self.at_port(IpAddr::V4(address)));
+        if let (None, Some(place)) = (&self.put.spec.executable.network_name, self.place) {
+            self.address = Some(self.at_port(IpAddr::V4(place.address)));
         }
     }
 
@@ -177,55 +190,11 @@ impl Actor {
         SocketAddr::new(address, self.put.spec.executable.port)
     }
 
-    /// Hands the session over as soon as init is on the line and the address is known.
-    pub(super) fn claim_if_possible(&mut self) {
-        let Some(address) = self.address else { return };
-        let Some(hello) = self.line.hello.as_ref() else { return };
-        if self.status().is_ending() || self.finish.is_some() || self.claim == Claim::Running {
-            return;
-        }
-        let nonce = hello.nonce.clone();
-        if !self.is_admitted() {
-            return;
-        }
-        if let Some(why) = self.cannot_keep_lease() {
-            return self.fail(EndReason::Internal, why.to_owned());
-        }
-        if self.claim == Claim::Parked {
-            // Before the session leaves: without this record, nothing ever ran here.
-            if let Err(error) = self.journal.append(&Record::Claiming { nonce: nonce.clone() }) {
-                return self.fail(EndReason::Internal, unwritten(&error));
-            }
-            self.nonce = Some(nonce);
-            self.claim = Claim::Given;
-            self.clocks.look = None;
-            let patience = Duration::from_secs(self.put.spec.start_timeout_seconds.into());
-            self.clocks.start = Some(Instant::now() + patience);
-            if self.starting.is_some() {
-                self.stage_until_now(StageName::Started, self.stage_start, "");
-                self.stage_start = UnixMicros::now();
-            }
-        }
-        let session = session::of(&self.id, &self.put, address, self.session_lease());
-        self.line.send(ToInit::Session(Box::new(session)));
-    }
-
-    pub(super) fn application_started(&mut self) {
-        if self.claim == Claim::Running || self.status().is_ending() {
-            return;
-        }
-        let Some(address) = self.address else { return };
-        self.claim = Claim::Running;
-        self.stage_until_now(StageName::Claimed, self.stage_start, "cold");
-        self.stage_start = UnixMicros::now();
-        if self.status() < Status::Waiting {
-            self.step(Event::Wait { address }, None);
-        }
-        self.check_from_here();
-    }
-
     /// Where init cannot say "ready", or the spec wants more than a listening socket.
     pub(super) fn check_from_here(&mut self) {
+        if self.tier == Tier::Hot {
+            return self.tell_application();
+        }
         let executable = &self.put.spec.executable;
         let Some(address) = self.address else { return };
         if let Some(path) = &executable.ready_http_path {
@@ -236,7 +205,8 @@ impl Actor {
     }
 
     pub(super) fn init_says_ready(&mut self) {
-        if self.put.spec.executable.ready_http_path.is_none() {
+        // A hot one was ready before, and is so again once it knows its session.
+        if self.tier != Tier::Hot && self.put.spec.executable.ready_http_path.is_none() {
             self.became_ready();
         }
     }
@@ -274,6 +244,6 @@ impl Actor {
     }
 }
 
-fn unwritten(error: &std::io::Error) -> String {
+pub(super) fn unwritten(error: &std::io::Error) -> String {
     format!("the drone's journal cannot be written: {error}")
 }

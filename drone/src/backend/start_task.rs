@@ -4,12 +4,12 @@
 //! A slot has one container, made once and started once, whatever is repeated: an engine that failed, or that could not be
 //! reached, may have done what it was asked to.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use jetway_protocol::ids::{BackendId, SlotId};
+use jetway_protocol::ids::BackendId;
 use jetway_protocol::spec::Executable;
 use jetway_protocol::status::EndReason;
 use jetway_protocol::time::UnixMicros;
@@ -22,19 +22,20 @@ use tokio_util::sync::CancellationToken;
 use super::engine::{self, Finish, bounded};
 use super::start::Progress;
 use crate::agent::Agent;
+use crate::journal::Place;
 use crate::runtime::{ContainerStatus, CreateRequest, Image, ImageError, RuntimeError};
+use crate::teardown;
 
 /// The longest pull that is waited for.
-const PULL_SECONDS_MAX: u64 = 30 * 60;
+pub const PULL_SECONDS_MAX: u64 = 30 * 60;
 /// Between two calls to an engine that cannot be reached.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct StartTask {
     pub agent: Arc<Agent>,
-    pub slot: SlotId,
-    pub address: Ipv4Addr,
-    pub leftover: Option<(SlotId, Ipv4Addr)>,
+    pub place: Place,
+    pub leftover: Option<Place>,
     pub backend: BackendId,
     pub executable: Executable,
     /// An engine that cannot be reached is waited for until then.
@@ -47,11 +48,14 @@ pub(super) struct StartTask {
 
 impl StartTask {
     pub async fn run(self) {
-        if let Some((slot, address)) = self.leftover {
+        if let Some(Place { slot, address, sandbox }) = self.leftover {
             // Also after a stop: nothing runs in it, and nobody else would remove it while its slot is noted.
             engine::finish(self.agent.clone(), slot, Finish::Remove, false).await;
             self.agent.slots.remove(&slot);
-            self.agent.addresses().give_back(address);
+            match sandbox {
+                Some(sandbox) => teardown::unused_sandbox(&self.agent, sandbox, address),
+                None => self.agent.addresses().give_back(address),
+            }
         }
         let Some(image) = self.image().await else { return };
         if let Err(error) = self.container(image).await {
@@ -59,7 +63,7 @@ impl StartTask {
         }
         if self.stopped.is_cancelled() && self.may_exist.load(Ordering::SeqCst) {
             // The stop may have removed nothing because nothing was there yet.
-            let _left_to_the_reconciler = engine::remove(&self.agent, self.slot).await;
+            let _left_to_the_reconciler = engine::remove(&self.agent, self.place.slot).await;
         }
     }
 
@@ -108,7 +112,7 @@ impl StartTask {
         if Instant::now() + wait > self.give_up {
             return false;
         }
-        tracing::warn!(slot = %self.slot, error, "a start waits for the engine");
+        tracing::warn!(slot = %self.place.slot, error, "a start waits for the engine");
         self.stopped.run_until_cancelled(tokio::time::sleep(wait)).await.is_some()
     }
 
@@ -135,16 +139,17 @@ impl StartTask {
         if self.stopped.is_cancelled() {
             return Ok(());
         }
-        let line = bounded(self.agent.runtime.open_line(self.slot)).await?;
+        let line = bounded(self.agent.runtime.open_line(self.place.slot)).await?;
         self.say(Progress::Line(line)).await;
 
         let start = UnixMicros::now();
         let request = CreateRequest {
-            slot: self.slot,
+            slot: self.place.slot,
             backend: Some(self.backend.clone()),
             executable: self.executable.clone(),
             image,
-            address: self.address,
+            address: self.place.address,
+            sandbox: self.place.sandbox,
         };
         self.reached(|| self.create(&request)).await?;
         self.say(Progress::Created(since(StageName::Created, start))).await;
@@ -164,7 +169,7 @@ impl StartTask {
     /// under another init.
     async fn start_unless_it_ended(&self, asked: &AtomicBool) -> Result<Option<IpAddr>, RuntimeError> {
         if asked.swap(true, Ordering::SeqCst) {
-            let found = engine::inspect(&self.agent, self.slot).await;
+            let found = engine::inspect(&self.agent, self.place.slot).await;
             match found.map_err(|error| RuntimeError::Unreachable(error.to_string()))? {
                 ContainerStatus::Exited { .. } | ContainerStatus::Absent => return Ok(None),
                 ContainerStatus::Created | ContainerStatus::Running { .. } => {}
@@ -177,7 +182,7 @@ impl StartTask {
     async fn create(&self, request: &CreateRequest) -> Result<(), RuntimeError> {
         match bounded(self.agent.runtime.create(request)).await {
             Err(RuntimeError::Engine(reason)) => {
-                tracing::warn!(slot = %self.slot, reason, "the engine failed to make a container; asking again");
+                tracing::warn!(slot = %self.place.slot, reason, "the engine failed to make a container; asking again");
                 bounded(self.agent.runtime.create(request)).await
             }
             outcome => outcome,
@@ -186,12 +191,12 @@ impl StartTask {
 
     /// The same; but a container that does not run is not started again: its failure may come late, too.
     async fn start(&self) -> Result<IpAddr, RuntimeError> {
-        let outcome = bounded(self.agent.runtime.start(self.slot)).await;
+        let outcome = bounded(self.agent.runtime.start(self.place.slot)).await;
         let Err(RuntimeError::Engine(reason)) = outcome else { return outcome };
-        match engine::inspect(&self.agent, self.slot).await {
+        match engine::inspect(&self.agent, self.place.slot).await {
             Ok(ContainerStatus::Running { .. }) => {
-                tracing::warn!(slot = %self.slot, reason, "the engine failed to start a container, and it runs");
-                bounded(self.agent.runtime.start(self.slot)).await
+                tracing::warn!(slot = %self.place.slot, reason, "the engine failed to start a container, and it runs");
+                bounded(self.agent.runtime.start(self.place.slot)).await
             }
             _ => Err(RuntimeError::Engine(reason)),
         }
@@ -207,6 +212,7 @@ fn failed(error: RuntimeError) -> Progress {
     match error {
         RuntimeError::NotOffered(_) => Progress::Failed(EndReason::Refused, message),
         RuntimeError::Unreachable(_) => Progress::Unreachable(message),
+        RuntimeError::SandboxGone => Progress::SandboxGone,
         RuntimeError::Refused(_) | RuntimeError::Engine(_) | RuntimeError::Absent => {
             Progress::Failed(EndReason::CreateFailed, message)
         }

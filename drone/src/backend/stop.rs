@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::actor::{Actor, Claim};
 use super::engine::{self, Finish};
+use crate::journal::Place;
 use crate::runtime::{ContainerStatus, RuntimeError};
 
 /// Init off the line for this long: the signal goes through the engine, which takes some 20 ms.
@@ -88,7 +89,7 @@ impl Actor {
     }
 
     pub(super) fn signal_through_the_engine(&mut self) {
-        if let Some((slot, _)) = self.place {
+        if let Some(Place { slot, .. }) = self.place {
             self.signalled = true;
             self.jobs.push(engine::signal(self.agent.clone(), slot, self.stop_signal()));
         }
@@ -110,7 +111,9 @@ impl Actor {
 
     /// Brings the end about. A kill may overtake a wait; the first to see the end reports it.
     pub(super) fn finish(&mut self, how: Finish) {
-        let Some((slot, _)) = self.place else { return self.end(ContainerStatus::Absent, String::new()) };
+        let Some(Place { slot, .. }) = self.place else {
+            return self.end(ContainerStatus::Absent, String::new());
+        };
         if self.status() == Status::Terminated || (self.finish.is_some() && how != Finish::Kill) {
             return;
         }

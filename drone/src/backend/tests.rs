@@ -40,7 +40,7 @@ async fn idle_zero_stops_at_once_after_the_last_close() {
         (end.reason, end.kind, end.exit_code),
         (EndReason::Idle, Some(TerminationKind::Soft), Some(143))
     );
-    assert!(test.fake.containers().is_empty(), "nothing is left behind");
+    test.nothing_is_left().await;
     assert!(matches!(pushes.recv().await, Some(ToProxy::Ended { .. })));
     assert_eq!(backend.view().await.unwrap_err(), HasEnded);
     assert_eq!(test.agent.admission.reserved().backends, 0);
@@ -97,7 +97,7 @@ async fn starts_that_fail_say_why_and_leave_nothing() {
         assert_eq!(end.reason, reason, "{end:?}");
         assert!(end.output.contains(output) && !end.message.is_empty(), "{end:?}");
         assert!(!end.output.contains('\0'), "no database takes that as text");
-        assert!(test.fake.containers().is_empty(), "{reason:?}");
+        test.nothing_is_left().await;
         let id = "b".parse().unwrap();
         assert_eq!(test.agent.tombstones().get(&id).unwrap().end.reason, reason);
     }

@@ -25,6 +25,7 @@ use crate::agent::Agent;
 use crate::backend::{self, Backend, NotAdded};
 use crate::journal::Tombstone;
 use crate::lease;
+use crate::warm;
 
 const NO_LEASE: &str =
     "the drone has no lease now, and takes no key: try again once a controller has heard of it";
@@ -115,7 +116,7 @@ fn admit(agent: &Arc<Agent>, id: BackendId, put: PutBackend) -> Result<Arc<Backe
         true => Some(agent.lease.take().ok_or_else(|| no(RefusalCode::Unavailable, NO_LEASE))?),
         false => None,
     };
-    let reservation = agent.admission.admit(&put.spec.executable);
+    let reservation = warm::make_room(agent, &put.spec.executable);
     let reservation = reservation.map_err(|error| no(RefusalCode::NoCapacity, error.to_string()))?;
     backend::put(agent, id, put, reservation, tenure).map_err(|error| {
         tracing::error!(%error, "a journal cannot be begun");

@@ -7,6 +7,7 @@ mod follow;
 mod logs;
 mod pending;
 mod refusal;
+mod warm;
 
 #[cfg(test)]
 mod fault_tests;
@@ -109,6 +110,7 @@ fn router(gate: Gate) -> Router {
         .route("/b/{id}/follow", get(follow::follow))
         .route("/b/{id}/logs", get(logs::logs))
         .route("/draining", put(backends::draining))
+        .route("/warm", put(warm::set))
         .route_layer(from_fn_with_state(gate.clone(), only_controllers));
     let proxies = Router::new()
         .route("/attach", get(attach::attach))

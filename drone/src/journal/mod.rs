@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::Status;
 
-pub use record::{Record, Remembered};
+pub use record::{Place, Record, Remembered};
 pub use tombstones::{Tombstone, Tombstones};
 
 const EXTENSION: &str = "ndjson";
@@ -43,12 +43,14 @@ struct Appending {
 }
 
 impl Appending {
-    fn append(&self, file: &mut File, record: &Record) -> io::Result<()> {
-        let mut line = Vec::new();
-        append_line(&mut line, record)?;
+    fn append(&self, file: &mut File, records: &[Record]) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for record in records {
+            append_line(&mut lines, record)?;
+        }
         let _one_at_a_time = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let whole = file.metadata()?.len();
-        self.write(file, &line).inspect_err(|_| {
+        self.write(file, &lines).inspect_err(|_| {
             if let Err(error) = file.set_len(whole) {
                 tracing::error!(%error, "a torn journal record cannot be cut off");
             }
@@ -132,7 +134,7 @@ impl Journals {
             return remove_if_there(&path);
         }
         match OpenOptions::new().append(true).open(&path) {
-            Ok(mut file) => self.appending.append(&mut file, &Record::Acknowledged { status }),
+            Ok(mut file) => self.appending.append(&mut file, &[Record::Acknowledged { status }]),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -153,7 +155,12 @@ pub struct Journal {
 impl Journal {
     /// All of it or nothing.
     pub fn append(&mut self, record: &Record) -> io::Result<()> {
-        self.appending.append(&mut self.file, record)
+        self.append_all(std::slice::from_ref(record))
+    }
+
+    /// In one write. An agent that is killed in it leaves the first ones whole, at worst.
+    pub fn append_all(&mut self, records: &[Record]) -> io::Result<()> {
+        self.appending.append(&mut self.file, records)
     }
 }
 

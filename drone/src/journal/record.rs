@@ -9,6 +9,7 @@ use jetway_protocol::state::BackendState;
 use jetway_protocol::status::{Status, StatusEntry};
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::Stage;
+use jetway_protocol::warm::Tier;
 use serde::{Deserialize, Serialize};
 
 use crate::grants::Grants;
@@ -26,10 +27,16 @@ pub enum Record {
         #[serde(default)]
         boot_id: Option<BootId>,
     },
-    /// Written before the container is made.
+    /// Written before the container is made for this backend, or with its claim where it was there already.
     Slot {
         slot: SlotId,
         address: Ipv4Addr,
+        /// The namespace that it joins.
+        #[serde(default)]
+        sandbox: Option<SlotId>,
+        /// `None`: from an agent before there were any.
+        #[serde(default)]
+        tier: Option<Tier>,
     },
     Image {
         image: Image,
@@ -62,6 +69,15 @@ pub enum Record {
     },
 }
 
+/// Where a backend runs, or is to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub slot: SlotId,
+    pub address: Ipv4Addr,
+    /// The namespace that its container joins, made ahead: it goes after the container.
+    pub sandbox: Option<SlotId>,
+}
+
 /// A backend as its journal tells it.
 #[derive(Debug)]
 pub struct Remembered {
@@ -69,7 +85,8 @@ pub struct Remembered {
     pub put_at: UnixMicros,
     pub put: Box<PutBackend>,
     pub boot_id: Option<BootId>,
-    pub slot: Option<(SlotId, Ipv4Addr)>,
+    pub place: Option<Place>,
+    pub tier: Tier,
     pub image: Option<Image>,
     /// The nonce of the init that was given the session.
     pub nonce: Option<String>,
@@ -90,7 +107,8 @@ impl Remembered {
             put_at: at,
             put,
             boot_id,
-            slot: None,
+            place: None,
+            tier: Tier::Cold,
             image: None,
             nonce: None,
             grants: Grants::default(),
@@ -104,8 +122,9 @@ impl Remembered {
     pub fn apply(&mut self, record: Record) {
         match record {
             Record::Put { .. } => {}
-            Record::Slot { slot, address } => {
-                self.slot = Some((slot, address));
+            Record::Slot { slot, address, sandbox, tier } => {
+                self.place = Some(Place { slot, address, sandbox });
+                self.tier = tier.unwrap_or(Tier::Cold);
                 self.nonce = None;
             }
             Record::Image { image } => self.image = Some(image),

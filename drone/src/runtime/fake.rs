@@ -4,6 +4,8 @@
 // Said in full, so that tests elsewhere can take this file as their own.
 #[path = "fake/hands.rs"]
 mod hands;
+#[path = "fake/inits.rs"]
+mod inits;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,12 +15,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use jetway_protocol::ids::SlotId;
-use jetway_protocol::init::{FromInit, Hello, Session, SessionState, ToInit};
 use jetway_protocol::spec::Executable;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::{broadcast, mpsc, watch};
 
-pub use super::fake_script::{Application, Container, Script};
+pub use super::fake_script::{Application, Container, Sandbox, Script};
 use super::{
     ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, LineEvent, Runtime, RuntimeError,
     Subnet,
@@ -28,6 +29,7 @@ pub struct Fake {
     inner: Mutex<Inner>,
     /// Rises with every change, for tests that wait for one.
     changes: watch::Sender<u64>,
+    images: watch::Sender<u64>,
     hints: broadcast::Sender<SlotId>,
     losses: watch::Sender<u64>,
     lifecycle: Lifecycle,
@@ -37,6 +39,7 @@ pub struct Fake {
 struct Inner {
     script: Script,
     containers: HashMap<SlotId, Container>,
+    sandboxes: HashMap<SlotId, Sandbox>,
     lines: HashMap<SlotId, mpsc::Sender<LineEvent>>,
     calls: Vec<String>,
 }
@@ -46,6 +49,7 @@ impl Fake {
         Arc::new(Self {
             inner: Mutex::new(Inner { script, ..Inner::default() }),
             changes: watch::Sender::new(0),
+            images: watch::Sender::new(0),
             hints: broadcast::Sender::new(64),
             losses: watch::Sender::new(0),
             lifecycle,
@@ -89,99 +93,6 @@ impl Fake {
             let _full_or_dropped = line.try_send(event);
         }
     }
-
-    fn exits(&self, slot: SlotId, code: i32, oom_killed: bool) {
-        let backend = {
-            let mut inner = self.inner();
-            let Some(container) = inner.containers.get_mut(&slot) else { return };
-            if !matches!(container.status, ContainerStatus::Running { .. }) {
-                return;
-            }
-            container.status = ContainerStatus::Exited { code, oom_killed };
-            container.session.as_ref().map(|session| session.backend.clone())
-        };
-        if let Some(backend) = backend {
-            self.say(slot, LineEvent::Message(FromInit::Exited { backend, code: Some(code), signal: None }));
-        }
-        self.say(slot, LineEvent::Disconnected);
-        self.changes.send_modify(|count| *count += 1);
-    }
-
-    fn hello(&self, slot: SlotId) {
-        let inner = self.inner();
-        let Some(container) = inner.containers.get(&slot) else { return };
-        if !matches!(container.status, ContainerStatus::Running { .. }) || inner.script.init_is_silent {
-            return;
-        }
-        let state = |session: &Session| SessionState {
-            backend: session.backend.clone(),
-            fencing_token: session.fencing_token,
-            pid: Some(7),
-            ready: (inner.script.application == Application::BecomesReady)
-                .then(|| "0.0.0.0:8080".parse().unwrap()),
-            stopping: !container.stops.is_empty(),
-            lease_over: inner.script.lease_over,
-        };
-        if container.session.is_some() && inner.script.application == Application::TakesInitsPlace {
-            return;
-        }
-        let session = container.session.as_ref().map(state);
-        let hello =
-            Hello { version: 1, nonce: container.nonce.clone(), boot_id: inner.script.boot_id, session };
-        drop(inner);
-        self.say(slot, LineEvent::Connected(hello));
-    }
-
-    fn hears(&self, slot: SlotId, message: ToInit) {
-        let application = self.inner().script.application;
-        match message {
-            ToInit::Session(_) if self.inner().script.sessions_get_lost => {
-                drop(self.called("lost session"));
-            }
-            ToInit::Session(session) => {
-                self.called("session");
-                let backend = session.backend.clone();
-                if let Some(container) = self.inner().containers.get_mut(&slot) {
-                    container.session = Some(*session);
-                }
-                if application == Application::TakesInitsPlace {
-                    return self.say(slot, LineEvent::Disconnected);
-                }
-                if self.inner().script.claim_replies_get_lost {
-                    return drop(self.called("lost claim reply"));
-                }
-                self.say(slot, LineEvent::Message(FromInit::Started { backend: backend.clone(), pid: 7 }));
-                let address = "0.0.0.0:8080".parse().unwrap();
-                let elsewhere = vec!["127.0.0.1:8080".parse().unwrap()];
-                match application {
-                    Application::BecomesReady | Application::IgnoresStop => {
-                        self.say(slot, LineEvent::Message(FromInit::Ready { backend, address }));
-                    }
-                    Application::ListensElsewhere => {
-                        let addresses = elsewhere;
-                        self.say(
-                            slot,
-                            LineEvent::Message(FromInit::ListeningElsewhere { backend, addresses }),
-                        );
-                    }
-                    Application::ExitsAtOnce(code) => self.exits(slot, code, false),
-                    Application::NeverListens | Application::TakesInitsPlace => {}
-                }
-            }
-            ToInit::Stop { signal, .. } => {
-                self.called(&format!("stop {signal}"));
-                if let Some(container) = self.inner().containers.get_mut(&slot) {
-                    container.stops.push(signal);
-                }
-                if application != Application::IgnoresStop {
-                    self.exits(slot, 128 + signal, false);
-                }
-            }
-            ToInit::LookAtLease => drop(self.called("look_at_lease")),
-            ToInit::Ping => self.say(slot, LineEvent::Message(FromInit::Pong)),
-        }
-        self.changes.send_modify(|count| *count += 1);
-    }
 }
 
 /// For [`Runtime::open_line`], whose task needs the fake for longer than a borrow.
@@ -200,7 +111,7 @@ impl Runtime for FakeRuntime {
         }
         script.image_error.map_or_else(
             || {
-                let (id, user) = ("sha256:1".to_owned(), String::new());
+                let (id, user) = (script.image_id, String::new());
                 Ok(Image { id, entrypoint: Vec::new(), cmd: Vec::new(), user, stop_signal: 15, pulled: None })
             },
             Err,
@@ -219,22 +130,66 @@ impl Runtime for FakeRuntime {
         if self.0.inner().containers.contains_key(&request.slot) {
             return Ok(());
         }
+        let is_running = |id| {
+            self.0
+                .sandboxes()
+                .iter()
+                .any(|one| one.id == id && matches!(one.status, ContainerStatus::Running { .. }))
+        };
+        if request.sandbox.is_some_and(|id| !is_running(id)) {
+            return Err(RuntimeError::SandboxGone);
+        }
         self.0.called("made");
         let container = Container {
+            slot: request.slot,
             status: ContainerStatus::Created,
             address: request.address,
             nonce: request.slot.to_string(),
             session: None,
+            claims: Vec::new(),
+            ahead: None,
             stops: Vec::new(),
             backend: request.backend.clone(),
+            sandbox: request.sandbox,
+            image: request.image.id.clone(),
         };
         self.0.put_container(request.slot, container);
         self.0.answers_500("create")
     }
 
+    async fn make_sandbox(&self, sandbox: SlotId, address: Ipv4Addr) -> Result<(), RuntimeError> {
+        let script = self.0.called("make_sandbox");
+        tokio::time::sleep(script.engine_takes).await;
+        if let Some(error) = script.sandbox_error {
+            return Err(error);
+        }
+        let status = ContainerStatus::Running { paused: false, address: Some(IpAddr::V4(address)) };
+        self.0.inner().sandboxes.insert(sandbox, Sandbox { id: sandbox, address, status });
+        self.0.changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    async fn remove_sandbox(&self, sandbox: SlotId) -> Result<(), RuntimeError> {
+        self.0.called("remove_sandbox");
+        let joined = |container: &Container| container.sandbox == Some(sandbox);
+        assert!(!self.0.containers().iter().any(joined), "a container is still in it");
+        self.0.inner().sandboxes.remove(&sandbox);
+        self.0.changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    async fn list_sandboxes(&self) -> Result<Vec<Found>, RuntimeError> {
+        let found = |sandbox: Sandbox| {
+            let (slot, status) = (sandbox.id, sandbox.status);
+            Found { slot, backend: None, sandbox: None, status }
+        };
+        Ok(self.0.sandboxes().into_iter().map(found).collect())
+    }
+
     async fn start(&self, slot: SlotId) -> Result<IpAddr, RuntimeError> {
         let script = self.0.called("start");
         self.0.is_up()?;
+        tokio::time::sleep(script.engine_takes).await;
         let (address, is_new) = {
             let mut inner = self.0.inner();
             let container = inner.containers.get_mut(&slot).ok_or(RuntimeError::Absent)?;
@@ -287,6 +242,7 @@ impl Runtime for FakeRuntime {
         let found = |(slot, container): (&SlotId, &Container)| Found {
             slot: *slot,
             backend: container.backend.clone(),
+            sandbox: container.sandbox,
             status: container.status.clone(),
         };
         Ok(inner.containers.iter().map(found).collect())
@@ -320,11 +276,22 @@ impl Runtime for FakeRuntime {
     }
 
     fn subnet(&self) -> Subnet {
-        Subnet { network: Ipv4Addr::new(10, 64, 0, 0), prefix: 24, gateway: Ipv4Addr::new(10, 64, 0, 1) }
+        let first = if self.0.inner().script.is_on_loopback { 127 } else { 10 };
+        let at = |last| Ipv4Addr::new(first, 64, 0, last);
+        Subnet { network: at(0), prefix: 24, gateway: at(1) }
     }
 
     fn images(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    fn image_id(&self, _: &str) -> Option<String> {
+        let inner = self.0.inner();
+        inner.script.image_is_known.then(|| inner.script.image_id.clone())
+    }
+
+    fn image_changes(&self) -> watch::Receiver<u64> {
+        self.0.images.subscribe()
     }
 
     async fn open_line_of(&self, slot: SlotId, nonce: Option<String>) -> Result<InitLine, RuntimeError> {

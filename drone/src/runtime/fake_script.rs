@@ -1,9 +1,10 @@
 //! What the fake engine of the tests, its inits and their applications are told to do, and what it knows of a container. Doing it is `fake`'s business.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
-use jetway_protocol::ids::{BackendId, BootId};
-use jetway_protocol::init::Session;
+use jetway_protocol::ids::{BackendId, BootId, SlotId};
+use jetway_protocol::init::{Ahead, Session};
 
 use super::{ContainerStatus, ImageError, RuntimeError};
 
@@ -34,6 +35,17 @@ pub struct Script {
     pub engine_is_down: bool,
     pub remove_fails: bool,
     pub open_line_fails: bool,
+    /// Of every image.
+    pub image_id: String,
+    /// Whether the engine's answer about images is remembered.
+    pub image_is_known: bool,
+    pub sandbox_error: Option<RuntimeError>,
+    /// So many inits are killed just when their session comes, and have not taken it.
+    pub inits_that_die_at_claims: u32,
+    /// Its addresses are this host's own, where the test listens.
+    pub is_on_loopback: bool,
+    /// For a start, and for making a namespace.
+    pub engine_takes: Duration,
     /// The address that every container says it has, where the test listens.
     pub address: Option<IpAddr>,
 }
@@ -69,6 +81,12 @@ impl Default for Script {
             engine_is_down: false,
             remove_fails: false,
             open_line_fails: false,
+            image_id: "sha256:1".to_owned(),
+            image_is_known: false,
+            sandbox_error: None,
+            inits_that_die_at_claims: 0,
+            is_on_loopback: false,
+            engine_takes: Duration::ZERO,
             address: None,
         }
     }
@@ -76,12 +94,25 @@ impl Default for Script {
 
 #[derive(Clone)]
 pub struct Container {
+    pub slot: SlotId,
     pub status: ContainerStatus,
     pub address: Ipv4Addr,
     pub nonce: String,
     pub session: Option<Session>,
+    /// Whose sessions were ever sent to it.
+    pub claims: Vec<BackendId>,
+    pub ahead: Option<Ahead>,
     pub stops: Vec<i32>,
     pub backend: Option<BackendId>,
+    pub sandbox: Option<SlotId>,
+    pub image: String,
+}
+
+#[derive(Clone)]
+pub struct Sandbox {
+    pub id: SlotId,
+    pub address: Ipv4Addr,
+    pub status: ContainerStatus,
 }
 
 impl Container {

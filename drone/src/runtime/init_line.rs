@@ -100,7 +100,8 @@ struct Connection {
     writer: OwnedWriteHalf,
 }
 
-type Introduction = Result<Option<(Hello, Connection)>, Aborted>;
+type Introduction = Result<Option<Introduced>, Aborted>;
+type Introduced = Box<(Hello, Connection)>;
 
 struct Line {
     listener: UnixListener,
@@ -119,7 +120,7 @@ struct Line {
 enum Step {
     Closed,
     Accepted(io::Result<UnixStream>),
-    Introduced(Option<(Hello, Connection)>),
+    Introduced(Option<Introduced>),
     Heard(Option<String>),
     Told(Option<ToInit>),
     Room,
@@ -136,7 +137,10 @@ impl Line {
                     tracing::warn!(%error, "a slot's socket cannot accept");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
-                Step::Introduced(Some((hello, connection))) => self.connect(hello, connection).await,
+                Step::Introduced(Some(introduced)) => {
+                    let (hello, connection) = *introduced;
+                    self.connect(hello, connection).await;
+                }
                 Step::Introduced(None) => {}
                 Step::Heard(line) => self.hear(line),
                 Step::Told(Some(command)) => {
@@ -232,13 +236,13 @@ async fn heard(connection: &mut Option<Connection>) -> Option<String> {
 }
 
 /// `None`: whoever it is did not say a `Hello` in time.
-async fn introduce(stream: UnixStream) -> Option<(Hello, Connection)> {
+async fn introduce(stream: UnixStream) -> Option<Introduced> {
     let (reader, writer) = stream.into_split();
     let mut lines = FramedRead::new(reader, LinesCodec::new_with_max_length(HELLO_BYTES_MAX));
     let first = tokio::time::timeout(HELLO_DEADLINE, lines.next()).await.ok()??.ok()?;
     let Ok(FromInit::Hello(hello)) = serde_json::from_str(&first) else { return None };
     let lines = lines.map_decoder(|_| LinesCodec::new_with_max_length(LINE_BYTES_MAX));
-    Some((hello, Connection { lines, writer }))
+    Some(Box::new((hello, Connection { lines, writer })))
 }
 
 enum Heard {

@@ -1,6 +1,9 @@
 //! What the drone needs of a container engine, and of the init in each container. Docker is the one real
 //! implementation; tests use a fake to reach states that a real engine reaches rarely.
 //!
+//! Calls that make, start or remove containers may wait for their turn before the engine is asked: a session's start
+//! ([`CreateRequest::backend`]) goes before what is made ahead.
+//!
 //! Every call may be repeated, and may be made about a slot that is gone. An error is never an end: only
 //! [`ContainerStatus::Exited`] and [`ContainerStatus::Absent`] are.
 
@@ -31,6 +34,16 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Makes the container of a slot: init as its entrypoint, parked, the hardening of every container.
     async fn create(&self, request: &CreateRequest) -> Result<(), RuntimeError>;
+
+    /// Makes a network namespace with this address that waits for a container: a tiny container of its own, running.
+    /// [`CreateRequest::sandbox`] names it then.
+    async fn make_sandbox(&self, sandbox: SlotId, address: Ipv4Addr) -> Result<(), RuntimeError>;
+
+    /// Removes it by force, with what it holds of the network. Absent is success. Not before the container that joined it is gone.
+    async fn remove_sandbox(&self, sandbox: SlotId) -> Result<(), RuntimeError>;
+
+    /// Every sandbox of this installation's drone, by labels, in whatever state; `backend` is `None`.
+    async fn list_sandboxes(&self) -> Result<Vec<Found>, RuntimeError>;
 
     /// Starts it and tells the address where it can be reached.
     async fn start(&self, slot: SlotId) -> Result<IpAddr, RuntimeError>;
@@ -72,6 +85,23 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Names of the images that are present, for placement. From a cache that pulls and engine events keep fresh.
     fn images(&self) -> Vec<String>;
+
+    /// What this name means on the engine, where that is known without asking.
+    fn image_id(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    /// Rises when some name may mean another image by now.
+    fn image_changes(&self) -> watch::Receiver<u64> {
+        watch::Sender::new(0).subscribe()
+    }
+
+    /// Where the disk is nearly full: removes images that this drone itself has pulled and that nothing needs, least recently
+    /// used first, and tells their names. `keep`: what slots are kept for and what runs, as executables name it.
+    async fn collect_images(&self, keep: &[String]) -> Result<Vec<String>, RuntimeError> {
+        let _nothing_to_collect = keep;
+        Ok(Vec::new())
+    }
 
     /// Bytes that came so far and bytes in all, while the executable's image is being pulled.
     fn pull_progress(&self, _executable: &Executable) -> Option<(u64, u64)> {
@@ -119,6 +149,8 @@ pub struct CreateRequest {
     pub image: Image,
     /// On the drone's own network; ignored where the executable names another.
     pub address: Ipv4Addr,
+    /// Joins this namespace, made by [`Runtime::make_sandbox`] with the same address. `None`: the engine makes one.
+    pub sandbox: Option<SlotId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -154,6 +186,8 @@ pub struct Found {
     pub slot: SlotId,
     /// From the label; init's own answer outranks it.
     pub backend: Option<BackendId>,
+    /// The namespace that it joined, from the label: not to be removed before it.
+    pub sandbox: Option<SlotId>,
     pub status: ContainerStatus,
 }
 
@@ -194,4 +228,7 @@ pub enum RuntimeError {
     Unreachable(String),
     #[error("no such container")]
     Absent,
+    /// The namespace that the container was to join is gone or dead. Nothing ran: it can be made anew without one.
+    #[error("its sandbox is gone")]
+    SandboxGone,
 }

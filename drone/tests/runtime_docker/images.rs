@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use jetway_drone::runtime::docker::DockerConfig;
+use futures_util::TryStreamExt;
+use jetway_drone::runtime::docker::{DockerConfig, DockerRuntime};
 use jetway_drone::runtime::{ImageError, Runtime};
 use jetway_protocol::spec::{Credentials, Executable, PullPolicy};
+use jetway_service::lifecycle::Lifecycle;
 
 use crate::registry::Registry;
 use crate::support::{Bed, DEADLINE, on_docker};
@@ -174,5 +176,63 @@ async fn failures_are_told_apart_in_good_time() {
         let by_id = ask(&format!("sha256:{}", "0".repeat(64))).await;
         assert!(matches!(&by_id, ImageError::NotFound { .. }), "{by_id}");
     })
+    .await;
+}
+
+/// Every disk is more than one hundredth full; and what nobody needs goes in order, but nothing else does.
+#[tokio::test]
+async fn on_a_full_disk_what_this_drone_pulled_and_nobody_needs_is_removed() {
+    on_docker(
+        |config| config.image_gc_percent = 1,
+        |bed| async move {
+            let registries = [Registry::start(None, true).await, Registry::start(None, true).await];
+            let more = [Registry::start(None, true).await, Registry::start(None, true).await];
+            let [old, recent] = registries.each_ref().map(|registry| registry.image("v"));
+            let [kept, others] = more.each_ref().map(|registry| registry.image("v"));
+            let ensure = async |image: &str, policy| {
+                bed.runtime.ensure_image(&executable(image, policy)).await.unwrap()
+            };
+            // Brought by somebody else, and pulled again by the drone: it is still not the drone's.
+            let docker = bed.engine.docker();
+            let pull = bollard::query_parameters::CreateImageOptionsBuilder::default();
+            let pull = pull.from_image(others.strip_suffix(":v").unwrap()).tag("v").build();
+            docker.create_image(Some(pull), None, None).try_for_each(|_| async { Ok(()) }).await.unwrap();
+            ensure(&others, PullPolicy::Always).await;
+            for image in [&recent, &old, &kept] {
+                ensure(image, PullPolicy::IfNotPresent).await;
+            }
+            ensure(&recent, PullPolicy::IfNotPresent).await;
+
+            // Any moment now a container may be made of what was used just now.
+            assert_eq!(bed.runtime.collect_images(&[]).await.unwrap(), Vec::<String>::new());
+            // A later agent knows what an earlier one pulled, and the order of use. A container that was only made has its image, too.
+            let mut request = bed.request(&["serve"]);
+            request.executable.image = recent.clone();
+            request.image = ensure(&recent, PullPolicy::Never).await;
+            bed.runtime.create(&request).await.unwrap();
+            let lifecycle = Lifecycle::new();
+            let later = async |percent| {
+                let config = DockerConfig { image_gc_percent: percent, ..bed.config.clone() };
+                DockerRuntime::connect(config, &lifecycle).await.unwrap()
+            };
+            let never = later(0).await;
+            assert_eq!(never.collect_images(&[]).await.unwrap(), Vec::<String>::new());
+            let second = later(1).await;
+            assert_eq!(second.collect_images(std::slice::from_ref(&kept)).await.unwrap(), [old.as_str()]);
+            bed.runtime.remove(request.slot).await.unwrap();
+            assert_eq!(second.collect_images(&[]).await.unwrap(), [kept.as_str(), recent.as_str()]);
+            assert_eq!(second.collect_images(&[]).await.unwrap(), Vec::<String>::new());
+            for gone in [&old, &recent, &kept] {
+                let looked = bed.runtime.ensure_image(&executable(gone, PullPolicy::Never)).await;
+                assert!(matches!(looked, Err(ImageError::AbsentAndNever { .. })), "{looked:?}");
+            }
+            ensure(&others, PullPolicy::Never).await;
+            assert!(lifecycle.stop().await);
+            remove(&bed, &others).await;
+            for registry in registries.iter().chain(&more) {
+                registry.stop().await;
+            }
+        },
+    )
     .await;
 }

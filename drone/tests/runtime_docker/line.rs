@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jetway_drone::runtime::docker::DockerRuntime;
 use jetway_drone::runtime::{ContainerStatus, LineEvent, Runtime};
-use jetway_protocol::init::{FromInit, ToInit};
+use jetway_protocol::init::{Ahead, FromInit, ToInit};
 use jetway_service::lifecycle::Lifecycle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -96,6 +96,38 @@ async fn a_session_is_given_once() {
                 }
                 other => panic!("{other:?}"),
             }
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_application_that_runs_ahead_is_bound_to_its_session_at_once() {
+    on_docker(
+        |_| (),
+        |bed| async move {
+            let request = bed.request(&["serve"]);
+            let backend = request.backend.clone().unwrap();
+            let mut hot = bed.park(request).await;
+            let env = [("PORT".to_owned(), "8080".to_owned())].into();
+            let ahead = Ahead { env, port: 8080, addresses: vec![hot.address.into()] };
+            hot.line.commands.send(ToInit::Ahead(Box::new(ahead))).await.unwrap();
+            let LineEvent::Message(FromInit::AheadStarted { pid }) = event(&mut hot.line).await else {
+                panic!("it was to be started")
+            };
+            let ready = event(&mut hot.line).await;
+            assert!(matches!(ready, LineEvent::Message(FromInit::AheadReady { .. })), "{ready:?}");
+            assert_eq!(greet((hot.address, 8080).into()).await, "hello you", "before any session");
+
+            let asked = std::time::Instant::now();
+            let session = session(&backend, hot.address);
+            hot.line.commands.send(ToInit::Session(Box::new(session))).await.unwrap();
+            let started = FromInit::Started { backend: backend.clone(), pid };
+            assert_eq!(event(&mut hot.line).await, LineEvent::Message(started), "the same process");
+            until_ready(&mut hot.line).await;
+            println!("session to ready, hot: {:?}", asked.elapsed());
+            hot.line.commands.send(ToInit::Stop { signal: 15, grace_ms: 5000 }).await.unwrap();
+            assert_eq!(bed.ended(hot.slot).await, (143, false));
         },
     )
     .await;

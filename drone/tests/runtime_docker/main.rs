@@ -9,4 +9,5 @@ mod lease;
 mod line;
 mod network;
 mod registry;
+mod sandbox;
 mod support;

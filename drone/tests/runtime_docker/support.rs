@@ -87,6 +87,7 @@ impl Bed {
                 pulled: None,
             },
             address: Ipv4Addr::from(u32::from(subnet.network) + offset),
+            sandbox: None,
         }
     }
 
@@ -149,11 +150,19 @@ impl Bed {
         self.engine.get(&format!("/containers/{}/json", names::container(slot)), &[]).await.unwrap()
     }
 
+    pub async fn remove_image(&self, image: &str) {
+        let options = None::<bollard::query_parameters::RemoveImageOptions>;
+        self.engine.docker().remove_image(image, options, None).await.unwrap();
+    }
+
     /// Everything that the test made on this host; returns what could not be removed.
     async fn take_away(&self) -> Vec<String> {
         let mut left = Vec::new();
         for found in self.runtime.list().await.unwrap() {
             self.runtime.remove(found.slot).await.unwrap();
+        }
+        for found in self.runtime.list_sandboxes().await.unwrap() {
+            self.runtime.remove_sandbox(found.slot).await.unwrap();
         }
         if let Err(error) = self.runtime.remove_network().await {
             left.push(error.to_string());

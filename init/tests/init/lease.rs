@@ -33,11 +33,11 @@ fn put(slot: &Slot, text: &str) {
     std::fs::rename(directory.join("new"), directory.join(Deadline::FILE_NAME)).unwrap();
 }
 
-fn gone_in(slot: &Slot, left: Duration) {
+pub fn gone_in(slot: &Slot, left: Duration) {
     put(slot, &Deadline { boot_id: boot_id(), gone_by: boot_time() + left }.to_string());
 }
 
-fn leased(session: Session, grace: Duration) -> Session {
+pub fn leased(session: Session, grace: Duration) -> Session {
     let grace_ms = grace.as_millis() as u64;
     Session { lease: Some(SessionLease { boot_id: boot_id(), grace_ms, stop_signal: 10 }), ..session }
 }

@@ -3,9 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
 
+mod ahead;
 mod ends;
 mod harness;
 mod lease;
 mod line;
 mod ready;
+mod sandbox;
 mod start;

@@ -49,6 +49,14 @@ impl ApiArguments {
         self.answer(self.client()?.post(&self.url(path)).json(body)).await
     }
 
+    pub async fn put<B: Serialize>(&self, path: &str, body: &B) -> anyhow::Result<Value> {
+        self.answer(self.client()?.put(&self.url(path)).json(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        self.answer(self.client()?.delete(&self.url(path))).await
+    }
+
     /// An answer that is read as it comes.
     pub async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
         let response = self.send(self.client()?.get(&self.url(path))).await?;
@@ -116,6 +124,14 @@ impl Client {
 
     fn post(&self, url: &str) -> reqwest::RequestBuilder {
         self.with_key(self.http.post(url))
+    }
+
+    fn put(&self, url: &str) -> reqwest::RequestBuilder {
+        self.with_key(self.http.put(url))
+    }
+
+    fn delete(&self, url: &str) -> reqwest::RequestBuilder {
+        self.with_key(self.http.delete(url))
     }
 
     fn with_key(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {

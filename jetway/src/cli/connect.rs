@@ -16,6 +16,9 @@ pub struct ConnectArguments {
     /// The image to run if no session of this key runs
     #[arg(long)]
     image: Option<String>,
+    /// The warm pool that says what to run, in the place of --image
+    #[arg(long, conflicts_with = "image")]
+    warm_pool: Option<String>,
     /// An environment variable of the application, as NAME=VALUE; may be repeated
     #[arg(long = "env", value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -83,6 +86,9 @@ fn request(arguments: &ConnectArguments) -> anyhow::Result<Value> {
     } else if !arguments.env.is_empty() || !arguments.cmd.is_empty() {
         bail!("--env and a command need --image: without it only a running session is looked for");
     }
+    if let Some(pool) = &arguments.warm_pool {
+        request["warm_pool"] = json!(pool);
+    }
     if let Some(user) = &arguments.user {
         request["user"] = json!(user);
     }
@@ -95,7 +101,7 @@ fn request(arguments: &ConnectArguments) -> anyhow::Result<Value> {
     Ok(request)
 }
 
-fn environment(pairs: &[String]) -> anyhow::Result<Map<String, Value>> {
+pub fn environment(pairs: &[String]) -> anyhow::Result<Map<String, Value>> {
     pairs
         .iter()
         .map(|pair| {

@@ -13,6 +13,7 @@ mod health;
 mod logs;
 mod ls;
 pub mod output;
+mod pool;
 mod roles;
 mod secrets;
 pub mod signals;
@@ -58,6 +59,8 @@ enum Command {
     Stop(stop::StopArguments),
     /// Keep new sessions away from a drone
     Drain(drain::DrainArguments),
+    /// Slots that are kept ready: list, show, declare and remove pools
+    Pool(pool::PoolArguments),
     /// Give the keys of a dead host's sessions away at once
     Forget(forget::ForgetArguments),
     /// Check this machine and the installation, and say what to do
@@ -102,6 +105,7 @@ impl Arguments {
             | Command::Logs(_)
             | Command::Stop(_)
             | Command::Drain(_)
+            | Command::Pool(_)
             | Command::Forget(_)
             | Command::Doctor(_)
             | Command::Health(_)
@@ -133,6 +137,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Logs(arguments) => logs::run(arguments).await,
         Command::Stop(arguments) => stop::run(arguments).await,
         Command::Drain(arguments) => drain::run(arguments).await,
+        Command::Pool(arguments) => pool::run(arguments).await,
         Command::Forget(arguments) => forget::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Health(arguments) => health::run(arguments).await,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
+use jetway_drone::runtime::docker::config::PERCENT_DEFAULT;
 use jetway_drone::runtime::docker::{contact, host_paths};
 use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
 use jetway_protocol::lease::LeaseTerms;
@@ -63,6 +64,9 @@ pub struct ControllerArguments {
     /// How long a drone that is cut off keeps its sessions, and how long a dead host's keys are not given away: 600, 10m
     #[arg(long, env = "JETWAY_LEASE_SECONDS", default_value = "600")]
     lease_seconds: LeaseTerms,
+    /// Keep slots ready of whatever is asked for again and again; false: of declared pools alone
+    #[arg(long, env = "JETWAY_WARM_LEARN", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    warm_learn: bool,
     #[command(flatten)]
     secret: SecretArguments,
 }
@@ -84,6 +88,7 @@ pub async fn controller(arguments: ControllerArguments) -> anyhow::Result<ExitCo
         insecure: arguments.insecure,
         public_url: arguments.public_url,
         lease: Some(arguments.lease_seconds),
+        warm_learn: arguments.warm_learn,
         extra_routes: None,
     };
     let signals = StopSignals::watch()?;
@@ -143,9 +148,19 @@ pub struct DroneArguments {
     /// Bytes of memory for sessions; all by default
     #[arg(long, env = "JETWAY_MEMORY_BYTES")]
     memory_bytes: Option<i64>,
+    /// Network namespaces to have ready, in which containers start in a third of the time; 0: none
+    #[arg(long, env = "JETWAY_SANDBOXES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=256))]
+    sandboxes: u32,
+    /// Bytes of memory for slots that are kept ready because they are likely to be needed; a tenth of the drone's by default.
+    /// What an operator has declared comes before it, and may use half
+    #[arg(long, env = "JETWAY_WARM_MEMORY_BYTES", value_parser = clap::value_parser!(i64).range(0..))]
+    warm_memory_bytes: Option<i64>,
     /// The engine's runtime for sessions (runc, runsc, …)
     #[arg(long, env = "JETWAY_CONTAINER_RUNTIME")]
     container_runtime: Option<String>,
+    /// How full the engine's disk may be, in percent, before images that this drone pulled and nobody needs are removed; 0: never
+    #[arg(long, env = "JETWAY_IMAGE_GC_PERCENT", default_value_t = PERCENT_DEFAULT, value_parser = clap::value_parser!(u8).range(0..=100))]
+    image_gc_percent: u8,
     /// Jetway's own image, to close the host's ports with where this process may not
     #[arg(long, env = "JETWAY_HELPER_IMAGE")]
     helper_image: Option<String>,
@@ -189,8 +204,11 @@ pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
         backends_max: arguments.backends_max,
         cpus: arguments.cpus,
         memory_bytes: arguments.memory_bytes,
+        sandboxes: arguments.sandboxes,
+        warm_memory_bytes: arguments.warm_memory_bytes,
         helper_image: arguments.helper_image,
         container_runtime: arguments.container_runtime,
+        image_gc_percent: arguments.image_gc_percent,
         host_paths: arguments.host_paths,
         engine_patience: contact::PATIENCE,
         secret: arguments.secret.read()?,

@@ -62,6 +62,9 @@ pub struct DevArguments {
     /// Docker networks that specs may name, separated by commas
     #[arg(long, env = "JETWAY_NETWORKS", value_delimiter = ',')]
     networks: Vec<String>,
+    /// Network namespaces to have ready, in which containers start in a third of the time; 0: none
+    #[arg(long, env = "JETWAY_SANDBOXES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=256))]
+    sandboxes: u32,
     /// The init that runs in each container; by default the one beside this executable
     #[arg(long, env = "JETWAY_INIT")]
     init: Option<PathBuf>,
@@ -132,6 +135,7 @@ async fn serve(
             public_url: Some(format!("http://{api}")),
             // One host: what would be cut off from it is gone with it.
             lease: None,
+            warm_learn: false,
             extra_routes: Some(if arguments.no_demo { axum::Router::new() } else { demo.routes() }),
         },
         controller_life.clone(),
@@ -166,6 +170,10 @@ async fn serve(
         }
     }
     drone_life.stop().await;
+    if arguments.keep {
+        // What was only kept ready goes all the same.
+        drone.leave_engine().await;
+    }
     controller_life.stop().await;
     outcome
 }
@@ -252,8 +260,12 @@ fn drone_config(
         backends_max: 200,
         cpus: None,
         memory_bytes: None,
+        sandboxes: arguments.sandboxes,
+        warm_memory_bytes: None,
         helper_image: None,
         container_runtime: None,
+        // A developer's own disk is nearly full as a rule, and the images are the developer's.
+        image_gc_percent: 0,
         host_paths: Vec::new(),
         engine_patience: Duration::ZERO,
         secret,

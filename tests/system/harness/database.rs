@@ -30,7 +30,7 @@ pub async fn drop(name: &str) -> anyhow::Result<()> {
 }
 
 /// The same server, another database: the path of the URL is replaced.
-fn url(admin: &str, name: &str) -> anyhow::Result<String> {
+pub fn url(admin: &str, name: &str) -> anyhow::Result<String> {
     let (before, query) = admin.split_once('?').map_or((admin, ""), |(before, query)| (before, query));
     let (server, _) = before.rsplit_once('/').context("JETWAY_TEST_DB has no database")?;
     Ok(if query.is_empty() { format!("{server}/{name}") } else { format!("{server}/{name}?{query}") })

@@ -99,6 +99,15 @@ pub async fn containers(docker: &Docker, label: &str, value: &str) -> anyhow::Re
     Ok(list.into_iter().filter_map(|container| container.names?.into_iter().next()).collect())
 }
 
+/// Of those, the ones that are or were a session's, or may become one's: not the namespaces that are kept for them.
+pub async fn slots(docker: &Docker, label: &str, value: &str) -> anyhow::Result<Vec<String>> {
+    let mut filters = by_label(label, value);
+    filters.entry("label".to_owned()).or_default().push("jetway.role=slot".to_owned());
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let list = docker.list_containers(Some(options)).await?;
+    Ok(list.into_iter().filter_map(|container| container.names?.into_iter().next()).collect())
+}
+
 pub async fn networks(docker: &Docker, label: &str, value: &str) -> anyhow::Result<Vec<String>> {
     let options = ListNetworksOptionsBuilder::default().filters(&by_label(label, value)).build();
     let list = docker.list_networks(Some(options)).await?;

@@ -4,6 +4,7 @@ pub mod browser;
 pub mod client;
 pub mod compose;
 pub mod database;
+pub mod drone;
 pub mod engine;
 pub mod eventually;
 pub mod options;

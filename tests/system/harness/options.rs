@@ -13,6 +13,8 @@ pub enum Role {
 pub struct Options {
     /// More flags for a role.
     pub flags: HashMap<Role, Vec<String>>,
+    /// More environment, for every role.
+    pub variables: Vec<(String, String)>,
     /// The proxy runs elsewhere: in this network namespace.
     pub elsewhere: Option<Elsewhere>,
     /// An engine of the test's own, as `DOCKER_HOST` has it, for the drone and the test.

@@ -96,7 +96,8 @@ impl Stack {
         };
         command
             .env("JETWAY_SECRET", &self.secret)
-            .env("JETWAY_LOG", "debug,hyper=info,sqlx=warn,bollard=info");
+            .env("JETWAY_LOG", "debug,hyper=info,sqlx=warn,bollard=info")
+            .envs(self.options.variables.iter().map(|(name, value)| (name, value)));
         match role {
             Role::Controller => command.args(["controller", "--db", &self.database, "--cluster", &cluster]),
             Role::Drone => command
@@ -156,6 +157,10 @@ impl Stack {
 
     pub fn process(&mut self, role: Role) -> &mut Process {
         self.processes.get_mut(&role).expect("every role was started")
+    }
+
+    pub fn port(&self, role: Role) -> u16 {
+        self.ports[&role]
     }
 
     pub async fn restart(&mut self, role: Role, signal: Signal) -> anyhow::Result<()> {
@@ -221,7 +226,7 @@ impl Stack {
     }
 
     pub async fn containers(&self) -> anyhow::Result<Vec<String>> {
-        engine::containers(&self.docker, "jetway.installation", &self.installation().await?).await
+        engine::slots(&self.docker, "jetway.installation", &self.installation().await?).await
     }
 
     pub async fn no_containers(&self, deadline: Duration) -> anyhow::Result<()> {
@@ -276,11 +281,13 @@ impl Stack {
                 bail!("{role:?} did not exit 0 after SIGTERM\n{}", self.logs());
             }
         }
+        let containers = engine::containers(&self.docker, "jetway.installation", &installation).await?;
         let networks = engine::networks(&self.docker, "jetway.installation", &installation).await?;
         let tables = self.firewall_tables()?;
         let sockets = entries(&self.run_dir.join("s"));
         let journals = entries(&self.directory.join("drone").join("backends"));
         for (what, left) in [
+            ("containers", containers),
             ("networks", networks),
             ("firewall tables", tables),
             ("slot directories", sockets),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jetway_protocol::ids::{DroneId, InstallationId};
 
+pub use super::collect::PERCENT_DEFAULT;
 use super::init_executable::InitExecutableError;
 use super::network::NetworkError;
 use crate::runtime::RuntimeError;
@@ -35,6 +36,8 @@ pub struct DockerConfig {
     /// Where this process runs in a container itself: (a directory here, the same directory on the engine's host).
     pub host_paths: Vec<(PathBuf, PathBuf)>,
     pub pull_stall: Duration,
+    /// How full the engine's disk may be before unused images go: [`PERCENT_DEFAULT`], 0 = never.
+    pub image_gc_percent: u8,
 }
 
 impl DockerConfig {
@@ -59,6 +62,7 @@ impl DockerConfig {
             helper_image: None,
             host_paths: Vec::new(),
             pull_stall: PULL_STALL,
+            image_gc_percent: PERCENT_DEFAULT,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The calls about one slot's container, and what the engine's answers mean. Not its business: what a container is
+//! The calls about one container of ours, a slot's or a sandbox's, and what the engine's answers mean. Not its business: what a container is
 //! made of ([`super::container_spec`]).
 
 use std::net::IpAddr;
@@ -32,15 +32,17 @@ pub struct Inspected {
     /// On the engine's host; 0 when it does not run.
     pub pid: i64,
     pub has_data_mount: bool,
+    /// The engine's id of the container whose network it joined. It has no address of its own then.
+    pub joined: Option<String>,
 }
 
-/// True: made now. False: it was there already, from an earlier call of the same slot.
-pub async fn create(engine: &Engine, slot: SlotId, body: ContainerCreateBody) -> Result<bool, RuntimeError> {
-    let options = CreateContainerOptionsBuilder::default().name(&names::container(slot)).build();
+/// True: made now. False: it was there already, from an earlier call.
+pub async fn create(engine: &Engine, name: &str, body: ContainerCreateBody) -> Result<bool, RuntimeError> {
+    let options = CreateContainerOptionsBuilder::default().name(name).build();
     match bounded(engine.docker().create_container(Some(options), body)).await {
         Ok(made) => {
             for warning in &made.warnings {
-                tracing::debug!(%slot, warning, "the engine warns");
+                tracing::debug!(name, warning, "the engine warns");
             }
             Ok(true)
         }
@@ -55,12 +57,12 @@ pub async fn create(engine: &Engine, slot: SlotId, body: ContainerCreateBody) ->
 }
 
 /// Repeating it changes nothing while the container runs.
-pub async fn start(engine: &Engine, slot: SlotId) -> Result<(), RuntimeError> {
-    bounded(engine.docker().start_container(&names::container(slot), None::<StartContainerOptions>)).await
+pub async fn start(engine: &Engine, name: &str) -> Result<(), RuntimeError> {
+    bounded(engine.docker().start_container(name, None::<StartContainerOptions>)).await
 }
 
-pub async fn inspect(engine: &Engine, slot: SlotId) -> Result<Option<Inspected>, RuntimeError> {
-    match engine.get(&format!("/containers/{}/json", names::container(slot)), &[]).await {
+pub async fn inspect(engine: &Engine, name: &str) -> Result<Option<Inspected>, RuntimeError> {
+    match engine.get(&format!("/containers/{name}/json"), &[]).await {
         Ok(answer) => Ok(Some(read_inspection(&answer)?)),
         Err(RuntimeError::Absent) => Ok(None),
         Err(error) => Err(error),
@@ -68,22 +70,21 @@ pub async fn inspect(engine: &Engine, slot: SlotId) -> Result<Option<Inspected>,
 }
 
 /// A container that does not run, or is gone, needs no signal.
-pub async fn kill(engine: &Engine, slot: SlotId, signal: i32) -> Result<(), RuntimeError> {
+pub async fn kill(engine: &Engine, name: &str, signal: i32) -> Result<(), RuntimeError> {
     let options = KillContainerOptionsBuilder::default().signal(&signal.to_string()).build();
-    match bounded(engine.docker().kill_container(&names::container(slot), Some(options))).await {
+    match bounded(engine.docker().kill_container(name, Some(options))).await {
         Ok(()) | Err(RuntimeError::Absent) => Ok(()),
         Err(RuntimeError::Refused(message)) if message.contains("is not running") => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-pub async fn remove(engine: &Engine, slot: SlotId) -> Result<(), RuntimeError> {
-    let name = names::container(slot);
+pub async fn remove(engine: &Engine, name: &str) -> Result<(), RuntimeError> {
     let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-    match bounded(engine.docker().remove_container(&name, Some(options))).await {
+    match bounded(engine.docker().remove_container(name, Some(options))).await {
         Ok(()) | Err(RuntimeError::Absent) => Ok(()),
         Err(RuntimeError::Refused(message)) if message.contains("already in progress") => {
-            match tokio::time::timeout(REMOVAL_DEADLINE, until_absent(engine, slot)).await {
+            match tokio::time::timeout(REMOVAL_DEADLINE, until_absent(engine, name)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(RuntimeError::Engine(format!("the removal of {name} does not end"))),
             }
@@ -92,17 +93,27 @@ pub async fn remove(engine: &Engine, slot: SlotId) -> Result<(), RuntimeError> {
     }
 }
 
-async fn until_absent(engine: &Engine, slot: SlotId) -> Result<(), RuntimeError> {
-    while inspect(engine, slot).await?.is_some() {
+/// Where it can be reached, if it runs: by its own network, or by that of the container that it joined.
+pub async fn address(engine: &Engine, inspected: &Inspected) -> Result<Option<IpAddr>, RuntimeError> {
+    let ContainerStatus::Running { address, .. } = inspected.status else { return Ok(None) };
+    let Some(joined) = &inspected.joined else { return Ok(address) };
+    Ok(match inspect(engine, joined).await?.map(|inspected| inspected.status) {
+        Some(ContainerStatus::Running { address, .. }) => address,
+        _ => None,
+    })
+}
+
+async fn until_absent(engine: &Engine, name: &str) -> Result<(), RuntimeError> {
+    while inspect(engine, name).await?.is_some() {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     Ok(())
 }
 
-/// Every slot's container of this drone. One that cannot be understood is listed by what is known of it, and as
+/// Every container of this drone in this role. One that cannot be understood is listed by what is known of it, and as
 /// running where that is not clear: it must not be taken for ended, and must not hide the others.
-pub async fn list(engine: &Engine, config: &DockerConfig) -> Result<Vec<Found>, RuntimeError> {
-    let filters = names::filter(config.installation, config.drone, names::ROLE_SLOT).to_string();
+pub async fn list(engine: &Engine, config: &DockerConfig, role: &str) -> Result<Vec<Found>, RuntimeError> {
+    let filters = names::filter(config.installation, config.drone, Some(role)).to_string();
     let query = [("all", "true"), ("filters", filters.as_str())];
     let answer = engine.get("/containers/json", &query).await?;
     let Some(rows) = answer.as_array() else {
@@ -114,7 +125,7 @@ pub async fn list(engine: &Engine, config: &DockerConfig) -> Result<Vec<Found>, 
             if !is_open {
                 return Some(found);
             }
-            match inspect(engine, found.slot).await {
+            match inspect(engine, &names::of_role(role, found.slot)).await {
                 Ok(Some(inspected)) => Some(Found { status: inspected.status, ..found }),
                 // Removed since the list was made.
                 Ok(None) => None,
@@ -146,6 +157,7 @@ fn read_row(row: &Value) -> Option<(Found, bool)> {
         return None;
     };
     let backend = labels[names::LABEL_BACKEND].as_str().and_then(|label| label.parse().ok());
+    let sandbox = labels[names::LABEL_SANDBOX].as_str().and_then(|label| label.parse().ok());
     let address = address_in(&row["NetworkSettings"]);
     let (status, is_open) = match row["State"].as_str().unwrap_or_default() {
         "created" => (ContainerStatus::Created, false),
@@ -157,7 +169,7 @@ fn read_row(row: &Value) -> Option<(Found, bool)> {
         }
         _ => (ContainerStatus::Running { paused: false, address }, true),
     };
-    Some((Found { slot, backend, status }, is_open))
+    Some((Found { slot, backend, sandbox, status }, is_open))
 }
 
 fn read_inspection(answer: &Value) -> Result<Inspected, RuntimeError> {
@@ -183,6 +195,10 @@ fn read_inspection(answer: &Value) -> Result<Inspected, RuntimeError> {
         pid: state["Pid"].as_i64().unwrap_or(0),
         has_data_mount: mounts
             .is_some_and(|mounts| mounts.iter().any(|mount| mount["Destination"].as_str() == Some(TARGET))),
+        joined: answer["HostConfig"]["NetworkMode"]
+            .as_str()
+            .and_then(|mode| mode.strip_prefix("container:"))
+            .map(str::to_owned),
     })
 }
 

@@ -58,7 +58,10 @@ pub fn container(
     if let Some(backend) = &request.backend {
         labels.insert(names::LABEL_BACKEND.to_owned(), backend.to_string());
     }
-    let (network_mode, networking_config) = network(executable, request.address, around)?;
+    if let Some(sandbox) = request.sandbox {
+        labels.insert(names::LABEL_SANDBOX.to_owned(), sandbox.to_string());
+    }
+    let (network_mode, networking_config) = network(request, around)?;
     Ok(ContainerCreateBody {
         image: Some(request.image.id.clone()),
         entrypoint: Some(vec![INIT_PATH.to_owned(), "--".to_owned()]),
@@ -169,13 +172,7 @@ fn tmpfs(executable: &Executable) -> Result<HashMap<String, String>, RuntimeErro
 }
 
 fn mounts(around: &Surroundings<'_>) -> Vec<Mount> {
-    let bind = |source: &Path, target: &str, read_only: bool| Mount {
-        target: Some(target.to_owned()),
-        source: Some(around.config.host_path(source).display().to_string()),
-        typ: Some(MountType::BIND),
-        read_only: Some(read_only),
-        ..Mount::default()
-    };
+    let bind = |source, target, read_only| bind(around.config, source, target, read_only);
     let mut mounts = vec![
         bind(around.init_dir, INIT_DIR, true),
         bind(around.slot_dir, RUN_DIR, true),
@@ -185,23 +182,40 @@ fn mounts(around: &Surroundings<'_>) -> Vec<Mount> {
     mounts
 }
 
+/// A directory of ours, by the engine's name for it.
+pub fn bind(config: &DockerConfig, source: &Path, target: &str, read_only: bool) -> Mount {
+    Mount {
+        target: Some(target.to_owned()),
+        source: Some(config.host_path(source).display().to_string()),
+        typ: Some(MountType::BIND),
+        read_only: Some(read_only),
+        ..Mount::default()
+    }
+}
+
+/// A place on our own network.
+pub fn endpoint(network_id: &str, address: Ipv4Addr) -> NetworkingConfig {
+    let ipam = EndpointIpamConfig { ipv4_address: Some(address.to_string()), ..Default::default() };
+    let endpoint = EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() };
+    NetworkingConfig { endpoints_config: Some(HashMap::from([(network_id.to_owned(), endpoint)])) }
+}
+
 fn network(
-    executable: &Executable,
-    address: Ipv4Addr,
+    request: &CreateRequest,
     around: &Surroundings<'_>,
 ) -> Result<(String, Option<NetworkingConfig>), RuntimeError> {
     let own = around.network_id;
-    match &executable.network_name {
-        Some(name) if is_allowed(name, &around.config.allowed_networks) => Ok((name.clone(), None)),
-        Some(name) => {
+    match (&request.executable.network_name, request.sandbox) {
+        (Some(_), Some(_)) => {
+            Err(RuntimeError::Refused("a sandbox is on the drone's own network only".to_owned()))
+        }
+        (Some(name), None) if is_allowed(name, &around.config.allowed_networks) => Ok((name.clone(), None)),
+        (Some(name), None) => {
             Err(RuntimeError::NotOffered(format!("this drone does not offer the network {name:?}")))
         }
-        None => {
-            let ipam = EndpointIpamConfig { ipv4_address: Some(address.to_string()), ..Default::default() };
-            let endpoint = EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() };
-            let endpoints = HashMap::from([(own.to_owned(), endpoint)]);
-            Ok((own.to_owned(), Some(NetworkingConfig { endpoints_config: Some(endpoints) })))
-        }
+        // Address, name server and host name are the sandbox's.
+        (None, Some(sandbox)) => Ok((format!("container:{}", names::sandbox(sandbox)), None)),
+        (None, None) => Ok((own.to_owned(), Some(endpoint(own, request.address)))),
     }
 }
 
@@ -247,6 +261,7 @@ mod tests {
             executable: Executable::of_image("x"),
             image: image("/app", "serve"),
             address: Ipv4Addr::new(10, 64, 0, 7),
+            sandbox: None,
         };
         change(&mut request, &mut config);
         let around = Surroundings {

@@ -38,6 +38,8 @@ pub struct EngineFacts {
     pub cgroup_version: String,
     pub storage_driver: String,
     pub runtimes: Vec<String>,
+    /// Its directory, on its own host.
+    pub root: PathBuf,
 }
 
 #[derive(Debug, Clone)]
@@ -87,6 +89,7 @@ impl Engine {
             memory_bytes: info["MemTotal"].as_u64().unwrap_or(0),
             cgroup_version: text(&info["CgroupVersion"]),
             storage_driver: text(&info["Driver"]),
+            root: PathBuf::from(text(&info["DockerRootDir"])),
             runtimes: info["Runtimes"]
                 .as_object()
                 .map(|all| all.keys().cloned().collect())

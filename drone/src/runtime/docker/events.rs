@@ -68,7 +68,7 @@ pub async fn keep_images(shared: Arc<Shared>) {
 
 async fn follow_once(shared: &Shared) -> Result<(), RuntimeError> {
     let config = &shared.config;
-    let mut ours = names::filter(config.installation, config.drone, names::ROLE_SLOT);
+    let mut ours = names::filter(config.installation, config.drone, None);
     ours["type"] = serde_json::json!(["container"]);
     ours["event"] = serde_json::json!(["die", "oom", "stop", "kill", "pause", "unpause", "destroy"]);
     let images = serde_json::json!({ "type": ["image"] });
@@ -97,10 +97,14 @@ async fn follow_once(shared: &Shared) -> Result<(), RuntimeError> {
 
 async fn hint_all(shared: &Shared) -> Result<(), RuntimeError> {
     let mut slots: HashSet<SlotId> = shared.slots.iter().map(|entry| *entry.key()).collect();
-    slots.extend(container::list(&shared.engine, &shared.config).await?.into_iter().map(|found| found.slot));
+    for role in [names::ROLE_SLOT, names::ROLE_SANDBOX] {
+        let listed = container::list(&shared.engine, &shared.config, role).await?;
+        slots.extend(listed.into_iter().map(|found| found.slot));
+    }
     for slot in slots {
         hint(shared, slot);
     }
+    shared.sandbox_died.notify_one();
     Ok(())
 }
 
@@ -108,7 +112,14 @@ fn note(shared: &Shared, line: &[u8]) {
     let Ok(event) = serde_json::from_slice::<Value>(line) else { return };
     let slot = text(&event["Actor"]["Attributes"][names::LABEL_SLOT]);
     let Ok(slot) = slot.parse::<SlotId>() else { return };
+    let is_sandbox = event["Actor"]["Attributes"][names::LABEL_ROLE].as_str() == Some(names::ROLE_SANDBOX);
     match event["Action"].as_str() {
+        Some("die") if is_sandbox && !shared.sandboxes_leaving.contains(&slot) => {
+            shared.sandboxes_dead.insert(slot);
+            shared.sandbox_died.notify_one();
+        }
+        Some("destroy") if is_sandbox => drop(shared.sandboxes_dead.remove(&slot)),
+        _ if is_sandbox => {}
         // Also of a container that an earlier process made; its record goes with it.
         Some("oom") => shared.slots.entry(slot).or_default().note_oom(),
         Some("destroy") => drop(shared.slots.remove(&slot)),

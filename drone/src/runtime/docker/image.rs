@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::engine::{Engine, text};
 use super::pull::{PullProgress, pull};
+use super::pulled::Pulled;
 use super::reference::Reference;
 use super::{credentials, stop_signal};
 use crate::runtime::{Image, ImageError, RuntimeError};
@@ -41,6 +42,9 @@ struct Inner {
     stall: Duration,
     state: Mutex<State>,
     changed: Notify,
+    /// As [`State::generation`], for those who wait for a new one.
+    generations: watch::Sender<u64>,
+    pulled: Pulled,
 }
 
 #[derive(Default)]
@@ -54,18 +58,34 @@ struct State {
 }
 
 impl Images {
-    pub fn new(engine: Engine, lifecycle: Lifecycle, stall: Duration) -> Self {
-        let (state, changed) = (Mutex::default(), Notify::new());
-        Self { inner: Arc::new(Inner { engine, lifecycle, stall, state, changed }) }
+    pub fn new(engine: Engine, lifecycle: Lifecycle, stall: Duration, pulled: Pulled) -> Self {
+        let (state, changed, generations) = (Mutex::default(), Notify::new(), watch::Sender::new(0));
+        Self { inner: Arc::new(Inner { engine, lifecycle, stall, state, changed, generations, pulled }) }
     }
 
     pub async fn ensure(&self, executable: &Executable) -> Result<Image, ImageError> {
+        let image = self.make_sure(executable).await?;
+        self.inner.pulled.note_use(&image.id);
+        Ok(image)
+    }
+
+    /// What this drone has pulled.
+    pub fn pulled(&self) -> &Pulled {
+        &self.inner.pulled
+    }
+
+    /// Whether a pull of that name is under way.
+    pub fn is_pulling(&self, name: &str) -> bool {
+        self.state().pulls.keys().any(|(image, _)| image == name)
+    }
+
+    async fn make_sure(&self, executable: &Executable) -> Result<Image, ImageError> {
         let reference = Reference::parse(&executable.image).map_err(|error| ImageError::NotFound {
             image: executable.image.chars().take(200).collect(),
             reason: error.to_string(),
         })?;
         if executable.pull_policy == PullPolicy::Always && !reference.is_id {
-            return self.pulled(&reference, executable.credentials.as_ref()).await;
+            return self.pull(&reference, executable.credentials.as_ref()).await;
         }
         match self.present(&reference).await {
             Ok(Some(image)) => Ok(image),
@@ -76,13 +96,24 @@ impl Images {
             Ok(None) if executable.pull_policy == PullPolicy::Never => {
                 Err(ImageError::AbsentAndNever { image: reference.to_string() })
             }
-            Ok(None) => self.pulled(&reference, executable.credentials.as_ref()).await,
+            Ok(None) => self.pull(&reference, executable.credentials.as_ref()).await,
             Err(error) => Err(failed(&reference, error)),
         }
     }
 
     pub fn names(&self) -> Vec<String> {
         self.state().names.clone()
+    }
+
+    /// What a name meant when it was last asked for, if nothing has changed since then.
+    pub fn remembered_id(&self, name: &str) -> Option<String> {
+        let name = Reference::parse(name).ok()?.to_string();
+        self.state().remembered.get(&name).map(|image| image.id.clone())
+    }
+
+    /// Rises with each [`Images::forget`].
+    pub fn generations(&self) -> watch::Receiver<u64> {
+        self.inner.generations.subscribe()
     }
 
     /// Pulls under way: image and progress.
@@ -100,6 +131,7 @@ impl Images {
         state.generation += 1;
         state.remembered.clear();
         drop(state);
+        self.inner.generations.send_modify(|generation| *generation += 1);
         self.inner.changed.notify_one();
     }
 
@@ -113,6 +145,7 @@ impl Images {
         let list = self.inner.engine.get("/images/json", &[]).await?;
         let names = names_in(&list);
         self.state().names = names;
+        self.inner.pulled.save();
         Ok(())
     }
 
@@ -138,7 +171,7 @@ impl Images {
     }
 
     /// Joins the pull that is under way, or begins one. It goes on when those who wait for it go away.
-    async fn pulled(&self, reference: &Reference, given: Option<&Credentials>) -> Result<Image, ImageError> {
+    async fn pull(&self, reference: &Reference, given: Option<&Credentials>) -> Result<Image, ImageError> {
         let login = given.map(|login| (login.username.clone(), login.password.clone()));
         let key = (reference.to_string(), login);
         let pull = {
@@ -188,6 +221,8 @@ impl Images {
     ) -> Result<Image, ImageError> {
         let started = Instant::now();
         tracing::info!(image = %reference, "pull begins");
+        // An image that was there already is not this drone's, though it pulls it again. If that cannot be told, it is not either.
+        let before = self.present(reference).await;
         let login = credentials::login(reference, given).await;
         let outcome = pull(self.inner.engine.docker(), reference, login, self.inner.stall, progress).await;
         let bytes = outcome.inspect_err(|error| tracing::warn!(image = %reference, %error, "pull failed"))?;
@@ -195,7 +230,13 @@ impl Images {
         let took = started.elapsed();
         tracing::info!(image = %reference, bytes, ms = took.as_millis(), "pull done");
         match self.present(reference).await {
-            Ok(Some(image)) => Ok(Image { pulled: Some((bytes, took)), ..image }),
+            Ok(Some(image)) => {
+                let is_new = before.is_ok_and(|before| before.is_none_or(|before| before.id != image.id));
+                if is_new {
+                    self.inner.pulled.note_pull(&image.id, &reference.to_string());
+                }
+                Ok(Image { pulled: Some((bytes, took)), ..image })
+            }
             Ok(None) => {
                 let reason = "it was pulled, and is gone again".to_owned();
                 Err(ImageError::PullFailed { image: reference.to_string(), reason })

@@ -24,7 +24,7 @@ pub async fn stream(
     follow: bool,
 ) -> Result<Output, RuntimeError> {
     // The stream itself would tell only at its first item, which a quiet container never gives.
-    if container::inspect(engine, slot).await?.is_none() {
+    if container::inspect(engine, &names::container(slot)).await?.is_none() {
         return Err(RuntimeError::Absent);
     }
     Ok(open(engine, slot, tail, follow))

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | [`events::follow`] | the engine's events; every 10 s | hints, forgets what is known of images; a ping |
 //! | [`events::keep_images`] | image events, pulls; every 10 min | lists the images |
+//! | [`sandbox::end_the_cut_off`] | a sandbox that died | kills the container that had joined it |
 //! | [`guard::Guard::keep`] | every 60 s | asks the kernel for our firewall table, puts it back |
 //! | a pull | [`image::Images::ensure`] | ends with the pull |
 //! | a line | [`super::init_line::open`] | ends when the line is dropped |
@@ -12,26 +13,25 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use futures_util::stream::BoxStream;
 use jetway_protocol::ids::SlotId;
 use jetway_protocol::spec::Executable;
 use jetway_service::lifecycle::Lifecycle;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
-
-use crate::lease;
 
 use super::{
     ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, Runtime, RuntimeError, Subnet,
     init_line,
 };
 
+mod collect;
 pub mod config;
 pub mod contact;
 mod container;
@@ -45,15 +45,19 @@ pub mod host_paths;
 mod image;
 pub mod import;
 mod init_executable;
+pub mod limiter;
 mod logs;
+mod make;
 mod mount;
 pub mod names;
 mod netlink;
 pub mod network;
 pub mod nft;
 mod pull;
+mod pulled;
 pub mod reference;
 mod routes;
+mod sandbox;
 mod slot_dirs;
 mod start;
 mod stop_signal;
@@ -63,8 +67,12 @@ pub use config::{ConnectError, DockerConfig};
 pub use contact::Contact;
 pub use engine::EngineFacts;
 pub use guard::GuardStatus;
+pub use limiter::LimiterCounters;
 pub use network::NetworkError;
 pub use pull::PullProgress;
+
+use limiter::{Call, Class, Limiter};
+use make::SlotRecord;
 
 /// Hints that may wait for a receiver before it has to look at everything.
 const HINTS_MAX: usize = 1024;
@@ -78,6 +86,7 @@ pub struct DockerRuntime {
     guard_status: GuardStatus,
     guard_stop: CancellationToken,
     init_dir: PathBuf,
+    limiter: Limiter,
 }
 
 /// What the tasks have in common.
@@ -89,29 +98,12 @@ pub(crate) struct Shared {
     /// Counts event streams that broke.
     losses: watch::Sender<u64>,
     slots: DashMap<SlotId, Arc<SlotRecord>>,
-}
-
-/// What this process knows of a slot's container without asking.
-#[derive(Debug, Default)]
-struct SlotRecord {
-    made: Option<Made>,
-    /// Docker forgets, on some engines, that it told of an out-of-memory kill.
-    oom_seen: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Made {
-    /// On our own network.
-    address: Option<Ipv4Addr>,
-    mount: Option<mount::Identity>,
-    /// It is started at most once: a second start would run a container that has ended.
-    was_started: AtomicBool,
-}
-
-impl SlotRecord {
-    fn note_oom(&self) {
-        self.oom_seen.store(true, Ordering::Relaxed);
-    }
+    /// Those that are being removed: their end is no surprise. (It may be told a little late; then one look is in vain.)
+    sandboxes_leaving: DashSet<SlotId>,
+    /// Those whose end was told, until they are removed.
+    sandboxes_dead: DashSet<SlotId>,
+    /// One ended that was not to.
+    sandbox_died: Notify,
 }
 
 impl DockerRuntime {
@@ -137,10 +129,21 @@ impl DockerRuntime {
             GuardStatus::Closed(_) => tracing::info!(ports = %guard_status, "the host's own ports"),
             GuardStatus::Open(_) => tracing::warn!(ports = %guard_status, "the host's own ports"),
         }
-        let images = image::Images::new(engine.clone(), lifecycle.clone(), config.pull_stall);
+        let pulled = pulled::Pulled::open(&config.data_dir);
+        let images = image::Images::new(engine.clone(), lifecycle.clone(), config.pull_stall, pulled);
         let hints = broadcast::Sender::new(HINTS_MAX);
-        let (losses, slots) = (watch::Sender::new(0), DashMap::new());
-        let shared = Arc::new(Shared { engine, config, images, hints, losses, slots });
+        let shared = Arc::new(Shared {
+            engine,
+            config,
+            images,
+            hints,
+            losses: watch::Sender::new(0),
+            slots: DashMap::new(),
+            sandboxes_leaving: DashSet::new(),
+            sandboxes_dead: DashSet::new(),
+            sandbox_died: Notify::new(),
+        });
+        lifecycle.spawn_until_stopped(sandbox::end_the_cut_off(Arc::clone(&shared)));
         lifecycle.spawn_until_stopped(events::follow(Arc::clone(&shared)));
         lifecycle.spawn_until_stopped(events::keep_images(Arc::clone(&shared)));
         let guard_stop = lifecycle.token().child_token();
@@ -148,13 +151,18 @@ impl DockerRuntime {
             let (guard, stop) = (guard.clone(), guard_stop.clone());
             lifecycle.spawn(async move { stop.run_until_cancelled(guard.keep()).await });
         }
-        let lifecycle = lifecycle.clone();
-        Ok(Self { shared, lifecycle, facts, network, guard, guard_status, guard_stop, init_dir })
+        let (lifecycle, limiter) = (lifecycle.clone(), Limiter::new(facts.cpus));
+        Ok(Self { shared, lifecycle, facts, network, guard, guard_status, guard_stop, init_dir, limiter })
     }
 
     /// The engine's version and the host's size.
     pub fn facts(&self) -> &EngineFacts {
         &self.facts
+    }
+
+    /// How many calls the engine is given at once, and how many wait.
+    pub fn limiter(&self) -> LimiterCounters {
+        self.limiter.counters()
     }
 
     /// Whether the host's own ports are closed to sessions: `doctor` shows it.
@@ -192,9 +200,13 @@ impl DockerRuntime {
     /// is left.
     pub async fn remove_network(&self) -> Result<(), NetworkError> {
         let engine = &self.shared.engine;
-        let left = container::list(engine, &self.shared.config).await.map_err(NetworkError::Engine)?;
-        if !left.is_empty() {
-            return Err(NetworkError::NotEmpty { name: self.network.name.clone(), containers: left.len() });
+        let mut left = 0;
+        for role in [names::ROLE_SLOT, names::ROLE_SANDBOX] {
+            let listed = container::list(engine, &self.shared.config, role).await;
+            left += listed.map_err(NetworkError::Engine)?.len();
+        }
+        if left > 0 {
+            return Err(NetworkError::NotEmpty { name: self.network.name.clone(), containers: left });
         }
         network::remove(engine, &self.network).await.map_err(NetworkError::Engine)?;
         self.guard_stop.cancel();
@@ -208,22 +220,6 @@ impl DockerRuntime {
     fn record(&self, slot: SlotId) -> Option<Arc<SlotRecord>> {
         self.shared.slots.get(&slot).map(|entry| Arc::clone(&entry))
     }
-
-    async fn data_mount(&self, request: &CreateRequest) -> Result<Option<mount::DataMount>, RuntimeError> {
-        let Some(path) = request.executable.mount.clone() else { return Ok(None) };
-        let Some(base) = self.shared.config.mount_base.clone() else {
-            return Err(RuntimeError::NotOffered(
-                "this drone has no mount base, so it offers no mounts".to_owned(),
-            ));
-        };
-        let owner = mount::owner_of(container_spec::user(&request.executable, &request.image));
-        let resolved = tokio::task::spawn_blocking(move || mount::resolve(&base, &path, owner)).await;
-        match resolved {
-            Ok(Ok(mount)) => Ok(Some(mount)),
-            Ok(Err(error)) => Err(RuntimeError::Refused(error.to_string())),
-            Err(error) => Err(RuntimeError::Engine(error.to_string())),
-        }
-    }
 }
 
 #[async_trait]
@@ -233,31 +229,28 @@ impl Runtime for DockerRuntime {
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<(), RuntimeError> {
-        let mount = self.data_mount(request).await?;
-        let slot_dir = slot_dirs::of(&self.shared.config, request.slot);
-        init_line::make_directory(&slot_dir)
-            .map_err(|error| RuntimeError::Engine(format!("{}: {error}", slot_dir.display())))?;
-        let surroundings = container_spec::Surroundings {
-            config: &self.shared.config,
-            network_id: &self.network.id,
-            init_dir: &self.init_dir,
-            slot_dir: &slot_dir,
-            lease_dir: &lease::file::directory(&self.shared.config.run_dir),
-            data_mount: mount.as_ref().map(|mount| mount.path.as_path()),
-        };
-        let body = container_spec::container(request, &surroundings)?;
-        let is_new = container::create(&self.shared.engine, request.slot, body).await?;
-        if is_new || self.record(request.slot).is_none_or(|record| record.made.is_none()) {
-            let made = Made {
-                address: request.executable.network_name.is_none().then_some(request.address),
-                mount: mount.map(|mount| mount.identity),
-                // Made by an earlier call, whose answer was lost: only what the engine says of it counts.
-                was_started: AtomicBool::new(!is_new),
-            };
-            let record = SlotRecord { made: Some(made), oom_seen: AtomicBool::new(false) };
-            self.shared.slots.insert(request.slot, Arc::new(record));
+        self.make(request).await
+    }
+
+    async fn make_sandbox(&self, sandbox: SlotId, address: Ipv4Addr) -> Result<(), RuntimeError> {
+        let Shared { engine, config, .. } = &*self.shared;
+        let around = sandbox::Around { network_id: &self.network.id, init_dir: &self.init_dir };
+        let making = sandbox::make(engine, config, &around, sandbox, address);
+        self.limiter.call(Class::Ahead, self.limiter.next_turn(), Call::Sandbox, making).await
+    }
+
+    async fn remove_sandbox(&self, sandbox: SlotId) -> Result<(), RuntimeError> {
+        self.shared.sandboxes_leaving.insert(sandbox);
+        let removed = self.limiter.removal(sandbox::remove(&self.shared.engine, sandbox)).await;
+        self.shared.sandboxes_leaving.remove(&sandbox);
+        if removed.is_ok() {
+            self.shared.sandboxes_dead.remove(&sandbox);
         }
-        Ok(())
+        removed
+    }
+
+    async fn list_sandboxes(&self) -> Result<Vec<Found>, RuntimeError> {
+        sandbox::list(&self.shared).await
     }
 
     async fn start(&self, slot: SlotId) -> Result<IpAddr, RuntimeError> {
@@ -265,23 +258,35 @@ impl Runtime for DockerRuntime {
     }
 
     async fn inspect(&self, slot: SlotId) -> Result<ContainerStatus, RuntimeError> {
-        let oom_seen = self.record(slot).is_some_and(|record| record.oom_seen.load(Ordering::Relaxed));
-        let inspected = container::inspect(&self.shared.engine, slot).await?;
-        Ok(match inspected.map(|inspected| inspected.status) {
-            None => ContainerStatus::Absent,
-            Some(ContainerStatus::Exited { code, oom_killed }) => {
+        let record = self.record(slot);
+        let oom_seen = record.as_ref().is_some_and(|record| record.oom_seen.load(Ordering::Relaxed));
+        let engine = &self.shared.engine;
+        let Some(inspected) = container::inspect(engine, &names::container(slot)).await? else {
+            return Ok(ContainerStatus::Absent);
+        };
+        Ok(match inspected.status {
+            ContainerStatus::Running { paused, .. } if inspected.joined.is_some() => {
+                let made = record.as_ref().and_then(|record| record.made.as_ref()?.address);
+                let address = match made {
+                    Some(address) => Some(address.into()),
+                    None => container::address(engine, &inspected).await?,
+                };
+                ContainerStatus::Running { paused, address }
+            }
+            ContainerStatus::Exited { code, oom_killed } => {
                 ContainerStatus::Exited { code, oom_killed: oom_killed || oom_seen }
             }
-            Some(status) => status,
+            status => status,
         })
     }
 
     async fn kill(&self, slot: SlotId, signal: i32) -> Result<(), RuntimeError> {
-        container::kill(&self.shared.engine, slot, signal).await
+        container::kill(&self.shared.engine, &names::container(slot), signal).await
     }
 
     async fn remove(&self, slot: SlotId) -> Result<(), RuntimeError> {
-        container::remove(&self.shared.engine, slot).await?;
+        let name = names::container(slot);
+        self.limiter.removal(container::remove(&self.shared.engine, &name)).await?;
         self.shared.slots.remove(&slot);
         let directory = slot_dirs::of(&self.shared.config, slot);
         match std::fs::remove_dir_all(&directory) {
@@ -294,7 +299,7 @@ impl Runtime for DockerRuntime {
     }
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
-        container::list(&self.shared.engine, &self.shared.config).await
+        container::list(&self.shared.engine, &self.shared.config, names::ROLE_SLOT).await
     }
 
     async fn output_tail(&self, slot: SlotId, bytes_max: usize) -> Result<String, RuntimeError> {
@@ -326,6 +331,12 @@ impl Runtime for DockerRuntime {
         self.network.subnet
     }
 
+    async fn collect_images(&self, keep: &[String]) -> Result<Vec<String>, RuntimeError> {
+        let Shared { engine, config, images, .. } = &*self.shared;
+        let disk = collect::Disk::new(&self.facts.root, &config.data_dir, config.image_gc_percent);
+        collect::collect(engine, images, &disk, keep).await
+    }
+
     fn pull_progress(&self, executable: &Executable) -> Option<(u64, u64)> {
         let wanted = reference::Reference::parse(&executable.image).ok()?.to_string();
         let pulls = self.pulls();
@@ -339,6 +350,14 @@ impl Runtime for DockerRuntime {
 
     fn images(&self) -> Vec<String> {
         self.shared.images.names()
+    }
+
+    fn image_id(&self, name: &str) -> Option<String> {
+        self.shared.images.remembered_id(name)
+    }
+
+    fn image_changes(&self) -> watch::Receiver<u64> {
+        self.shared.images.generations()
     }
 
     async fn open_line(&self, slot: SlotId) -> Result<InitLine, RuntimeError> {

@@ -10,11 +10,19 @@ pub const LABEL_DRONE: &str = "jetway.drone";
 pub const LABEL_ROLE: &str = "jetway.role";
 pub const LABEL_SLOT: &str = "jetway.slot";
 pub const LABEL_BACKEND: &str = "jetway.backend";
+/// The sandbox that a container joined.
+pub const LABEL_SANDBOX: &str = "jetway.sandbox";
 
 pub const ROLE_SLOT: &str = "slot";
+/// Holds a network namespace that a slot's container joins.
+pub const ROLE_SANDBOX: &str = "sandbox";
 pub const ROLE_NETWORK: &str = "network";
 /// A one-shot container that closes the host's ports to the sessions' network.
 pub const ROLE_NET_GUARD: &str = "net-guard";
+
+/// The image of sandboxes: empty. Another tag, should it ever have to be made in another way.
+pub const SANDBOX_IMAGE: &str = "jetway-sandbox";
+pub const SANDBOX_IMAGE_TAG: &str = "1";
 
 /// Hexadecimal digits of a slot's id in the path of its socket, which may have only 107 bytes.
 const SLOT_DIGITS: usize = 12;
@@ -24,6 +32,15 @@ const BRIDGE_DIGITS: usize = 8;
 
 pub fn container(slot: SlotId) -> String {
     format!("jetway-{}", slot.0.simple())
+}
+
+pub fn sandbox(sandbox: SlotId) -> String {
+    format!("jetway-sandbox-{}", sandbox.0.simple())
+}
+
+/// The name of what has this role and this id.
+pub fn of_role(role: &str, id: SlotId) -> String {
+    if role == ROLE_SANDBOX { sandbox(id) } else { container(id) }
 }
 
 pub fn slot_directory(slot: SlotId) -> String {
@@ -51,13 +68,11 @@ pub fn labels(installation: InstallationId, drone: DroneId, role: &str) -> HashM
     ])
 }
 
-/// The engine's filter for what [`labels`] marks, as its query parameter wants it.
-pub fn filter(installation: InstallationId, drone: DroneId, role: &str) -> serde_json::Value {
-    serde_json::json!({ "label": [
-        format!("{LABEL_INSTALLATION}={installation}"),
-        format!("{LABEL_DRONE}={drone}"),
-        format!("{LABEL_ROLE}={role}"),
-    ]})
+/// The engine's filter for what [`labels`] marks, as its query parameter wants it. Without a role: in any.
+pub fn filter(installation: InstallationId, drone: DroneId, role: Option<&str>) -> serde_json::Value {
+    let mut labels = vec![format!("{LABEL_INSTALLATION}={installation}"), format!("{LABEL_DRONE}={drone}")];
+    labels.extend(role.map(|role| format!("{LABEL_ROLE}={role}")));
+    serde_json::json!({ "label": labels })
 }
 
 fn digits(id: &uuid::Uuid, count: usize) -> String {

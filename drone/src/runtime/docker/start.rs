@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use jetway_protocol::ids::SlotId;
 
-use super::{DockerRuntime, container, mount};
+use super::limiter::{Call, Class, Turn};
+use super::{DockerRuntime, container, mount, names};
 use crate::runtime::{ContainerStatus, RuntimeError};
 
 const SIGKILL: i32 = 9;
@@ -19,7 +20,7 @@ impl DockerRuntime {
         if made.was_started.swap(true, Ordering::AcqRel) {
             return self.start_again(slot, made.mount).await;
         }
-        container::start(&self.shared.engine, slot).await?;
+        self.start_now(slot, made.queue, made.sandbox.is_some()).await?;
         if let Some(expected) = made.mount {
             self.check_mount(slot, expected).await?;
         }
@@ -36,7 +37,7 @@ impl DockerRuntime {
         mount: Option<mount::Identity>,
     ) -> Result<IpAddr, RuntimeError> {
         let engine = &self.shared.engine;
-        let Some(inspected) = container::inspect(engine, slot).await? else {
+        let Some(inspected) = container::inspect(engine, &names::container(slot)).await? else {
             return Err(RuntimeError::Absent);
         };
         if inspected.has_data_mount && mount.is_none() {
@@ -45,7 +46,10 @@ impl DockerRuntime {
             ));
         }
         match inspected.status {
-            ContainerStatus::Created => container::start(engine, slot).await?,
+            ContainerStatus::Created => {
+                let queue = (Class::Start, self.limiter.next_turn());
+                self.start_now(slot, queue, inspected.joined.is_some()).await?;
+            }
             ContainerStatus::Running { .. } => {}
             ContainerStatus::Exited { .. } => {
                 return Err(RuntimeError::Refused("it has run and ended; a slot runs once".to_owned()));
@@ -58,31 +62,59 @@ impl DockerRuntime {
         self.address(slot).await
     }
 
-    async fn address(&self, slot: SlotId) -> Result<IpAddr, RuntimeError> {
-        match container::inspect(&self.shared.engine, slot).await?.map(|inspected| inspected.status) {
-            Some(ContainerStatus::Running { address: Some(address), .. }) => Ok(address),
-            Some(ContainerStatus::Running { address: None, .. }) => {
-                Err(RuntimeError::Refused("the container has no address on its network".to_owned()))
+    /// A container that cannot join its network is not started at all, whichever of the engine's words that is told in.
+    async fn start_now(
+        &self,
+        slot: SlotId,
+        (class, turn): (Class, Turn),
+        is_joined: bool,
+    ) -> Result<(), RuntimeError> {
+        let (engine, name) = (&self.shared.engine, names::container(slot));
+        let kind = if is_joined { Call::StartJoined } else { Call::Start };
+        match self.limiter.call(class, turn, kind, container::start(engine, &name)).await {
+            Err(RuntimeError::Refused(message)) if is_joined && is_about_the_joined(&message) => {
+                tracing::warn!(%slot, message, "the sandbox is gone");
+                Err(RuntimeError::SandboxGone)
             }
-            Some(ContainerStatus::Exited { code, .. }) => {
+            Err(RuntimeError::Absent) if is_joined => {
+                let is_there = container::inspect(engine, &name).await?.is_some();
+                Err(if is_there { RuntimeError::SandboxGone } else { RuntimeError::Absent })
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn address(&self, slot: SlotId) -> Result<IpAddr, RuntimeError> {
+        let engine = &self.shared.engine;
+        let Some(inspected) = container::inspect(engine, &names::container(slot)).await? else {
+            return Err(RuntimeError::Absent);
+        };
+        match inspected.status {
+            ContainerStatus::Running { .. } => {
+                container::address(engine, &inspected).await?.ok_or_else(|| {
+                    RuntimeError::Refused("the container has no address on its network".to_owned())
+                })
+            }
+            ContainerStatus::Exited { code, .. } => {
                 Err(RuntimeError::Refused(format!("it ended at once, with {code}")))
             }
-            Some(ContainerStatus::Created) => {
+            ContainerStatus::Created => {
                 Err(RuntimeError::Engine("it was started and does not run".to_owned()))
             }
-            Some(ContainerStatus::Absent) | None => Err(RuntimeError::Absent),
+            ContainerStatus::Absent => Err(RuntimeError::Absent),
         }
     }
 
     /// The engine looked the mount's path up by itself: what it found must be what was checked. Init is parked, so
     /// nothing of the session has run yet.
     async fn check_mount(&self, slot: SlotId, expected: mount::Identity) -> Result<(), RuntimeError> {
-        let Some(inspected) = container::inspect(&self.shared.engine, slot).await? else {
+        let name = names::container(slot);
+        let Some(inspected) = container::inspect(&self.shared.engine, &name).await? else {
             return Err(RuntimeError::Absent);
         };
         match mount::mounted(inspected.pid) {
             Some(found) if found != expected => {
-                container::kill(&self.shared.engine, slot, SIGKILL).await?;
+                container::kill(&self.shared.engine, &name, SIGKILL).await?;
                 Err(RuntimeError::Refused("its mount was exchanged while it was being made".to_owned()))
             }
             Some(_) => Ok(()),
@@ -92,4 +124,11 @@ impl DockerRuntime {
             }
         }
     }
+}
+
+/// As Docker says that the container of a `container:` network does not run, or is not there.
+fn is_about_the_joined(message: &str) -> bool {
+    ["non running container", "joining network namespace of container", "No such container"]
+        .iter()
+        .any(|sign| message.contains(sign))
 }

@@ -6,7 +6,7 @@ use jetway_protocol::ids::SlotId;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::{broadcast, watch};
 
-use super::{Container, ContainerStatus, Fake, Inner, Script};
+use super::{Container, ContainerStatus, Fake, Inner, Sandbox, Script};
 
 impl Fake {
     pub fn script(&self, change: impl FnOnce(&mut Script)) {
@@ -15,6 +15,27 @@ impl Fake {
 
     pub fn containers(&self) -> Vec<Container> {
         self.inner().containers.values().cloned().collect()
+    }
+
+    pub fn sandboxes(&self) -> Vec<Sandbox> {
+        self.inner().sandboxes.values().cloned().collect()
+    }
+
+    /// Its tag means another image from now on.
+    pub fn image_becomes(&self, id: &str) {
+        self.script(|script| script.image_id = id.to_owned());
+        self.images.send_modify(|count| *count += 1);
+    }
+
+    /// One that is not told to anybody: only init's line breaks.
+    pub fn dies_unseen(&self, slot: SlotId) {
+        self.exits(slot, 137, false);
+    }
+
+    pub fn kill_sandboxes(&self) {
+        self.inner().sandboxes.values_mut().for_each(|sandbox| {
+            sandbox.status = ContainerStatus::Exited { code: 137, oom_killed: false };
+        });
     }
 
     pub fn calls(&self) -> Vec<String> {
@@ -34,10 +55,12 @@ impl Fake {
     pub fn agent_died(&self, lifecycle: Lifecycle) -> Arc<Self> {
         let mut inner = self.inner();
         let containers = std::mem::take(&mut inner.containers);
-        let inner = Inner { script: inner.script.clone(), containers, ..Inner::default() };
+        let sandboxes = std::mem::take(&mut inner.sandboxes);
+        let inner = Inner { script: inner.script.clone(), containers, sandboxes, ..Inner::default() };
         Arc::new(Self {
             inner: Mutex::new(inner),
             changes: watch::Sender::new(0),
+            images: watch::Sender::new(0),
             hints: broadcast::Sender::new(64),
             losses: watch::Sender::new(0),
             lifecycle,

@@ -1,0 +1,81 @@
+//! What is measured, one file a measure. Each starts what it needs, bounds it, and ends it whatever came of it.
+
+pub mod burst;
+pub mod claims;
+pub mod close;
+pub mod first_byte;
+pub mod learned;
+pub mod live;
+pub mod scale;
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bollard::Docker;
+
+use crate::peer::jetway::Jetway;
+use crate::peer::plane::Plane;
+use crate::settings::Settings;
+
+pub struct Bench {
+    pub settings: Settings,
+    pub docker: Docker,
+    /// Of the application.
+    pub image: String,
+}
+
+/// No pool of slots but those that are declared.
+pub const NOT_LEARNED: (&str, &str) = ("JETWAY_WARM_LEARN", "false");
+
+/// A Jetway of its own for the body, which is given up after `limit` or at Ctrl-C.
+pub async fn with_jetway<T>(
+    bench: &Bench,
+    variables: &[(&str, &str)],
+    limit: Duration,
+    body: impl AsyncFnOnce(&Jetway) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let jetway = Jetway::start(&bench.image, variables).await.context("Jetway does not start")?;
+    match bounded(limit, body(&jetway)).await {
+        Ok(measured) => {
+            if let Err(error) = jetway.end().await {
+                eprintln!("after a measure: {error:#}");
+            }
+            Ok(measured)
+        }
+        Err(error) => {
+            eprintln!("{}", jetway.stack.logs());
+            jetway.stack.abandon().await;
+            Err(error)
+        }
+    }
+}
+
+/// What a peer fails at is missing from the table, and the rest is measured without it.
+pub fn lost_peer<T>(plane: &Plane, error: &anyhow::Error) -> Option<T> {
+    eprintln!("{}\nPlane: {error:#}", plane.logs());
+    None
+}
+
+/// Plane beside it, where it is installed.
+pub async fn with_plane<T>(
+    bench: &Bench,
+    body: impl AsyncFnOnce(Option<&Plane>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let plane = Plane::start(&bench.docker, &bench.image).await?;
+    let measured = body(plane.as_ref()).await;
+    if let Some(plane) = plane
+        && let Err(error) = plane.end().await
+    {
+        eprintln!("after a measure, Plane: {error:#}");
+    }
+    measured
+}
+
+async fn bounded<T>(limit: Duration, body: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::select! {
+        measured = tokio::time::timeout(limit, body) => {
+            measured.with_context(|| format!("not within {limit:?}"))?
+        }
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    }
+}

@@ -1,0 +1,108 @@
+//! Taking away what nobody needs any more, off everybody's way: containers that have ended, slots and namespaces that were
+//! never used. A container goes before the namespace that it joined, and an address is given again only after both.
+//!
+//! A task each, that repeats until the engine has done it; at an agent's stop they are dropped where they stand, and what is
+//! left is found by [`crate::warm::leave`] or by the next agent.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jetway_protocol::ids::SlotId;
+use jetway_service::backoff::Backoff;
+
+use crate::agent::Agent;
+use crate::backend::bounded;
+use crate::journal::Place;
+use crate::runtime::RuntimeError;
+
+/// Removals that the engine works on at once: it has more urgent things to do.
+pub const AT_ONCE: usize = 4;
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// What becomes of the address.
+enum Then {
+    /// Nobody was ever told of it.
+    GiveBack,
+    /// Proxies may know it: it was released when its session ended, and rests as long as they need.
+    Vacate,
+}
+
+struct Teardown {
+    slot: Option<SlotId>,
+    sandbox: Option<SlotId>,
+    address: Ipv4Addr,
+    then: Then,
+}
+
+/// A container that had no session, and maybe was never made.
+pub fn unclaimed(agent: &Arc<Agent>, slot: SlotId, address: Ipv4Addr) {
+    spawn(agent, Teardown { slot: Some(slot), sandbox: None, address, then: Then::GiveBack });
+}
+
+pub fn unused_sandbox(agent: &Arc<Agent>, sandbox: SlotId, address: Ipv4Addr) {
+    spawn(agent, Teardown { slot: None, sandbox: Some(sandbox), address, then: Then::GiveBack });
+}
+
+/// Where a backend was to run, and did not.
+pub fn unused(agent: &Arc<Agent>, place: Place) {
+    let Place { slot, address, sandbox } = place;
+    spawn(agent, Teardown { slot: Some(slot), sandbox, address, then: Then::GiveBack });
+}
+
+/// Where a session was: its address has been released. `is_there`: what is left of its container.
+pub fn ended(agent: &Arc<Agent>, place: Place, is_there: bool) {
+    let Place { slot, address, sandbox } = place;
+    if !is_there {
+        agent.slots.remove(&slot);
+    }
+    let left = is_there.then_some(slot);
+    if left.is_none() && sandbox.is_none() {
+        return agent.addresses().vacated(address);
+    }
+    spawn(agent, Teardown { slot: left, sandbox, address, then: Then::Vacate });
+}
+
+fn spawn(agent: &Arc<Agent>, teardown: Teardown) {
+    let agent = agent.clone();
+    let lifecycle = agent.lifecycle.clone();
+    lifecycle.spawn_until_stopped(async move { teardown.run(&agent).await });
+}
+
+impl Teardown {
+    async fn run(self, agent: &Agent) {
+        if let Some(slot) = self.slot {
+            until_done(agent, || agent.runtime.remove(slot)).await;
+            agent.slots.remove(&slot);
+            agent.warm.forget(slot);
+        }
+        if let Some(sandbox) = self.sandbox {
+            until_done(agent, || agent.runtime.remove_sandbox(sandbox)).await;
+            agent.sandboxes.remove(&sandbox);
+            agent.warm.forget(sandbox);
+        }
+        match self.then {
+            Then::GiveBack => agent.addresses().give_back(self.address),
+            Then::Vacate => agent.addresses().vacated(self.address),
+        }
+    }
+}
+
+async fn until_done<T>(agent: &Agent, call: impl Fn() -> T)
+where
+    T: Future<Output = Result<(), RuntimeError>>,
+{
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+    loop {
+        let outcome = {
+            let _permit = agent.removals.acquire().await;
+            bounded(call()).await
+        };
+        match outcome {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "what nobody needs cannot be removed yet"),
+        }
+        backoff.wait().await;
+    }
+}

@@ -1,0 +1,92 @@
+//! The end of all that is kept ready: at an orderly stop it goes, whether sessions stay or not, and quickly. What cannot be
+//! removed in time the next agent's reconciler finds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use jetway_protocol::ids::SlotId;
+use tokio::time::timeout;
+
+use super::Noted;
+use crate::agent::Agent;
+use crate::backend::bounded;
+
+/// For everything together.
+const LEAVE_MAX: Duration = Duration::from_secs(4);
+const AT_ONCE: usize = 8;
+
+/// Also removes what ended sessions have left. Sessions that live, and what belongs to them, stay.
+pub async fn leave(agent: &Arc<Agent>) {
+    let all = async {
+        until_nothing_is_made(agent).await;
+        let leftovers = leftovers(agent);
+        stream::iter(leftovers).for_each_concurrent(AT_ONCE, |left| remove(agent, left)).await;
+    };
+    if timeout(LEAVE_MAX, all).await.is_err() {
+        tracing::warn!("what was kept ready could not be removed in time; the next start removes it");
+    }
+}
+
+/// Nothing is begun any more, and nothing is given.
+async fn until_nothing_is_made(agent: &Agent) {
+    loop {
+        let made = agent.warm.made.notified();
+        {
+            let mut inner = agent.warm.inner();
+            inner.closed = true;
+            drop(inner.shelf.take_all_that(|_| true));
+            inner.sandboxes.clear();
+            if inner.making.is_empty() || agent.lifecycle.is_stopping() {
+                return;
+            }
+        }
+        made.await;
+    }
+}
+
+/// What an ended session or none has: containers first, then what they joined.
+fn leftovers(agent: &Agent) -> Vec<(Option<SlotId>, Option<SlotId>)> {
+    let ended = |owner: &jetway_protocol::ids::BackendId| agent.backend(owner).is_none();
+    let mut left: Vec<(Option<SlotId>, Option<SlotId>)> = Vec::new();
+    let noted: Vec<_> = agent.warm.inner().noted.iter().map(|(slot, what)| (*slot, *what)).collect();
+    for (slot, what) in noted {
+        left.push(match what {
+            Noted::Slot => (Some(slot), None),
+            Noted::Sandbox => (None, Some(slot)),
+        });
+    }
+    let slots: Vec<_> = agent.slots.iter().map(|one| (*one.key(), one.value().clone())).collect();
+    let sandboxes: Vec<_> = agent.sandboxes.iter().map(|one| (*one.key(), one.value().clone())).collect();
+    let joined = |owner| sandboxes.iter().find(|(_, one)| one == owner).map(|(sandbox, _)| *sandbox);
+    for (slot, owner) in slots.iter().filter(|(_, owner)| ended(owner)) {
+        left.push((Some(*slot), joined(owner)));
+    }
+    for (sandbox, owner) in sandboxes.iter().filter(|(_, owner)| ended(owner)) {
+        if !slots.iter().any(|(_, one)| one == owner) {
+            left.push((None, Some(*sandbox)));
+        }
+    }
+    left
+}
+
+async fn remove(agent: &Agent, (slot, sandbox): (Option<SlotId>, Option<SlotId>)) {
+    if let Some(slot) = slot {
+        match bounded(agent.runtime.remove(slot)).await {
+            Ok(()) => {
+                agent.slots.remove(&slot);
+                agent.warm.forget(slot);
+            }
+            Err(error) => return tracing::warn!(%slot, %error, "a container is left to the next start"),
+        }
+    }
+    if let Some(sandbox) = sandbox {
+        match bounded(agent.runtime.remove_sandbox(sandbox)).await {
+            Ok(()) => {
+                agent.sandboxes.remove(&sandbox);
+                agent.warm.forget(sandbox);
+            }
+            Err(error) => tracing::warn!(%sandbox, %error, "a network namespace is left to the next start"),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! A start on a drone by what was ready for it: from the PUT's arrival to init's line, to the application's start, to ready. As the
+//! drone's own clock has it; what a controller and a proxy add is in the other figures.
+
+use anyhow::Context;
+use jetway_protocol::ids::BackendId;
+use jetway_protocol::spec::{Executable, Hot};
+use jetway_protocol::warm::SlotTier;
+use serde_json::Value;
+
+use crate::harness::Stack;
+use crate::harness::drone::{Drone, target};
+use crate::{TURNS, median};
+
+pub async fn starts(stack: &Stack) -> anyhow::Result<()> {
+    let drone = Drone::of(stack).await?;
+    let parked = Executable::of_image(&stack.image);
+    let mut hot = parked.clone();
+    hot.hot = Some(Hot { claim_path: Some("/claim".to_owned()), claim_timeout_seconds: 5 });
+    println!("\na start on the drone, ms from the PUT's arrival; medians of {TURNS}");
+    for (tier, executable) in
+        [(Some(SlotTier::Hot), hot), (Some(SlotTier::Parked), parked.clone()), (None, parked)]
+    {
+        let (mut begun, mut executed, mut ready) = (Vec::new(), Vec::new(), Vec::new());
+        let mut note = String::new();
+        drone.keep(tier.map(|tier| target(tier, executable.clone(), 1)).into_iter().collect()).await?;
+        for _ in 0..TURNS {
+            drone.has_ready(u64::from(tier.is_some())).await?;
+            let id = BackendId::random();
+            let view = drone.put(&id, executable.clone()).await?;
+            let stage = |name: &str| -> anyhow::Result<(u64, u64)> {
+                let stages = view["timeline"].as_array().context("timeline")?;
+                let stage = stages.iter().find(|stage| stage["stage"] == name).context("stage")?;
+                let start = stage["start"].as_u64().context("start")?;
+                Ok((start, start + stage["length_us"].as_u64().context("length")?))
+            };
+            let (arrived, _) = stage("dispatched")?;
+            let since = |at: u64| (at - arrived) as f64 / 1e3;
+            begun.push(since(stage("claimed")?.0));
+            executed.push(since(stage("claimed")?.1));
+            ready.push(since(stage("ready")?.1));
+            note = claimed(&view).unwrap_or_default();
+            drone.delete(&id).await?;
+        }
+        println!(
+            "  {note:40} claim begun {:7.2}  application started {:7.2}  ready {:7.2}",
+            median(&mut begun),
+            median(&mut executed),
+            median(&mut ready)
+        );
+    }
+    drone.keep(Vec::new()).await
+}
+
+fn claimed(view: &Value) -> Option<String> {
+    let stages = view["timeline"].as_array()?;
+    stages.iter().find(|stage| stage["stage"] == "claimed")?["note"].as_str().map(str::to_owned)
+}
