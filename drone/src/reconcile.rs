@@ -35,7 +35,7 @@ const PING: Duration = Duration::from_secs(5);
 /// Where it does not answer: nothing is taken until it does.
 const PING_DOWN: Duration = Duration::from_millis(500);
 const PING_SECONDS_MAX: u64 = 3;
-/// Containers without backend whose inits are asked at once.
+/// Containers and namespaces without backend that are dealt with at once.
 const JUDGED_AT_ONCE: usize = 8;
 /// Init redials within 250 ms; after this, it is not there.
 const INIT_PATIENCE: Duration = Duration::from_secs(10);
@@ -71,11 +71,15 @@ pub async fn look_at_everything(agent: Arc<Agent>) {
             () = agent.look_now.notified() => {}
         }
         wait = jittered(FULL_LOOK);
-        match timeout(FULL_LOOK, list(&agent)).await {
-            Ok(Ok(listed)) => compare(&agent, listed).await,
-            Ok(Err(error)) => tracing::warn!(%error, "containers cannot be listed"),
-            Err(_) => tracing::warn!("the engine does not list its containers"),
-        }
+        look_once(&agent).await;
+    }
+}
+
+pub async fn look_once(agent: &Arc<Agent>) {
+    match timeout(FULL_LOOK, list(agent)).await {
+        Ok(Ok(listed)) => compare(agent, listed).await,
+        Ok(Err(error)) => tracing::warn!(%error, "containers cannot be listed"),
+        Err(_) => tracing::warn!("the engine does not list its containers"),
     }
 }
 
@@ -176,20 +180,22 @@ async fn compare(agent: &Arc<Agent>, listed: Listed) {
 
 /// Namespaces of an earlier agent, that no session and no container is in.
 async fn remove_unowned(agent: &Agent, found: Vec<Found>, needed: &HashSet<SlotId>) {
-    for Found { slot: sandbox, status, .. } in found {
-        let is_owned = agent.warm.has(sandbox) || agent.sandboxes.contains_key(&sandbox);
-        if is_owned || needed.contains(&sandbox) {
-            continue;
-        }
-        if let ContainerStatus::Running { address: Some(IpAddr::V4(address)), .. } = status {
-            // Proxies of an earlier agent's session may know it: it is not given again in this agent's life.
-            agent.addresses().mark_taken(address);
-        }
-        match bounded(agent.runtime.remove_sandbox(sandbox)).await {
-            Ok(()) => tracing::info!(%sandbox, "removed a network namespace that belonged to nobody"),
-            Err(error) => tracing::warn!(%sandbox, %error, "a network namespace cannot be removed"),
-        }
-    }
+    let is_owned = |sandbox| agent.warm.has(sandbox) || agent.sandboxes.contains_key(&sandbox);
+    let unowned = found.into_iter().filter(|one| !is_owned(one.slot) && !needed.contains(&one.slot));
+    let removed = stream::iter(unowned).for_each_concurrent(
+        JUDGED_AT_ONCE,
+        async |Found { slot: sandbox, status, .. }| {
+            if let ContainerStatus::Running { address: Some(IpAddr::V4(address)), .. } = status {
+                // Proxies of an earlier agent's session may know it: it is not given again in this agent's life.
+                agent.addresses().mark_taken(address);
+            }
+            match bounded(agent.runtime.remove_sandbox(sandbox)).await {
+                Ok(()) => tracing::info!(%sandbox, "removed a network namespace that belonged to nobody"),
+                Err(error) => tracing::warn!(%sandbox, %error, "a network namespace cannot be removed"),
+            }
+        },
+    );
+    removed.await;
 }
 
 /// Whether it is gone.

@@ -133,3 +133,33 @@ fn a_hot_application_is_told_of_its_session() {
         stack.no_containers(SOON).await
     });
 }
+
+#[test]
+fn what_is_asked_for_again_is_kept_ready_without_being_declared() {
+    let mut options = Options::default();
+    options.variables.push(("JETWAY_WARM_LEARN".to_owned(), "true".to_owned()));
+    with_stack(options, async |stack| {
+        let learned = async |what: &str, is_so: fn(&Value) -> bool| {
+            eventually(what, SOON, async || {
+                let learned =
+                    stack.get("/ctrl/pools").await.map_err(|error| error.to_string())?["learned"].take();
+                if is_so(&learned[0]) { Ok(()) } else { Err(learned.to_string()) }
+            })
+            .await
+        };
+        stack.connect(&stack.request("one", &json!({}), &json!({}))).await?;
+        learned("once is noted, and once is chance", |kind| kind["missed"] == 1 && kind["slots"] == 0)
+            .await?;
+        stack.connect(&stack.request("two", &json!({}), &json!({}))).await?;
+        learned("a slot is ready", |kind| kind["ready"].as_u64() > Some(0)).await?;
+        let request = stack.request("three", &json!({ "COLOUR": "red" }), &json!({}));
+        let answer = stack.connect(&request).await?;
+        let url = answer["url"].as_str().context("url")?;
+        let env: BTreeMap<String, String> = stack.http.get(format!("{url}env")).send().await?.json().await?;
+        ensure!(env["COLOUR"] == "red" && env["SESSION_BACKEND_KEY"] == "three", "{env:?}");
+        let view =
+            stack.get(&format!("/ctrl/backends/{}", answer["backend_id"].as_str().context("id")?)).await?;
+        ensure!(claimed(&view)? == "parked", "{view}");
+        Ok(())
+    });
+}

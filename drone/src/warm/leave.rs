@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::Noted;
 use crate::agent::Agent;
 use crate::backend::bounded;
+use crate::reconcile;
 
 /// For everything together.
 const LEAVE_MAX: Duration = Duration::from_secs(4);
@@ -22,6 +23,8 @@ pub async fn leave(agent: &Arc<Agent>) {
         until_nothing_is_made(agent).await;
         let leftovers = leftovers(agent);
         stream::iter(leftovers).for_each_concurrent(AT_ONCE, |left| remove(agent, left)).await;
+        // What an agent before this one has left, if this one was too short for it.
+        reconcile::look_once(agent).await;
     };
     if timeout(LEAVE_MAX, all).await.is_err() {
         tracing::warn!("what was kept ready could not be removed in time; the next start removes it");

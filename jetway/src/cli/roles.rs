@@ -65,7 +65,7 @@ pub struct ControllerArguments {
     #[arg(long, env = "JETWAY_LEASE_SECONDS", default_value = "600")]
     lease_seconds: LeaseTerms,
     /// Keep slots ready of whatever is asked for again and again; false: of declared pools alone
-    #[arg(long, env = "JETWAY_WARM_LEARN", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, env = "JETWAY_WARM_LEARN", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     warm_learn: bool,
     #[command(flatten)]
     secret: SecretArguments,
@@ -149,7 +149,7 @@ pub struct DroneArguments {
     #[arg(long, env = "JETWAY_MEMORY_BYTES")]
     memory_bytes: Option<i64>,
     /// Network namespaces to have ready, in which containers start in a third of the time; 0: none
-    #[arg(long, env = "JETWAY_SANDBOXES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=256))]
+    #[arg(long, env = "JETWAY_SANDBOXES", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=256))]
     sandboxes: u32,
     /// Bytes of memory for slots that are kept ready because they are likely to be needed; a tenth of the drone's by default.
     /// What an operator has declared comes before it, and may use half

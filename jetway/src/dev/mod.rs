@@ -63,7 +63,7 @@ pub struct DevArguments {
     #[arg(long, env = "JETWAY_NETWORKS", value_delimiter = ',')]
     networks: Vec<String>,
     /// Network namespaces to have ready, in which containers start in a third of the time; 0: none
-    #[arg(long, env = "JETWAY_SANDBOXES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=256))]
+    #[arg(long, env = "JETWAY_SANDBOXES", default_value_t = 2, value_parser = clap::value_parser!(u32).range(..=256))]
     sandboxes: u32,
     /// The init that runs in each container; by default the one beside this executable
     #[arg(long, env = "JETWAY_INIT")]
@@ -135,7 +135,7 @@ async fn serve(
             public_url: Some(format!("http://{api}")),
             // One host: what would be cut off from it is gone with it.
             lease: None,
-            warm_learn: false,
+            warm_learn: true,
             extra_routes: Some(if arguments.no_demo { axum::Router::new() } else { demo.routes() }),
         },
         controller_life.clone(),

@@ -16,6 +16,9 @@ use super::options::{Options, Role};
 use super::processes::{Process, executable};
 use super::{database, engine, eventually};
 
+/// For the engine to remove a large pool on a busy machine.
+const GONE_MAX: Duration = Duration::from_secs(60);
+
 pub struct Stack {
     pub docker: Docker,
     pub image: String,
@@ -96,6 +99,8 @@ impl Stack {
         };
         command
             .env("JETWAY_SECRET", &self.secret)
+            // So that the containers that a test counts are its sessions'. A test of what is learned says so.
+            .env("JETWAY_WARM_LEARN", "false")
             .env("JETWAY_LOG", "debug,hyper=info,sqlx=warn,bollard=info")
             .envs(self.options.variables.iter().map(|(name, value)| (name, value)));
         match role {
@@ -237,6 +242,29 @@ impl Stack {
         .await
     }
 
+    /// No container is left but slots that are kept ready for nobody yet.
+    async fn only_ready_slots(&self, deadline: Duration) -> anyhow::Result<()> {
+        eventually("only ready slots are left", deadline, async || {
+            let text = |error: anyhow::Error| error.to_string();
+            let (left, kept) =
+                (self.containers().await.map_err(text)?, self.get("/ctrl/pools").await.map_err(text)?);
+            let of = |what: &str| {
+                kept[what]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|kind| kind["ready"].as_u64())
+                    .sum::<u64>()
+            };
+            if left.len() as u64 <= of("pools") + of("learned") {
+                Ok(())
+            } else {
+                Err(format!("{left:?}, {kept}"))
+            }
+        })
+        .await
+    }
+
     pub async fn installation(&self) -> anyhow::Result<String> {
         let mut connection = PgConnection::connect(&self.database).await?;
         let id: uuid::Uuid =
@@ -268,7 +296,12 @@ impl Stack {
             self.post(&format!("/ctrl/b/{id}/hard-terminate"), &Value::Null).await?;
             self.ended(id, Duration::from_secs(20)).await?;
         }
-        self.no_containers(Duration::from_secs(10)).await?;
+        let pools = self.get("/ctrl/pools").await?;
+        for pool in pools["pools"].as_array().into_iter().flatten() {
+            let name = pool["name"].as_str().unwrap_or_default();
+            self.http.delete(format!("{}/ctrl/pools/{name}", self.api)).send().await?.error_for_status()?;
+        }
+        self.only_ready_slots(GONE_MAX).await?;
         let panicked = [Role::Controller, Role::Drone, Role::Proxy].into_iter().find(|role| {
             std::fs::read_to_string(self.directory.join(format!("{role:?}.log")))
                 .is_ok_and(|log| log.contains("panicked at"))
