@@ -3,16 +3,21 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+mod echo;
+
+use echo::Echo;
+
 /// When the last upgraded connection closed.
-static LAST_CLOSE: Mutex<Option<Instant>> = Mutex::new(None);
+pub static LAST_CLOSE: Mutex<Option<Instant>> = Mutex::new(None);
 /// What the session is called: by the environment, or by the claim.
 static SESSION: Mutex<String> = Mutex::new(String::new());
 
-const UPGRADED: &[u8] =
-    b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+/// The answer to the key of RFC 6455 §1.3, which every client here sends: HAProxy insists on it.
+const UPGRADED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+    sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 struct Request {
     line: String,
@@ -26,9 +31,10 @@ fn main() -> io::Result<()> {
     set_session(std::env::var("SESSION").unwrap_or_default());
     let listener = TcpListener::bind(("0.0.0.0", port))?;
     std::thread::spawn(move || until_terminated(&signals));
+    let echo = Arc::new(Echo::start()?);
     for stream in listener.incoming() {
-        let stream = stream?;
-        std::thread::spawn(move || serve(stream));
+        let (stream, echo) = (stream?, echo.clone());
+        std::thread::spawn(move || serve(stream, &echo));
     }
     Ok(())
 }
@@ -64,38 +70,30 @@ fn until_terminated(signals: &libc::sigset_t) {
     }
 }
 
-fn serve(stream: TcpStream) {
+fn serve(stream: TcpStream, echo: &Echo) {
     // Whoever hangs up in the middle has what he wanted.
-    let _hung_up = exchange(stream);
+    let _hung_up = exchange(stream, echo);
 }
 
-fn exchange(mut stream: TcpStream) -> io::Result<()> {
+fn exchange(mut stream: TcpStream, echo: &Echo) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     while let Some(request) = read(&mut reader)? {
         if request.upgrade {
             stream.write_all(UPGRADED)?;
-            echo(&mut reader, &mut stream);
-            *LAST_CLOSE.lock().expect("no panic holds it") = Some(Instant::now());
-            return Ok(());
+            stream.write_all(reader.buffer())?;
+            return echo.take(stream);
         }
         if request.line.starts_with("POST /claim") {
             let claim: serde_json::Value = serde_json::from_slice(&request.body)?;
             set_session(claim["env"]["SESSION"].as_str().unwrap_or_default().to_owned());
         }
         let body = SESSION.lock().expect("no panic holds it").clone();
-        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
+        // In one segment: `write!` would send a piece at a time.
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes())?;
     }
     Ok(())
-}
-
-fn echo(reader: &mut BufReader<TcpStream>, stream: &mut TcpStream) {
-    let mut bytes = [0; 4096];
-    while let Ok(n @ 1..) = reader.read(&mut bytes) {
-        if stream.write_all(&bytes[..n]).is_err() {
-            return;
-        }
-    }
 }
 
 fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {

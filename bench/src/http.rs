@@ -1,12 +1,12 @@
 //! As little of an HTTP/1.1 client as a load generator needs: one connection, one request at a time, answers with a length.
 //! A client that does more would be measured with what it measures.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// For an answer: longer than any start may take.
@@ -51,9 +51,19 @@ pub fn split(url: &str) -> anyhow::Result<(&str, &str)> {
 
 impl Connection {
     pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
+        Self::of(TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?)
+    }
+
+    /// From an address of one's own: each has ports of its own.
+    pub async fn open_from(source: Ipv4Addr, address: SocketAddr) -> anyhow::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        Self::of(socket.connect(address).await.with_context(|| format!("connect to {address}"))?)
+    }
+
+    fn of(stream: TcpStream) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(8 * 1024) })
+        Ok(Self { stream, buffer: Vec::new() })
     }
 
     /// Sends the request, and waits for its whole answer.
@@ -87,6 +97,17 @@ impl Connection {
         ensure!(self.buffer.len() < ANSWER_BYTES_MAX, "the answer is too long");
         let n = self.stream.read_buf(&mut self.buffer).await?;
         ensure!(n > 0, "hung up in the middle of an answer");
+        Ok(())
+    }
+
+    /// A message through the tunnel and back.
+    pub async fn echo(&mut self, message: &[u8]) -> anyhow::Result<()> {
+        self.stream.write_all(message).await?;
+        self.buffer.clear();
+        while self.buffer.len() < message.len() {
+            self.more().await?;
+        }
+        ensure!(self.buffer == message, "an echo came back changed");
         Ok(())
     }
 

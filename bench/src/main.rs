@@ -7,7 +7,7 @@
 //! | `parts/` | the measures, one a file |
 //! | `peer/` | who is measured: Jetway, Plane, Docker, the application alone |
 //! | `drones/` | drones that only talk, hundreds in this process |
-//! | `load`, `http` | the load generator and its client |
+//! | `load`, `http`, `hold` | the load generator, its client, and processes that hold connections |
 //! | `measure`, `report`, `machine` | numbers, the table, and what it was measured on |
 
 #[path = "../../tests/system/harness/mod.rs"]
@@ -15,6 +15,7 @@
 mod harness;
 
 mod drones;
+mod hold;
 mod http;
 mod load;
 mod machine;
@@ -22,6 +23,7 @@ mod measure;
 mod parts;
 mod peer;
 mod report;
+mod rest;
 mod settings;
 
 use std::path::Path;
@@ -35,18 +37,24 @@ use report::Row;
 use settings::{Part, Settings};
 
 const RESULTS: &str = "bench/RESULTS.md";
-/// A thousand simulated drones have a socket each, and two connections.
-const FILES_MAX: u64 = 16 * 1024;
-
 fn main() -> ExitCode {
-    let settings = match Settings::parse(std::env::args().skip(1)) {
-        Ok(settings) => settings,
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, words @ ..] = arguments.as_slice()
+        && flag == hold::FLAG
+    {
+        return ended(run(hold::hold(words)));
+    }
+    match Settings::parse(arguments.into_iter()) {
+        Ok(settings) => ended(run(measure(settings))),
         Err(error) => {
             eprintln!("{error:#}");
-            return ExitCode::from(2);
+            ExitCode::from(2)
         }
-    };
-    match run(settings) {
+    }
+}
+
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("jetway-bench: {error:#}");
@@ -55,13 +63,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(settings: Settings) -> anyhow::Result<()> {
+fn run(body: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let mut files = getrlimit(Resource::Nofile);
-    let most = files.maximum.unwrap_or(FILES_MAX).min(FILES_MAX);
-    files.current = files.current.map(|now| now.max(most));
+    // A thousand simulated drones have a socket each, and two connections.
+    files.current = files.maximum;
     setrlimit(Resource::Nofile, files)?;
     jetway_service::client::install_crypto();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(measure(settings))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(body)
 }
 
 async fn measure(settings: Settings) -> anyhow::Result<()> {
@@ -105,6 +113,12 @@ async fn all(bench: &Bench) -> Vec<Row> {
     }
     if bench.settings.is_asked(Part::Learned) {
         take(&mut rows, "learned pool", parts::learned::run(bench).await);
+    }
+    if bench.settings.is_asked(Part::Edge) {
+        take(&mut rows, "the edge", parts::edge::run(bench).await);
+    }
+    if bench.settings.is_asked(Part::Crowd) {
+        take(&mut rows, "a crowd", parts::crowd::run(bench).await);
     }
     rows
 }

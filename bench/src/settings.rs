@@ -9,7 +9,9 @@ jetway-bench [--only part,part] [--rounds N]
          close                     last close to stop signal against Plane
          burst                     many new keys at once against Plane
          claims scale              new keys against simulated drones; with 1,000 drones and 100,000 sessions
-         learned                   three minutes of a pool that was not declared";
+         learned                   three minutes of a pool that was not declared
+         edge                      the proxy against HAProxy, nginx and Plane
+         crowd                     20,000 idle WebSockets, and 1,000 new ones a second";
 
 /// In the order in which they are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +26,12 @@ pub enum Part {
     Claims,
     Scale,
     Learned,
+    Edge,
+    Crowd,
 }
 
 impl Part {
-    const ALL: [(Part, &str); 10] = [
+    const ALL: [(Part, &str); 12] = [
         (Part::Hot, "hot"),
         (Part::Parked, "parked"),
         (Part::Sandbox, "sandbox"),
@@ -38,6 +42,8 @@ impl Part {
         (Part::Claims, "claims"),
         (Part::Scale, "scale"),
         (Part::Learned, "learned"),
+        (Part::Edge, "edge"),
+        (Part::Crowd, "crowd"),
     ];
 
     fn parse(name: &str) -> anyhow::Result<Self> {

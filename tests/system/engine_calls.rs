@@ -25,8 +25,8 @@ fn ten_idle_sessions_cause_no_engine_call_but_a_liveness_check() {
             session.echo("then silence").await?;
             open.push(session);
         }
-        let drone = trace(stack.process(Role::Drone).pid());
-        let proxy = trace(stack.process(Role::Proxy).pid());
+        let drone = trace(stack.pid(Role::Drone));
+        let proxy = trace(stack.pid(Role::Proxy));
         let (drone, proxy) = tokio::try_join!(drone, proxy)?;
         for (who, calls) in [("drone", &drone), ("proxy", &proxy)] {
             let work: Vec<_> =

@@ -1,5 +1,5 @@
 //! Connect → first byte through the proxy, for a new key with an environment of its own: from each tier, beside bare Docker, Plane
-//! and the application alone. Everybody has one start a round; the first round is not counted.
+//! and the application alone. Everybody has one start a round, on a machine that has come to rest; the first round is not counted.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::peer::docker::Bare;
 use crate::peer::jetway::Jetway;
 use crate::peer::plane::Plane;
 use crate::report::{Bar, Row};
+use crate::rest::rest;
 use crate::settings::Part;
 
 const ROUNDS: usize = 10;
@@ -64,9 +65,15 @@ impl Tier {
             return;
         }
         let key = format!("{}-{round}", self.name);
-        let full = if self.has_pool { jetway.pool_is_full(self.name, SLOTS).await } else { Ok(()) };
         let body = jetway.site.connect_body(&key, &self.spawn);
-        match async { full.and(jetway.first_byte(&body, self.name).await) }.await {
+        let start = async {
+            if self.has_pool {
+                jetway.pool_is_full(self.name, SLOTS).await?;
+            }
+            rest().await?;
+            jetway.first_byte(&body, self.name).await
+        };
+        match start.await {
             Ok(_) if round == 0 => {}
             Ok(time) => self.taken.push_time(time),
             Err(error) => {
@@ -123,8 +130,11 @@ async fn rounds(
                 samples.push_time(time)
             }
         };
+        rest().await?;
         count(&mut others.alone, alone::exec_to_listen()?);
+        rest().await?;
         count(&mut others.docker, bare.first_byte().await.context("bare Docker")?);
+        rest().await?;
         if let Some(measured) = plane {
             match of_plane(measured, round).await {
                 Ok(time) => count(&mut others.plane, time),

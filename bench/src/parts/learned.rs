@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Bench, with_jetway};
+use super::{Bench, LEARNED, with_jetway};
 use crate::measure::Samples;
 use crate::peer::jetway::Jetway;
 use crate::report::{Bar, Row};
@@ -25,7 +25,7 @@ struct Seen {
 }
 
 pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    with_jetway(bench, &[], LIMIT, async |jetway| {
+    with_jetway(bench, &[LEARNED], LIMIT, async |jetway| {
         let seen = trace(jetway).await?;
         let warm = jetway.warm_load().await?;
         let sum = |name: &str| -> f64 {

@@ -3,6 +3,8 @@
 pub mod burst;
 pub mod claims;
 pub mod close;
+pub mod crowd;
+pub mod edge;
 pub mod first_byte;
 pub mod learned;
 pub mod live;
@@ -24,7 +26,8 @@ pub struct Bench {
     pub image: String,
 }
 
-/// No pool of slots but those that are declared.
+pub const LEARNED: (&str, &str) = ("JETWAY_WARM_LEARN", "true");
+/// No slots but those that are declared.
 pub const NOT_LEARNED: (&str, &str) = ("JETWAY_WARM_LEARN", "false");
 
 /// A Jetway of its own for the body, which is given up after `limit` or at Ctrl-C.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
 use super::{Connected, Site, local};
-use crate::harness::{Options, Stack, eventually};
+use crate::harness::{Options, Role, Stack, eventually};
 use crate::http::split;
 
 /// What makes slots needs this long at most on a busy machine.
@@ -41,6 +41,10 @@ impl Jetway {
             return Err(error);
         }
         self.stack.end().await
+    }
+
+    pub fn proxy_pid(&self) -> u32 {
+        self.stack.pid(Role::Proxy)
     }
 
     /// Declares a pool for what these connects ask for, and waits until it is full.

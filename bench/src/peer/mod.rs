@@ -1,9 +1,11 @@
-//! Who is measured. Jetway and Plane have the same API, so one [`Site`] calls either; what differs is in their files.
+//! Who is measured. Jetway and Plane have the same API, so one [`Site`] calls either; what differs is in their files. `web` has the
+//! reverse proxies that the edge stands beside.
 
 pub mod alone;
 pub mod docker;
 pub mod jetway;
 pub mod plane;
+pub mod web;
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -71,11 +73,16 @@ impl Site {
     /// A call over the connection that is open already.
     pub async fn call(&self, method: &str, path: &str, body: &str) -> anyhow::Result<http::Answer> {
         let mut slot = self.connection.lock().await;
-        let mut connection = match slot.take() {
-            Some(connection) => connection,
-            None => Connection::open(self.api).await?,
-        };
-        let answer = connection.send(&request(method, &self.api.to_string(), path, body)).await?;
+        let bytes = request(method, &self.api.to_string(), path, body);
+        // The server may have closed one that was idle.
+        if let Some(mut connection) = slot.take()
+            && let Ok(answer) = connection.send(&bytes).await
+        {
+            *slot = Some(connection);
+            return Ok(answer);
+        }
+        let mut connection = Connection::open(self.api).await?;
+        let answer = connection.send(&bytes).await?;
         *slot = Some(connection);
         Ok(answer)
     }

@@ -130,6 +130,11 @@ impl Plane {
         ["controller", "drone", "proxy"].map(tail).join("\n")
     }
 
+    /// It was started last.
+    pub fn proxy_pid(&self) -> u32 {
+        self.processes.last().map_or(0, Process::pid)
+    }
+
     pub async fn end(mut self) -> anyhow::Result<()> {
         let ended = self.site.end_all().await;
         self.leave().await?;

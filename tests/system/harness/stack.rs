@@ -164,6 +164,10 @@ impl Stack {
         self.processes.get_mut(&role).expect("every role was started")
     }
 
+    pub fn pid(&self, role: Role) -> u32 {
+        self.processes.get(&role).expect("every role was started").pid()
+    }
+
     pub fn port(&self, role: Role) -> u16 {
         self.ports[&role]
     }

@@ -1,0 +1,145 @@
+//! Twenty thousand WebSockets that are quiet, over several sessions and proxies, while a thousand new ones a second come and go.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{Bench, NOT_LEARNED, with_jetway};
+use crate::harness::eventually;
+use crate::harness::processes::{Process, executable};
+use crate::harness::stack::free_port;
+use crate::hold::{Hold, Holder};
+use crate::http::{Connection, split, upgrade};
+use crate::measure::Samples;
+use crate::peer::jetway::Jetway;
+use crate::report::{Bar, Row};
+
+const LIMIT: Duration = Duration::from_secs(300);
+const LENGTH: Duration = Duration::from_secs(10);
+const PER_SECOND: u32 = 1000;
+/// Two files a tunnel in a proxy, one in a session, of 20,000 each; a third proxy has room for the others.
+const PROXIES: usize = 3;
+const SESSIONS: usize = 4;
+const HELD_BY_EACH: usize = 5000;
+const SOON: Duration = Duration::from_secs(20);
+
+struct Crowd {
+    /// Each with the addresses of its own session and proxy.
+    holds: Vec<Hold>,
+    proxies: Vec<Process>,
+}
+
+pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    with_jetway(bench, &[NOT_LEARNED], LIMIT, async |jetway| {
+        let mut crowd = Crowd::gather(jetway).await?;
+        let mut holders = Vec::new();
+        for hold in &crowd.holds {
+            holders.push(Holder::start(hold).await?);
+        }
+        let (times, errors, reason) = come_and_go(&crowd.holds).await?;
+        let mut lost = 0;
+        for holder in holders {
+            lost += holder.lost().await?;
+        }
+        for proxy in &mut crowd.proxies {
+            proxy.stop(Signal::SIGTERM).await?;
+        }
+        let held = SESSIONS * HELD_BY_EACH;
+        let what = format!("{held} idle WebSockets, {PER_SECOND} new ones a second");
+        Ok(vec![
+            Row::own(
+                &format!("{what}: errors of {}", times.len() + errors),
+                Some(errors as f64),
+                "",
+                Bar::AtMost(0.0),
+            )
+            .with_fault(reason),
+            Row::own(&format!("{what}: idle ones lost"), Some(lost as f64), "", Bar::AtMost(0.0)),
+            Row::own(&format!("{what}: open, echo, p50"), times.median(), "ms", Bar::None),
+            Row::own(&format!("{what}: open, echo, p99"), times.percentile(0.99), "ms", Bar::None),
+        ])
+    })
+    .await
+}
+
+impl Crowd {
+    async fn gather(jetway: &Jetway) -> anyhow::Result<Self> {
+        let mut crowd = Self { holds: Vec::new(), proxies: Vec::new() };
+        let mut ports = vec![jetway.stack.proxy_port];
+        for n in 1..PROXIES {
+            ports.push(crowd.proxy(jetway, n).await?);
+        }
+        for n in 0..SESSIONS {
+            let connected =
+                jetway.site.connect(&jetway.site.connect_body(&format!("crowd-{n}"), &json!({}))).await?;
+            jetway.site.tunnel(&connected).await?;
+            let (host, path) = split(&connected.url)?;
+            let source = Ipv4Addr::new(127, 0, 1, u8::try_from(n)? + 1);
+            // The sessions' tunnels are spread over the proxies: 5,000 by each of the first two, the rest by the last.
+            let proxy = ports[n.min(PROXIES - 1)];
+            crowd.holds.push(Hold {
+                proxy: ([127, 0, 0, 1], proxy).into(),
+                source,
+                tunnels: HELD_BY_EACH,
+                host: host.to_owned(),
+                path: path.to_owned(),
+            });
+        }
+        Ok(crowd)
+    }
+
+    /// One more on this host.
+    async fn proxy(&mut self, jetway: &Jetway, n: usize) -> anyhow::Result<u16> {
+        let (port, stack) = (free_port()?, &jetway.stack);
+        let log = stack.directory.join(format!("proxy-{n}.log"));
+        let mut command = Command::new(executable("jetway")?);
+        command
+            .args(["proxy", "--controller", &stack.api, "--name", &format!("crowd-{n}")])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .env("JETWAY_SECRET", &stack.secret);
+        self.proxies.push(Process::start(&log, &mut command)?);
+        let ready = format!("http://127.0.0.1:{port}/ready");
+        eventually("one more proxy is ready", SOON, async || match stack.http.get(&ready).send().await {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => Err(answer.status().to_string()),
+            Err(error) => Err(error.to_string()),
+        })
+        .await?;
+        Ok(port)
+    }
+}
+
+/// How long each took to open and to echo, how many did not, and why one of them.
+async fn come_and_go(holds: &[Hold]) -> anyhow::Result<(Samples, usize, Option<String>)> {
+    let (mut visits, begin) = (JoinSet::new(), tokio::time::Instant::now());
+    let period = Duration::from_secs(1) / PER_SECOND;
+    let all = u32::try_from(LENGTH.as_secs())? * PER_SECOND;
+    for n in 0..all {
+        tokio::time::sleep_until(begin + period * n).await;
+        let hold = holds[n as usize % holds.len()].clone();
+        visits.spawn(async move {
+            let since = Instant::now();
+            // From an address that holds nothing.
+            let mut connection = Connection::open_from(Ipv4Addr::new(127, 0, 2, 1), hold.proxy).await?;
+            connection.tunnel(&upgrade(&hold.host, &hold.path)).await?;
+            connection.echo(b"a visit").await?;
+            anyhow::Ok(since.elapsed())
+        });
+    }
+    let (mut times, mut errors, mut reason) = (Samples::default(), 0, None);
+    while let Some(visit) = visits.join_next().await {
+        match visit.context("a visit panicked")? {
+            Ok(time) => times.push_time(time),
+            Err(error) => {
+                errors += 1;
+                reason = Some(format!("{error:#}"));
+            }
+        }
+    }
+    Ok((times, errors, reason))
+}
