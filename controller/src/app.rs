@@ -18,6 +18,7 @@ use crate::connect::deliver::Deliveries;
 use crate::db::Pools;
 use crate::db::hot::Hot;
 use crate::drone::DroneCalls;
+use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::lease::Leases;
 use crate::silence::Silence;
@@ -43,6 +44,7 @@ pub struct Shared {
     /// For renewals and the watch, and nothing else.
     pub lease_db: PgPool,
     pub leases: Leases,
+    pub events: Events,
     pub silence: Silence,
     pub installation: InstallationId,
     pub cluster: ClusterName,
@@ -106,6 +108,7 @@ impl Shared {
             housekeeping,
             lease_db,
             leases: Leases::new(lease),
+            events: Events::default(),
             silence: Silence::default(),
             installation,
             cluster,

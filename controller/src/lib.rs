@@ -25,6 +25,7 @@ mod database;
 mod db;
 mod drone;
 mod error;
+mod events;
 mod fleet;
 mod http;
 mod lease;

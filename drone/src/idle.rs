@@ -12,7 +12,7 @@
 //! `max_idle_seconds` counts from the last close. Until somebody has come it counts from `first_connection_seconds`
 //! after ready or the last connect, whichever is later. Without `max_idle_seconds` there is no idle end at all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use jetway_protocol::ids::{GrantId, ProxyId};
@@ -33,7 +33,7 @@ pub struct Idle {
     somebody_came: bool,
     last_close: Option<Instant>,
     waiting_asks: usize,
-    holds: HashMap<GrantId, Instant>,
+    holds: Holds,
     proxies: HashMap<ProxyId, InUse>,
     /// Counts the spells of use so far.
     spells: u64,
@@ -69,7 +69,7 @@ impl Idle {
             somebody_came: false,
             last_close: None,
             waiting_asks: 0,
-            holds: HashMap::new(),
+            holds: Holds::default(),
             proxies: HashMap::new(),
             spells: 0,
             unknown_until: None,
@@ -89,11 +89,11 @@ impl Idle {
     /// A connect gave out this grant; its client is on the way.
     pub fn connected(&mut self, grant: GrantId, now: Instant) {
         self.last_connect = Some(now);
-        self.holds.insert(grant, now + Duration::from_secs(HOLD_SECONDS));
+        self.holds.add(grant, now + Duration::from_secs(HOLD_SECONDS));
     }
 
     pub fn revoked(&mut self, grant: GrantId) {
-        self.holds.remove(&grant);
+        self.holds.remove(grant);
     }
 
     pub fn set_waiting_asks(&mut self, count: usize) {
@@ -102,7 +102,7 @@ impl Idle {
 
     /// An ask was answered with "ready": a use, until the proxy's next word. Returns its spell.
     pub fn answered(&mut self, proxy: ProxyId, grant: GrantId) -> u64 {
-        self.holds.remove(&grant);
+        self.holds.remove(grant);
         let entry = self.in_use(proxy);
         entry.uses = entry.uses.max(1);
         entry.closed_at = None;
@@ -115,7 +115,7 @@ impl Idle {
         let unknown =
             used && entered.is_empty() && !(self.proxies.is_empty() && self.unknown_until.is_none());
         let is_in = |one: &Entered| self.proxies.get(&one.proxy).is_some_and(|now| now.spell == one.spell);
-        unknown || self.holds.contains_key(&grant) || entered.iter().any(is_in)
+        unknown || self.holds.has(grant) || entered.iter().any(is_in)
     }
 
     /// A proxy's absolute counts, as of now.
@@ -155,12 +155,12 @@ impl Idle {
             Some(close) => close,
             None => ready_at.max(self.last_connect.unwrap_or(ready_at)) + self.first_connection,
         };
-        let due = self.holds.values().copied().fold(from + max_idle, Instant::max);
+        let due = (from + max_idle).max(self.holds.last().unwrap_or(from));
         if now >= due { Verdict::Due } else { Verdict::Wait(Some(due)) }
     }
 
     fn forget_what_is_over(&mut self, now: Instant) {
-        self.holds.retain(|_, until| *until > now);
+        self.holds.forget_until(now);
         let over: Vec<(ProxyId, Instant)> = self
             .proxies
             .iter()
@@ -190,6 +190,51 @@ impl Idle {
         if self.proxies.remove(&proxy).is_some() && self.proxies.is_empty() {
             self.last_close = Some(self.last_close.map_or(at, |close| close.max(at)));
         }
+    }
+}
+
+/// Grants whose clients are on their way, and until when each holds. Every connect asks for the last of these moments, and a key
+/// may have thousands of them: they are kept in order.
+#[derive(Debug, Default)]
+struct Holds {
+    until: HashMap<GrantId, Instant>,
+    /// Oldest first. What is not the map's word any more counts for nothing.
+    order: VecDeque<(Instant, GrantId)>,
+}
+
+impl Holds {
+    /// `until` is never before that of an earlier one.
+    fn add(&mut self, grant: GrantId, until: Instant) {
+        self.until.insert(grant, until);
+        self.order.push_back((until, grant));
+    }
+
+    fn has(&self, grant: GrantId) -> bool {
+        self.until.contains_key(&grant)
+    }
+
+    fn remove(&mut self, grant: GrantId) {
+        self.until.remove(&grant);
+        while self.order.back().is_some_and(|last| !self.counts(last)) {
+            self.order.pop_back();
+        }
+    }
+
+    fn last(&self) -> Option<Instant> {
+        self.order.back().map(|(until, _)| *until)
+    }
+
+    fn forget_until(&mut self, now: Instant) {
+        while let Some(first) = self.order.front().filter(|(until, _)| *until <= now).copied() {
+            if self.counts(&first) {
+                self.until.remove(&first.1);
+            }
+            self.order.pop_front();
+        }
+    }
+
+    fn counts(&self, (until, grant): &(Instant, GrantId)) -> bool {
+        self.until.get(grant) == Some(until)
     }
 }
 
@@ -256,6 +301,28 @@ mod tests {
         idle.connected(GrantId(9), now + seconds(3));
         assert_eq!(idle.verdict(now + seconds(32)), Verdict::Wait(Some(now + seconds(33))));
         assert_eq!(idle.verdict(now + seconds(33)), Verdict::Due);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_connects_the_last_unused_one_counts_whatever_order_they_are_used_in() {
+        let (mut idle, now) = idle(Some(0));
+        idle.ready(now);
+        for n in 0..5 {
+            idle.connected(GrantId(n), now + seconds(n));
+        }
+        // Said again, it holds anew.
+        idle.connected(GrantId(1), now + seconds(5));
+        let close = |idle: &mut Idle, at| idle.uses(proxy(1), 0, 0, now + seconds(at));
+        for (used, holds_until) in [(3, 35), (1, 34), (4, 32), (0, 32)] {
+            idle.answered(proxy(1), GrantId(used));
+            close(&mut idle, 6);
+            assert!(!idle.may_be_in_use(GrantId(used), false, &[]));
+            assert_eq!(idle.verdict(now + seconds(6)), Verdict::Wait(Some(now + seconds(holds_until))));
+        }
+        assert!(idle.may_be_in_use(GrantId(2), false, &[]));
+        assert_eq!(idle.verdict(now + seconds(32)), Verdict::Due);
+        assert!(!idle.may_be_in_use(GrantId(2), false, &[]), "its time is over");
+        assert!(idle.holds.order.is_empty() && idle.holds.until.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

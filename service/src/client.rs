@@ -1,8 +1,14 @@
-//! The HTTP client of our own calls: JSON both ways, a deadline on each, one pool a process. [`builder`] is where every
-//! client of ours begins, also those that call something else.
+//! The HTTP client of our own calls: JSON both ways, a deadline on each, one pool a process. Calls over plain HTTP go over
+//! connections of its own ([`wire`]); long answers, and https, are reqwest's. [`builder`] is where every such client of ours
+//! begins, also those that call something else.
 
+mod wire;
+
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -38,7 +44,8 @@ impl CallError {
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
-    bearer: String,
+    wire: Arc<wire::Wire>,
+    authorization: HeaderValue,
 }
 
 /// Idle connections are dropped well before our own servers drop them.
@@ -48,14 +55,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const REFUSAL_CHARS_MAX: usize = 64 * 1024;
 
 impl Client {
-    /// `bearer` goes out with every call.
+    /// `bearer`, which is ASCII, goes out with every call.
     pub fn new(bearer: String) -> Self {
         let http = builder().build().expect("the client's settings are constants, and it reads no file");
-        Self { http, bearer }
+        let mut authorization =
+            HeaderValue::try_from(format!("Bearer {bearer}")).expect("a credential of ours is ASCII");
+        authorization.set_sensitive(true);
+        Self { http, wire: Arc::default(), authorization }
     }
 
     pub async fn get<T: DeserializeOwned>(&self, url: &str, deadline: Duration) -> Result<T, CallError> {
-        self.send(url, self.http.get(url), deadline).await
+        self.send(url, Method::GET, None, deadline).await
     }
 
     pub async fn post<B: Serialize + ?Sized, T: DeserializeOwned>(
@@ -64,7 +74,7 @@ impl Client {
         body: &B,
         deadline: Duration,
     ) -> Result<T, CallError> {
-        self.send(url, self.http.post(url).json(body), deadline).await
+        self.send(url, Method::POST, Some(json(url, body)?), deadline).await
     }
 
     pub async fn put<B: Serialize + ?Sized, T: DeserializeOwned>(
@@ -73,7 +83,7 @@ impl Client {
         body: &B,
         deadline: Duration,
     ) -> Result<T, CallError> {
-        self.send(url, self.http.put(url).json(body), deadline).await
+        self.send(url, Method::PUT, Some(json(url, body)?), deadline).await
     }
 
     pub async fn delete<B: Serialize + ?Sized, T: DeserializeOwned>(
@@ -82,32 +92,76 @@ impl Client {
         body: &B,
         deadline: Duration,
     ) -> Result<T, CallError> {
-        self.send(url, self.http.delete(url).json(body), deadline).await
+        self.send(url, Method::DELETE, Some(json(url, body)?), deadline).await
     }
 
     /// A long answer, read as it comes. The deadline is for its head only.
     pub async fn stream(&self, url: &str, deadline: Duration) -> Result<reqwest::Response, CallError> {
-        let request = self.http.get(url).bearer_auth(&self.bearer);
+        let request = self.http.get(url).header(http::header::AUTHORIZATION, self.authorization.clone());
         let response = tokio::time::timeout(deadline, request.send())
             .await
             .map_err(|_| CallError::TimedOut { url: url.to_owned() })?
             .map_err(|error| failed(url, &error))?;
-        refused(url, response).await
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = response.text().await.unwrap_or_default();
+        Err(refused(url, status, body))
     }
 
     async fn send<T: DeserializeOwned>(
         &self,
         url: &str,
-        request: reqwest::RequestBuilder,
+        method: Method,
+        body: Option<Bytes>,
         deadline: Duration,
     ) -> Result<T, CallError> {
-        let request = request.bearer_auth(&self.bearer).timeout(deadline);
-        let response = request.send().await.map_err(|error| failed(url, &error))?;
-        let response = refused(url, response).await?;
-        let bytes = response.bytes().await.map_err(|error| failed(url, &error))?;
+        let (status, bytes) = match wire::parts(url) {
+            Some(to) => {
+                let call = self.wire.exchange(method, to, &self.authorization, body);
+                let answer = tokio::time::timeout(deadline, call).await;
+                answer.map_err(|_| CallError::TimedOut { url: url.to_owned() })?.map_err(|failure| {
+                    let url = url.to_owned();
+                    match failure {
+                        wire::Failure::NotSent(reason) => CallError::NotSent { url, reason },
+                        wire::Failure::Broken(reason) => CallError::Broken { url, reason },
+                    }
+                })?
+            }
+            None => self.send_otherwise(url, method, body, deadline).await?,
+        };
+        if !status.is_success() {
+            return Err(refused(url, status, String::from_utf8_lossy(&bytes).into_owned()));
+        }
         serde_json::from_slice(&bytes)
             .map_err(|error| CallError::Unreadable { url: url.to_owned(), reason: error.to_string() })
     }
+
+    async fn send_otherwise(
+        &self,
+        url: &str,
+        method: Method,
+        body: Option<Bytes>,
+        deadline: Duration,
+    ) -> Result<(StatusCode, Bytes), CallError> {
+        let mut request = self.http.request(method, url).timeout(deadline);
+        request = request.header(http::header::AUTHORIZATION, self.authorization.clone());
+        if let Some(body) = body {
+            request = request.header(http::header::CONTENT_TYPE, "application/json").body(body);
+        }
+        let response = request.send().await.map_err(|error| failed(url, &error))?;
+        let status = response.status();
+        Ok((status, response.bytes().await.map_err(|error| failed(url, &error))?))
+    }
+}
+
+/// Our own messages always become JSON.
+fn json<B: Serialize + ?Sized>(url: &str, body: &B) -> Result<Bytes, CallError> {
+    let bytes = serde_json::to_vec(body);
+    let unwritable =
+        |error: serde_json::Error| CallError::NotSent { url: url.to_owned(), reason: error.to_string() };
+    bytes.map(Bytes::from).map_err(unwritable)
 }
 
 /// A client as we want them: no proxy of the environment's, no redirects, no CA certificate read before https needs one.
@@ -133,16 +187,11 @@ pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     text.strip_prefix("other error: ").map(str::to_owned).unwrap_or(text)
 }
 
-async fn refused(url: &str, response: reqwest::Response) -> Result<reqwest::Response, CallError> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let mut body = response.text().await.unwrap_or_default();
+fn refused(url: &str, status: StatusCode, mut body: String) -> CallError {
     if body.len() > REFUSAL_CHARS_MAX {
         body = body.chars().take(REFUSAL_CHARS_MAX).collect();
     }
-    Err(CallError::Refused { url: url.to_owned(), status: status.as_u16(), body })
+    CallError::Refused { url: url.to_owned(), status: status.as_u16(), body }
 }
 
 fn failed(url: &str, error: &reqwest::Error) -> CallError {

@@ -1,5 +1,7 @@
 //! A connect as its caller waits for it: the work itself on a task of its own, and then, where that is wanted, `ready`.
 
+use std::sync::Arc;
+
 use jetway_protocol::error::Code;
 use jetway_protocol::status::EndReason;
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,6 +24,7 @@ pub async fn patiently(
     begun: Stopwatch,
     permit: OwnedSemaphorePermit,
 ) -> ApiResult<(Connected, Stopwatch)> {
+    let wanted = Arc::new(wanted);
     let deadline = wanted.wait.map(|wait| Instant::now() + wait);
     let (mut permit, mut again) = (Some(permit), 0..STARTS_AGAIN_MAX);
     loop {
@@ -44,7 +47,7 @@ pub async fn patiently(
 /// after its client has hung up still counts.
 async fn connect_once(
     app: &App,
-    wanted: Wanted,
+    wanted: Arc<Wanted>,
     mut stopwatch: Stopwatch,
     permit: Option<OwnedSemaphorePermit>,
 ) -> ApiResult<(Connected, Stopwatch)> {

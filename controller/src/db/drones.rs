@@ -95,13 +95,6 @@ pub async fn all(connection: &mut PgConnection) -> Result<Vec<Drone>, DbError> {
     }))
 }
 
-/// The term of a drone, or `None` where there is no such drone.
-pub async fn term(connection: &mut PgConnection, id: DroneId) -> Result<Option<Term>, DbError> {
-    let term =
-        sqlx::query_scalar!("select term from drones where id = $1", id.0).fetch_optional(connection).await?;
-    Ok(term.map(Term))
-}
-
 /// Where a drone is reached, and when it was last heard of.
 pub async fn address(
     connection: &mut PgConnection,

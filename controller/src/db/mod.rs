@@ -96,18 +96,21 @@ pub fn pools(options: &PgConnectOptions) -> Pools {
     let options = options.clone().application_name("jetway-controller").options([
         ("statement_timeout", STATEMENT_TIMEOUT),
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+        // No statement here is worth compiling.
+        ("jit", "off"),
     ]);
+    // The statements of connects and events find each row by an index. A plan lasts as long as its connection, and one that was
+    // made while the tables were empty must not read them from end to end when they have grown.
+    let by_index = options.clone().options([("enable_seqscan", "off"), ("enable_mergejoin", "off")]);
     let pool =
         |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
     Pools {
-        hot: Arc::new(Hot::new(options.clone(), HOT_CONNECTIONS_MAX, ACQUIRE_TIMEOUT)),
+        hot: Arc::new(Hot::new(by_index.clone(), HOT_CONNECTIONS_MAX, ACQUIRE_TIMEOUT)),
         requests: pool(CONNECTIONS_MAX)
             .min_connections(2)
             .test_before_acquire(false)
             .connect_lazy_with(options.clone()),
-        internal: pool(INTERNAL_CONNECTIONS_MAX)
-            .test_before_acquire(false)
-            .connect_lazy_with(options.clone()),
+        internal: pool(INTERNAL_CONNECTIONS_MAX).test_before_acquire(false).connect_lazy_with(by_index),
         housekeeping: pool(HOUSEKEEPING_CONNECTIONS_MAX)
             .acquire_timeout(HOUSEKEEPING_ACQUIRE_TIMEOUT)
             .test_before_acquire(true)

@@ -37,7 +37,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
     }
 }
 
+/// Where the fault is, is looked for only once it is known that there is one.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+    serde_json::from_slice(bytes).or_else(|_| parse_json_with_paths(bytes))
+}
+
+fn parse_json_with_paths<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     let mut from = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut from).map_err(|error| {
         let path = error.path().to_string();

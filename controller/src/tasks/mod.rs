@@ -2,6 +2,7 @@
 //! after a crash. The next run is the retry.
 
 mod dispatch;
+mod events;
 mod inventory;
 mod prune;
 mod refresh;
@@ -38,12 +39,13 @@ pub fn start(app: &App) {
     inventory::start(app);
     release::start(app);
     watch::start(app);
-    start_renewals(app);
+    start_writers(app);
 }
 
-/// Apart from the others: heartbeats wait for it.
-pub fn start_renewals(app: &App) {
+/// Apart from the others: heartbeats and reports wait for them.
+pub fn start_writers(app: &App) {
     renewals::start(app);
+    events::start(app);
 }
 
 /// What a controller does by itself, each once: but for heartbeats, all that an idle installation asks of Postgres.

@@ -77,7 +77,7 @@ impl Harness {
             lifecycle: lifecycle.clone(),
         };
         let app = Shared::new(pools, installation, settings);
-        crate::tasks::start_renewals(&app);
+        crate::tasks::start_writers(&app);
         let router = crate::http::router(&app, None);
         Self { app, router, _database: database, lifecycle }
     }

@@ -1,44 +1,40 @@
 //! `POST /internal/drones/{id}/events`: what became of backends. The 2xx says that all of it is stored
-//! that ever can be.
+//! that ever can be; it waits for the next batch, not for a connection.
+
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use jetway_protocol::controller_api::{Events, StaleCode};
-use jetway_protocol::ids::{DroneId, Term};
-use sqlx::{Postgres, Transaction};
+use jetway_protocol::error::Code;
+use jetway_protocol::ids::DroneId;
+use tokio::time::timeout;
 
 use super::{Message, No};
-use crate::app::{App, Counters};
-use crate::db::{drones, events as rows};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::events::{Answer, Report};
 use crate::http::extract::ApiPath;
+
+/// Less than a drone waits. The report may be stored all the same; sending it again changes nothing.
+const ANSWER_MAX: Duration = Duration::from_secs(4);
+const RETRY_MS: u64 = 200;
 
 pub async fn events(
     State(app): State<App>,
     ApiPath(id): ApiPath<DroneId>,
-    Message(batch): Message<Events>,
+    Message(Events { term, events }): Message<Events>,
 ) -> Result<Json<()>, No> {
-    let mut transaction = begin(&app, id, batch.term).await?;
-    match rows::store(&mut transaction, id, &batch.events).await {
-        Ok(()) => {}
-        Err(error) if rows::is_about_the_data(&error) => {
-            tracing::warn!(drone = %id, %error, "a batch of events is stored one by one");
-            transaction.rollback().await?;
-            transaction = begin(&app, id, batch.term).await?;
-            rows::store_one_by_one(&mut transaction, id, &batch.events).await?;
-        }
-        Err(error) => return Err(error.into()),
+    let answer = app.events.store(Report { drone: id, term, events }).ok_or_else(not_now)?;
+    match timeout(ANSWER_MAX, answer).await {
+        Ok(Ok(Answer::Stored)) => Ok(Json(())),
+        Ok(Ok(Answer::TermOver)) => Err(No::stale(StaleCode::Term, "this term is over; register again")),
+        Ok(Ok(Answer::NotNow) | Err(_)) | Err(_) => Err(not_now().into()),
     }
-    transaction.commit().await?;
-    Counters::add(&app.counters.events, batch.events.len());
-    Ok(Json(()))
 }
 
-async fn begin(app: &App, id: DroneId, term: Term) -> Result<Transaction<'static, Postgres>, No> {
-    let mut transaction = app.internal.begin().await?;
-    if drones::term(&mut transaction, id).await? != Some(term) {
-        return Err(No::stale(StaleCode::Term, "this term is over; register again"));
-    }
-    Ok(transaction)
+fn not_now() -> ApiError {
+    ApiError::new(Code::Busy, "the events were not stored; send them again").retry_after_ms(RETRY_MS)
 }
 
 #[cfg(test)]
