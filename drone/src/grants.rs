@@ -127,7 +127,13 @@ mod tests {
     use super::*;
 
     fn grant(id: u64, user: &str) -> Grant {
-        Grant { id: GrantId(id), user: Some(user.into()), auth: "{}".into(), secret: "s".into() }
+        Grant {
+            id: GrantId(id),
+            user: Some(user.into()),
+            auth: "{}".into(),
+            secret: "s".into(),
+            allowed_origins: Vec::new(),
+        }
     }
 
     #[test]
@@ -146,7 +152,13 @@ mod tests {
     #[test]
     fn the_oldest_that_nobody_needs_goes_but_never_the_static_one() {
         let mut grants = Grants::default();
-        let fixed = Grant { id: GrantId::STATIC, user: None, auth: "{}".into(), secret: String::new() };
+        let fixed = Grant {
+            id: GrantId::STATIC,
+            user: None,
+            auth: "{}".into(),
+            secret: String::new(),
+            allowed_origins: Vec::new(),
+        };
         grants.add(fixed, UnixMicros(0));
         for id in 1..GRANTS_MAX as u64 {
             assert_eq!(grants.to_evict(|_, _, _| true), Ok(None));

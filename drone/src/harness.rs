@@ -226,7 +226,13 @@ pub fn keyed(put: PutBackend) -> PutBackend {
 }
 
 pub fn grant(id: u64) -> Grant {
-    Grant { id: GrantId(id), user: Some("ann".to_owned()), auth: "{}".to_owned(), secret: "s".to_owned() }
+    Grant {
+        id: GrantId(id),
+        user: Some("ann".to_owned()),
+        auth: "{}".to_owned(),
+        secret: "s".to_owned(),
+        allowed_origins: Vec::new(),
+    }
 }
 
 /// Looks again and again, for an hour of (paused) time or half a minute of real one.

@@ -18,11 +18,13 @@
 //! whose pong came, or of the `Hello` that was welcomed: what arrives may have been on its way for long. With a broken stream the proxy keeps its tunnels, dials nothing new, and reconnects with a
 //! backoff of at most 1 s; the drone counts its uses as closed only after [`GRACE_SECONDS`].
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BackendId, BootId, DroneId, FencingToken, GrantId, ProxyId};
+use crate::ids::{BackendId, BootId, DroneId, FencingToken, GrantId, PortName, ProxyId};
+use crate::spec::{Port, Protocol};
 use crate::status::{End, Status};
 use crate::time::UnixMicros;
 
@@ -147,7 +149,14 @@ pub enum Outcome {
 /// All that a proxy needs to carry requests to a backend under a grant.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
+    /// Of the main port.
     pub address: SocketAddr,
+    /// What is spoken there.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Further ports at the same IP address. Nothing else there may ever be dialled.
+    #[serde(default)]
+    pub ports: BTreeMap<PortName, Port>,
     pub user: Option<String>,
     /// A JSON object as text, ASCII.
     pub auth: String,
@@ -155,6 +164,9 @@ pub struct Entry {
     pub subdomain: Option<String>,
     /// How long a plain request counts as a use after its end.
     pub linger_seconds: u32,
+    /// Pages that may open WebSockets under this grant, as browsers write origins. Empty: every one.
+    #[serde(default)]
+    pub allowed_origins: Vec<String>,
 }
 
 impl std::fmt::Debug for Entry {

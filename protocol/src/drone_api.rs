@@ -18,7 +18,7 @@
 //! and for proxies, `Authorization: Bearer <proxy-to-drone>`:
 //!
 //! | `GET /attach` | WebSocket | see [`crate::attach`] |
-//! | `GET /b/{id}/dial` | `Upgrade: jetway-dial`, header [`FENCING_HEADER`] | 101, then the bytes of a connection to the backend's port |
+//! | `GET /b/{id}/dial` | `Upgrade: jetway-dial`, headers [`FENCING_HEADER`] and [`PORT_HEADER`] | 101, then the bytes of a connection to that port of the backend; 422 `not_offered` where its spec has no such port |
 //!
 //! A command whose term is not the drone's is refused: an older one with `wrong_term`, a later one with `unavailable`
 //! ([`crate::lease::heed`]). Refusals are 4xx with [`Refusal`]. 404 means: not here, and no tombstone. 410: ended, with a tombstone.
@@ -38,6 +38,8 @@ use crate::warm::WarmTargets;
 pub const DIAL_PROTOCOL: &str = "jetway-dial";
 /// Names the fencing token of the backend on the dial route.
 pub const FENCING_HEADER: &str = "jetway-fencing-token";
+/// Names the port on the dial route; the main one without it.
+pub const PORT_HEADER: &str = "jetway-port";
 
 /// Repeating it for the same id and fencing token answers with the backend as it is by then.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -91,6 +91,10 @@ codes! {
     BackendEnded = "backend_ended", 410, NotFound;
     /// Proxy: the backend has a subdomain, and the request came under another Host.
     WrongHost = "wrong_host", 403, Other;
+    /// Proxy: the page that opens the WebSocket is none that the connect allowed.
+    WrongOrigin = "wrong_origin", 403, Other;
+    /// Proxy: the URL names a port that the backend's spec does not have.
+    PortUnknown = "port_unknown", 404, NotFound;
     /// Proxy: no, several or contradicting Hosts, or a request target that is not a path.
     BadRequest = "bad_request", 400, Other;
     /// Proxy: the backend did not become ready while the request was held.

@@ -6,6 +6,9 @@ use crate::ids::GrantId;
 
 /// Bytes of a user's name, at most.
 pub const USER_BYTES_MAX: usize = 256;
+/// Origins of one grant, at most, and bytes of one.
+pub const ORIGINS_MAX: usize = 32;
+pub const ORIGIN_BYTES_MAX: usize = 256;
 /// Bytes of the auth data as JSON, at most: it travels in one request header.
 pub const AUTH_BYTES_MAX: usize = 8 * 1024;
 
@@ -22,6 +25,9 @@ pub struct Grant {
     /// Empty for static tokens.
     #[serde(default)]
     pub secret: String,
+    /// Pages that may open WebSockets, as browsers write origins (RFC 6454 §6.2), in lower case. Empty: every one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_origins: Vec<String>,
 }
 
 fn empty_object() -> String {

@@ -86,6 +86,11 @@ text_id!(
         && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
 );
 text_id!(
+    /// One of a backend's ports besides the main one. Stands in paths, and before a subdomain: `debug--<subdomain>`.
+    PortName, "a port's name", "1 to 15 characters of a-z, 0-9 and -, not starting or ending with - and without --",
+    |s| s.len() <= 15 && is_label(s) && !s.contains("--")
+);
+text_id!(
     /// What slots can serve: the hash of all that cannot change once a slot was made ([`crate::warm::Kind::of`]).
     WarmHash, "a warm hash", "32 characters of 0-9 and a-f",
     |s| s.len() == 32 && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))

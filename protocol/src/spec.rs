@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Subdomain;
+use crate::ids::{PortName, Subdomain};
 
 pub const FIRST_CONNECTION_SECONDS: u32 = 30;
 pub const LINGER_SECONDS: u32 = 10;
@@ -68,6 +68,12 @@ pub struct Executable {
     #[serde(default)]
     pub working_dir: Option<String>,
     pub port: u16,
+    /// What the application speaks on `port`.
+    #[serde(default, skip_serializing_if = "Protocol::is_default")]
+    pub protocol: Protocol,
+    /// Further ports, chosen by their names in the URL. `port` may be among them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<PortName, Port>,
     #[serde(default)]
     pub shm_size_bytes: Option<i64>,
     /// Path in the container to mount options, as in Docker's `--tmpfs`.
@@ -87,6 +93,30 @@ pub struct Executable {
     #[serde(default)]
     pub cpu_reserve: f64,
     pub memory_reserve_bytes: i64,
+}
+
+/// How a proxy speaks with an application. A WebSocket is HTTP/1.1 either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, known beforehand (RFC 9113 §3.3): what gRPC needs.
+    H2c,
+}
+
+impl Protocol {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A port that the application listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Port {
+    pub port: u16,
+    #[serde(default, skip_serializing_if = "Protocol::is_default")]
+    pub protocol: Protocol,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +202,8 @@ impl Executable {
             user: None,
             working_dir: None,
             port: PORT,
+            protocol: Protocol::Http1,
+            ports: BTreeMap::new(),
             shm_size_bytes: None,
             tmpfs: BTreeMap::new(),
             read_only: false,
@@ -181,6 +213,11 @@ impl Executable {
             cpu_reserve: 0.0,
             memory_reserve_bytes: MEMORY_RESERVE_BYTES,
         }
+    }
+
+    /// The only ones to which a proxy is ever let through.
+    pub fn all_ports(&self) -> Vec<u16> {
+        std::iter::once(self.port).chain(self.ports.values().map(|named| named.port)).collect()
     }
 
     pub fn memory_limit_bytes(&self) -> i64 {

@@ -1,7 +1,7 @@
 //! Slots that are kept ready: what one can serve, how many a drone is to keep, and what drones say of them.
 //!
 //! A slot serves any backend whose executable has the same hash: the hash of all that cannot change once the container was
-//! made. What is bound late (the environment, the port, limits of time, who may enter) is not in it. A hot slot runs the
+//! made. What is bound late (the environment, the ports, limits of time, who may enter) is not in it. A hot slot runs the
 //! application already, so its hash holds more.
 //!
 //! Which slots are wanted is a controller's to say, in [`WarmTargets`]; making, giving and discarding them is the drone's. No
@@ -104,6 +104,9 @@ fn fixed(tier: SlotTier, executable: &Executable) -> Executable {
         pull_policy: bare.pull_policy,
         env: bare.env,
         port: bare.port,
+        // Proxies alone ask about these.
+        protocol: bare.protocol,
+        ports: bare.ports,
         ready_http_path: None,
         init: bare.init,
         hot: None,
@@ -238,7 +241,7 @@ pub struct KindLoad {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Hot, InitMode};
+    use crate::spec::{Hot, InitMode, Port, Protocol};
 
     type Change = fn(&mut Executable);
 
@@ -253,9 +256,17 @@ mod tests {
     fn what_is_bound_late_is_not_in_the_hash_and_all_else_is() {
         let plain = kinds(|_| {});
         // The change; whether parked slots, and hot ones, still serve it.
-        let table: [(&str, Change, [bool; 2]); 14] = [
+        let table: [(&str, Change, [bool; 2]); 16] = [
             ("env", |e| drop(e.env.insert("A".into(), "b".into())), [true, false]),
             ("port", |e| e.port = 1, [true, false]),
+            ("protocol", |e| e.protocol = Protocol::H2c, [true, true]),
+            (
+                "ports",
+                |e| {
+                    e.ports.insert("d".parse().unwrap(), Port { port: 1, protocol: Protocol::Http1 });
+                },
+                [true, true],
+            ),
             ("ready", |e| e.ready_http_path = Some("/r".into()), [true, false]),
             (
                 "credentials",

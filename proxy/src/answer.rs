@@ -9,199 +9,21 @@ use http::header::{
     LOCATION, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, Response, StatusCode};
-use jetway_protocol::error::{Code, ErrorBody};
+use jetway_protocol::error::ErrorBody;
 use jetway_protocol::ids::BackendId;
-use jetway_protocol::status::End;
 use uuid::Uuid;
 
-use crate::attach::{Closed, NotAdmitted};
 use crate::body::OutBody;
 use crate::headers;
 use crate::page;
+pub use crate::problem::Problem;
+use crate::problem::Told;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// When waiting helps, a client is asked to come back after so long.
 const RETRY: Duration = Duration::from_secs(1);
 /// Characters of an error's name: Plane's.
 const ERROR_ID_CHARS: usize = 14;
-
-/// Why the proxy answers by itself.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Problem {
-    BadRequest(&'static str),
-    /// `/`, where no redirect is set.
-    Root,
-    TokenInvalid,
-    TokenExpired,
-    TokenRevoked,
-    Ended(End),
-    Stopping,
-    Unknown,
-    WrongHost,
-    NotReady,
-    DroneSilent,
-    Busy,
-    /// The proxy does not know its installation yet.
-    NoInstallation,
-    Refused,
-    ConnectTimeout,
-    ResponseTimeout,
-    /// It broke off before it had answered.
-    Terminated,
-    /// It switched protocols without having been asked to.
-    UnaskedUpgrade,
-    Internal(&'static str),
-}
-
-/// What one problem is in every form that it is told in.
-struct Told {
-    code: Code,
-    /// The error's type of RFC 9209 §2.3.
-    proxy_error: &'static str,
-    message: String,
-    retry: bool,
-}
-
-impl Problem {
-    #[expect(clippy::too_many_lines, reason = "a table: an arm a problem, nothing to follow")]
-    fn told(&self) -> Told {
-        let told = |code, proxy_error, message: &str, retry| Told {
-            code,
-            proxy_error,
-            message: message.into(),
-            retry,
-        };
-        match self {
-            Problem::BadRequest(message) => told(Code::BadRequest, "http_request_error", message, false),
-            Problem::Root => told(
-                Code::BadRequest,
-                "http_request_error",
-                "no session lives here; its URL begins with /<token>/",
-                false,
-            ),
-            Problem::TokenInvalid => told(
-                Code::TokenInvalid,
-                "http_request_denied",
-                "this URL carries no valid token; ask for a new one",
-                false,
-            ),
-            Problem::TokenExpired => told(
-                Code::TokenExpired,
-                "http_request_denied",
-                "this URL has expired; ask for a new one",
-                false,
-            ),
-            Problem::TokenRevoked => {
-                told(Code::TokenRevoked, "http_request_denied", "access by this URL was taken back", false)
-            }
-            Problem::Ended(end) => {
-                let message = match end.message.as_str() {
-                    "" => "this session has ended; ask for a new one".to_owned(),
-                    why => format!("this session has ended ({why}); ask for a new one"),
-                };
-                Told {
-                    code: Code::BackendEnded,
-                    proxy_error: "destination_unavailable",
-                    message,
-                    retry: false,
-                }
-            }
-            Problem::Stopping => told(
-                Code::BackendEnded,
-                "destination_unavailable",
-                "this session is ending; ask for a new one",
-                false,
-            ),
-            Problem::Unknown => told(
-                Code::TokenInvalid,
-                "destination_not_found",
-                "this session is not known any more; ask for a new one",
-                false,
-            ),
-            Problem::WrongHost => told(
-                Code::WrongHost,
-                "http_request_denied",
-                "this session is served under its own host name only",
-                false,
-            ),
-            Problem::NotReady => told(
-                Code::BackendNotReady,
-                "connection_timeout",
-                "this session is still starting; try again",
-                true,
-            ),
-            Problem::DroneSilent => told(
-                Code::BackendNotReady,
-                "destination_unavailable",
-                "the host of this session does not answer; try again",
-                true,
-            ),
-            Problem::Busy => {
-                told(Code::Busy, "connection_limit_reached", "too many requests wait; try again", true)
-            }
-            Problem::NoInstallation => told(
-                Code::ProxyNotReady,
-                "proxy_internal_error",
-                "the proxy has not reached a controller since its start; try again",
-                true,
-            ),
-            Problem::Refused => told(
-                Code::BackendUnreachable,
-                "connection_refused",
-                "the session accepts no connection; try again",
-                true,
-            ),
-            Problem::ConnectTimeout => told(
-                Code::BackendUnreachable,
-                "connection_timeout",
-                "the session accepts no connection in time; try again",
-                true,
-            ),
-            Problem::ResponseTimeout => told(
-                Code::BackendTimeout,
-                "http_response_timeout",
-                "the session took the request and did not answer",
-                false,
-            ),
-            Problem::Terminated => told(
-                Code::BackendFailed,
-                "connection_terminated",
-                "the session broke off before it had answered",
-                false,
-            ),
-            Problem::UnaskedUpgrade => told(
-                Code::BackendFailed,
-                "http_protocol_error",
-                "the session switched protocols without having been asked to",
-                false,
-            ),
-            Problem::Internal(message) => told(Code::Internal, "proxy_internal_error", message, false),
-        }
-    }
-}
-
-impl From<NotAdmitted> for Problem {
-    fn from(reason: NotAdmitted) -> Self {
-        match reason {
-            NotAdmitted::Ended(end) => Problem::Ended(end),
-            NotAdmitted::Unknown => Problem::Unknown,
-            NotAdmitted::Revoked => Problem::TokenRevoked,
-            NotAdmitted::Stopping => Problem::Stopping,
-            NotAdmitted::TimedOut { drone_answers: true } => Problem::NotReady,
-            NotAdmitted::TimedOut { drone_answers: false } => Problem::DroneSilent,
-            NotAdmitted::Busy | NotAdmitted::Retired => Problem::Busy,
-        }
-    }
-}
-
-impl From<Closed> for Problem {
-    fn from(why: Closed) -> Self {
-        match why {
-            Closed::Ended(end) => Problem::Ended(end),
-            Closed::Revoked => Problem::TokenRevoked,
-        }
-    }
-}
 
 /// Whether the answer is for a person: a browser opens the URL, rather than a script.
 pub fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
@@ -364,6 +186,9 @@ mod tests {
                 (Problem::ConnectTimeout, 502),
                 (Problem::Terminated, 502),
                 (Problem::UnaskedUpgrade, 502),
+                (Problem::NotSwitched, 502),
+                (Problem::WrongOrigin, 403),
+                (Problem::PortUnknown(Vec::new()), 404),
                 (Problem::NotReady, 504),
                 (Problem::TokenInvalid, 410),
             ] {

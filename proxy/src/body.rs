@@ -2,20 +2,29 @@
 //! at the moment the last byte has passed.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use jetway_service::lifecycle::Lifecycle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::attach::Using;
+use crate::attach::{Gate, Using};
+use crate::connection::Connection;
+use crate::expect::Patience;
 use crate::headers;
+use crate::upstream::Upstream;
 
 /// From the client to the backend.
 #[derive(Debug)]
 pub enum RequestBody {
     Client(Incoming),
+    /// The client sends it once the backend has said that it wants it.
+    Expected(Incoming, Patience),
     None,
 }
 
@@ -23,11 +32,82 @@ pub enum RequestBody {
 #[derive(Debug)]
 pub enum OutBody {
     Own(Full<Bytes>),
-    /// The use ends with the body, or with the client's connection.
-    Backend {
-        body: Incoming,
-        using: Option<Using>,
+    Backend { body: Incoming, carried: Carried },
+}
+
+/// What a response keeps until its last byte has passed: dropped before, it breaks the backend's connection off.
+#[derive(Debug)]
+pub struct Kept {
+    pub _using: Using,
+    /// `None`: it can take no other request.
+    pub upstream: Option<Upstream>,
+    pub connection: Arc<Connection>,
+    /// Of a connection with many requests.
+    pub _open: Option<TaskTrackerToken>,
+    /// Ends an upstream that can take no other request.
+    pub _last: Option<Upstream>,
+}
+
+#[derive(Debug)]
+pub enum Carried {
+    /// By the body alone: its client has this one connection for it, which can be cut.
+    Here(Option<Box<Kept>>),
+    /// Also within reach of a task that lets go of it when the gate closes: the client need not read, and its connection
+    /// carries others.
+    Within {
+        kept: Arc<Mutex<Option<Box<Kept>>>>,
+        /// Ends that task.
+        _over: DropGuard,
     },
+}
+
+impl Kept {
+    /// The last byte has passed.
+    fn finish(self) {
+        if let Some(upstream) = self.upstream {
+            self.connection.keep(upstream);
+        }
+    }
+}
+
+impl Carried {
+    fn new(kept: Kept, gate: &Arc<Gate>, lifecycle: &Lifecycle) -> Self {
+        if kept.connection.streams.is_none() {
+            return Carried::Here(Some(Box::new(kept)));
+        }
+        let cell = Arc::new(Mutex::new(Some(Box::new(kept))));
+        let over = CancellationToken::new();
+        let (within, gate, ended) = (cell.clone(), gate.clone(), over.clone());
+        lifecycle.spawn(async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                _ = gate.closed() => drop(take(&within)),
+            }
+        });
+        Carried::Within { kept: cell, _over: over.drop_guard() }
+    }
+
+    fn finish(&mut self) {
+        let kept = match self {
+            Carried::Here(kept) => kept.take(),
+            Carried::Within { kept, .. } => take(kept),
+        };
+        if let Some(kept) = kept {
+            kept.finish();
+        }
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        if let Carried::Within { kept, .. } = self {
+            drop(take(kept));
+        }
+    }
+}
+
+fn take(cell: &Mutex<Option<Box<Kept>>>) -> Option<Box<Kept>> {
+    cell.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl OutBody {
@@ -35,10 +115,14 @@ impl OutBody {
         OutBody::Own(Full::new(bytes))
     }
 
-    pub fn backend(body: Incoming, using: Using) -> Self {
+    pub fn backend(body: Incoming, kept: Kept, gate: &Arc<Gate>, lifecycle: &Lifecycle) -> Self {
         // hyper never polls a body that has nothing to give.
-        let using = (!body.is_end_stream()).then_some(using);
-        OutBody::Backend { body, using }
+        if body.is_end_stream() {
+            kept.finish();
+            return OutBody::Backend { body, carried: Carried::Here(None) };
+        }
+        let carried = Carried::new(kept, gate, lifecycle);
+        OutBody::Backend { body, carried }
     }
 }
 
@@ -63,20 +147,24 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<hyper::Error> {
         match &mut *self {
             RequestBody::Client(body) => poll_incoming(body, cx),
+            RequestBody::Expected(body, patience) => {
+                ready!(patience.poll_wanted(cx));
+                poll_incoming(body, cx)
+            }
             RequestBody::None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            RequestBody::Client(body) => body.is_end_stream(),
+            RequestBody::Client(body) | RequestBody::Expected(body, _) => body.is_end_stream(),
             RequestBody::None => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            RequestBody::Client(body) => body.size_hint(),
+            RequestBody::Client(body) | RequestBody::Expected(body, _) => body.size_hint(),
             RequestBody::None => SizeHint::with_exact(0),
         }
     }
@@ -89,10 +177,10 @@ impl Body for OutBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<hyper::Error> {
         match &mut *self {
             OutBody::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            OutBody::Backend { body, using } => {
+            OutBody::Backend { body, carried } => {
                 let frame = ready!(poll_incoming(body, cx));
                 if frame.is_none() || body.is_end_stream() {
-                    *using = None;
+                    carried.finish();
                 }
                 Poll::Ready(frame)
             }

@@ -1,40 +1,48 @@
-//! One admitted request: its headers made the backend's, sent over the client connection's own upstream, and the
+//! One admitted request: its headers made the backend's, sent over one of the client connection's own upstreams, and the
 //! answer brought back.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{EXPECT, HOST};
+use http::uri::Scheme;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
-use hyper::upgrade::OnUpgrade;
 use jetway_protocol::ids::GrantId;
+use jetway_protocol::spec::{Port, Protocol};
 use jetway_protocol::time::UnixMicros;
 use tokio::time::{Instant, timeout};
 
 use crate::answer::Problem;
 use crate::attach::{Admission, BackendKey, Drone};
-use crate::body::{OutBody, RequestBody};
+use crate::body::{Kept, OutBody, RequestBody};
 use crate::connection::Connection;
-use crate::headers::{self, Told};
+use crate::expect::{self, Expectation};
+use crate::headers::{self, Forwarding, Shared, Told};
 use crate::route::BackendTarget;
+use crate::switch::{Asked, Switch};
 use crate::upgrade;
-use crate::upstream::Upstream;
+use crate::upstream::{Call, Leads, Upstream};
 
 /// For the head of an answer, long polls included.
 const RESPONSE_HEAD_MAX: Duration = Duration::from_secs(600);
 
 /// A request on its way to one backend.
 pub struct Exchange<'a> {
-    pub connection: &'a Connection,
+    pub connection: &'a Arc<Connection>,
     pub drone: &'a Arc<Drone>,
     pub key: BackendKey,
     pub grant: GrantId,
     pub target: BackendTarget,
+    /// The one of the backend's ports that was asked for.
+    pub port: Port,
     pub admission: Admission,
     /// From the arrival, how long it may wait for its drone.
     pub hold: Duration,
     pub scheme: &'static str,
+    /// The request's Host.
+    pub host: String,
     pub arrived: (UnixMicros, Instant),
 }
 
@@ -43,16 +51,25 @@ struct Outgoing {
     request: Request<RequestBody>,
     /// The same again, where repeating does no harm: idempotent, and without a body.
     again: Option<Request<RequestBody>>,
-    /// The client's side of the switch that is asked for.
-    upgrade: Option<OnUpgrade>,
+    /// The client waits to be asked for its body.
+    expectation: Option<Expectation>,
 }
 
 impl Exchange<'_> {
-    pub async fn run(mut self, request: Request<Incoming>) -> Result<Response<OutBody>, Problem> {
-        let outgoing = self.outgoing(request)?;
+    /// `asked`: the client wants to speak something else than HTTP from now on.
+    pub async fn run(
+        mut self,
+        request: Request<Incoming>,
+        asked: Option<Asked>,
+    ) -> Result<Response<OutBody>, Problem> {
+        let (switch, asked) = asked.map(Asked::into_parts).unzip();
+        if switch.is_some() {
+            // Whatever the application speaks, a switch is HTTP/1.1's.
+            self.port.protocol = Protocol::Http1;
+        }
+        let outgoing = self.outgoing(request, asked.as_ref())?;
         let linger = u64::from(self.admission.entry.linger_seconds);
         self.admission.using.linger = Some(Duration::from_secs(linger));
-        let upgrade = outgoing.upgrade;
         let gate = self.admission.gate.clone();
         let (upstream, response) = tokio::select! {
             answered = self.send(outgoing.request, outgoing.again) => answered?,
@@ -60,40 +77,78 @@ impl Exchange<'_> {
         };
         let (wall, since) = self.arrived;
         self.drone.first_byte(&self.key, wall, since.elapsed());
-        self.bring_back(upstream, response, upgrade)
+        let unmet = outgoing.expectation.is_some_and(|expectation| expectation.ends_unmet(response.status()));
+        self.bring_back(upstream, response, switch, unmet)
     }
 
-    fn outgoing(&self, mut request: Request<Incoming>) -> Result<Outgoing, Problem> {
-        let has_body = !request.body().is_end_stream();
-        let wanted =
-            headers::upgrade_wanted(request.version(), request.method(), request.headers(), has_body);
-        let upgrade = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
+    fn outgoing(
+        &self,
+        request: Request<Incoming>,
+        asked: Option<&headers::Upgrade>,
+    ) -> Result<Outgoing, Problem> {
+        let has_body = asked.is_none() && !request.body().is_end_stream();
         let (mut parts, body) = request.into_parts();
         let told = Told {
             entry: &self.admission.entry,
             backend: &self.key.backend,
             verified_path: &self.target.verified_path,
-            peer: self.peer(),
-            scheme: self.scheme,
-            upgrade: wanted,
+            forwarding: Forwarding { peer: self.connection.peer, scheme: self.scheme, host: &self.host },
+            upgrade: asked,
         };
         headers::to_backend(&mut parts.headers, &told).map_err(|reason| {
             tracing::warn!(backend = %self.key.backend, %reason, "a grant that no header can carry");
             Problem::Internal("what the application should be told of you cannot be written as a header")
         })?;
-        let uri = Uri::from(self.target.forward.clone());
-        let idempotent = parts.method.is_idempotent();
-        let again =
-            (idempotent && !has_body).then(|| head(&parts.method, &uri, &parts.headers, RequestBody::None));
-        let body = if has_body { RequestBody::Client(body) } else { RequestBody::None };
-        Ok(Outgoing { request: head(&parts.method, &uri, &parts.headers, body), again, upgrade })
+        let expectation = expect::is_in(&parts.headers).then(expect::pair);
+        let (expectation, body) = match (expectation, has_body) {
+            (_, false) => (None, RequestBody::None),
+            // Of HTTP/2, hyper has no way to ask for a body; its clients wait for a while, and send it all the same.
+            (Some((expectation, patience)), true)
+                if parts.version == Version::HTTP_11 && self.port.protocol == Protocol::Http1 =>
+            {
+                (Some(expectation), RequestBody::Expected(body, patience))
+            }
+            (_, true) => (None, RequestBody::Client(body)),
+        };
+        if expectation.is_none() {
+            parts.headers.remove(EXPECT);
+        }
+        let method = if asked.is_some() { Method::GET } else { parts.method };
+        let again = (method.is_idempotent() && !has_body)
+            .then(|| self.head(&method, &parts.headers, RequestBody::None))
+            .transpose()?;
+        let mut request = self.head(&method, &parts.headers, body)?;
+        if let Some(expectation) = &expectation {
+            expectation.listen(&mut request);
+        }
+        Ok(Outgoing { request, again, expectation })
     }
 
-    fn peer(&self) -> IpAddr {
-        self.connection.peer.ip().to_canonical()
+    fn head(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Request<RequestBody>, Problem> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method.clone();
+        *request.headers_mut() = headers.clone();
+        *request.version_mut() = Version::HTTP_11;
+        let path = self.target.forward.clone();
+        if self.port.protocol == Protocol::H2c {
+            // There, the host is part of the target (RFC 9113 §8.3.1).
+            request.headers_mut().remove(HOST);
+            let uri = Uri::builder().scheme(Scheme::HTTP).authority(self.host.as_str()).path_and_query(path);
+            *request.uri_mut() =
+                uri.build().map_err(|_| Problem::BadRequest("the host cannot be part of a target"))?;
+            *request.version_mut() = Version::HTTP_2;
+        } else {
+            *request.uri_mut() = Uri::from(path);
+        }
+        Ok(request)
     }
 
-    /// Sends it over the idle upstream or a new one. An idle one may be closed by the backend at the same moment:
+    /// Sends it over an idle upstream or a new one. An idle one may be closed by the backend at the same moment:
     /// then once more over a new one, if the request never left or does no harm twice.
     async fn send(
         &self,
@@ -101,7 +156,9 @@ impl Exchange<'_> {
         again: Option<Request<RequestBody>>,
     ) -> Result<(Upstream, Response<Incoming>), Problem> {
         let mut request = request;
-        if let Some(mut upstream) = self.connection.take_idle(&self.admission.gate).await {
+        let gate = &self.admission.gate;
+        let leads = Leads::to(gate, self.port);
+        if let Some(mut upstream) = self.connection.take_idle(&leads).await {
             match exchange(&mut upstream, request).await {
                 Ok(response) => return Ok((upstream, response)),
                 Err(Failed { problem, unsent }) => {
@@ -112,11 +169,11 @@ impl Exchange<'_> {
                 }
             }
         }
-        let gate = &self.admission.gate;
         let again = self.admitted_again().await?;
         let Admission { entry, door, .. } = again.as_ref().unwrap_or(&self.admission);
-        let Connection { dialer, cut, .. } = self.connection;
-        let mut upstream = dialer.dial(&self.key, entry.address, door, gate, cut).await?;
+        let address = SocketAddr::new(entry.address.ip(), self.port.port);
+        let mut upstream =
+            self.connection.dial(&leads, gate, &Call { key: &self.key, address, door }).await?;
         match exchange(&mut upstream, request).await {
             Ok(response) => Ok((upstream, response)),
             Err(failed) => Err(failed.problem),
@@ -137,18 +194,36 @@ impl Exchange<'_> {
         self,
         upstream: Upstream,
         response: Response<Incoming>,
-        upgrade: Option<OnUpgrade>,
+        switch: Option<Switch>,
+        unmet: bool,
     ) -> Result<Response<OutBody>, Problem> {
         let mut response = response;
         *response.version_mut() = Version::HTTP_11;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client) = upgrade else { return Err(Problem::UnaskedUpgrade) };
-            return upgrade::switch(self, upstream, response, client);
+        match (response.status(), switch) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(switch)) => {
+                return upgrade::switch(self, upstream, response, switch);
+            }
+            (StatusCode::SWITCHING_PROTOCOLS, None) => return Err(Problem::UnaskedUpgrade),
+            // To who asked for a tunnel by CONNECT, any success would look like one (RFC 8441 §5).
+            (status, Some(switch)) if switch.is_connect() && status.is_success() => {
+                return Err(Problem::NotSwitched);
+            }
+            _ => {}
         }
-        headers::to_client(response.headers_mut(), &self.key.backend, false);
-        self.connection.keep_idle(upstream.now_idle());
-        let using = self.admission.using;
-        Ok(response.map(|body| OutBody::backend(body, using)))
+        let shared = self.shared();
+        headers::to_client(response.headers_mut(), &self.key.backend, shared.as_ref(), None);
+        let connection = self.connection.clone();
+        let (upstream, last) = if unmet { (None, Some(upstream)) } else { (Some(upstream), None) };
+        let open = connection.streams.as_ref().map(crate::streams::Streams::response);
+        let Admission { using, gate, .. } = self.admission;
+        let lifecycle = self.connection.dialer.lifecycle.clone();
+        let kept = Kept { _using: using, upstream, connection, _open: open, _last: last };
+        Ok(response.map(|body| OutBody::backend(body, kept, &gate, &lifecycle)))
+    }
+
+    /// `None`: the session has an origin of its own.
+    pub fn shared(&self) -> Option<Shared<'_>> {
+        self.admission.entry.subdomain.is_none().then(|| self.target.shared())
     }
 }
 
@@ -162,7 +237,7 @@ async fn exchange(
     upstream: &mut Upstream,
     request: Request<RequestBody>,
 ) -> Result<Response<Incoming>, Failed> {
-    match timeout(RESPONSE_HEAD_MAX, upstream.sender.try_send_request(request)).await {
+    match timeout(RESPONSE_HEAD_MAX, upstream.send(request)).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(mut failed)) => {
             let unsent = failed.take_message();
@@ -171,13 +246,4 @@ async fn exchange(
         }
         Err(_) => Err(Failed { problem: Problem::ResponseTimeout, unsent: None }),
     }
-}
-
-fn head(method: &Method, uri: &Uri, headers: &HeaderMap, body: RequestBody) -> Request<RequestBody> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method.clone();
-    *request.uri_mut() = uri.clone();
-    *request.headers_mut() = headers.clone();
-    *request.version_mut() = Version::HTTP_11;
-    request
 }

@@ -1,30 +1,45 @@
 //! The proxy: client connections, from the URL's token to the session's own process. It talks to drones; it never
 //! talks to Postgres, and needs no controller to serve a URL that was handed out.
 //!
-//! In reading order: `listener` (accept, limits, the end) → `serve` (one request) → `route`, `connection` (the token) →
-//! `attach` (may it enter, is it in use) → `forward`, `headers`, `body` → `upgrade`, `tunnel`. `answer` makes whatever
-//! the proxy says itself.
+//! In reading order: `listener` (accept, limits, the end) → `arrival` (who comes, what it speaks; `forwarders`, `proxy_protocol`) →
+//! `http1`, `http2` (`streams`) → `serve` (one request) → `route`, `connection` (the token) → `attach` (may it enter, is it in
+//! use) → `forward`, `headers`, `body`, `expect`, `upstream`, `doors` → `switch`, `upgrade`, `tunnel`. `answer` makes whatever the
+//! proxy says itself, `problem` says why.
 //!
 //! | task | woken by | does |
 //! |---|---|---|
 //! | listener | a connection; the stop | accepts; ends everything in order |
-//! | client connection | its socket | serves its requests one after another |
+//! | client connection | its socket | serves its requests: HTTP/1.1 one after another, HTTP/2 side by side |
+//! | request of HTTP/2 | its stream; its connection's end | one of them, to the last byte of its answer |
+//! | answer of HTTP/2 | its end; the grant's end | lets go of the backend, though the client may not read |
 //! | backend connection | its socket; its client's end; the grant's end | carries one client connection's requests |
 //! | tunnel | its two sockets; the grant's end; the stop | carries bytes |
 //! | attach stream | its socket; changed counts; timers | one a drone: asks, reports, hears of ends |
 //! | registration | a timer | tells a controller that this proxy lives, learns the installation |
 
 mod answer;
+mod arrival;
 mod attach;
 mod body;
 mod connection;
+mod doors;
+mod expect;
 mod forward;
+mod forwarders;
 mod headers;
+mod http1;
+mod http2;
 mod installation;
 mod listener;
 mod page;
+mod problem;
+mod proxy_protocol;
 mod route;
 mod serve;
+mod socket;
+mod streams;
+mod switch;
+mod tasks;
 mod tunnel;
 mod upgrade;
 mod upstream;
@@ -44,9 +59,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::arrival::Reception;
 use crate::attach::{Drones, Identity};
+use crate::forwarders::Forwarders;
+pub use crate::forwarders::{InvalidNetwork, Network};
 use crate::installation::Registration;
-use crate::listener::{Limits, Listener};
+use crate::listener::{Door, Limits, Listener};
 use crate::serve::{HELD_MAX, Server};
 use crate::upstream::Dialer;
 
@@ -68,6 +86,10 @@ pub struct Config {
     pub hold: Duration,
     /// Where `/` leads; without it, `/` is a 400.
     pub root_redirect: Option<String>,
+    /// Whose word on a client's address, scheme and host is believed.
+    pub trusted_forwarders: Vec<Network>,
+    /// Connections from trusted forwarders begin with a PROXY header, version 1 or 2.
+    pub proxy_protocol: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +98,10 @@ pub enum StartError {
     ControllerUrl(#[from] BadUrl),
     #[error("the root redirect is no URL; give one like https://example.org/ with --root-redirect-url")]
     RootRedirect,
+    #[error(
+        "--proxy-protocol without --trusted-forwarders: anybody could claim any address; name the balancers"
+    )]
+    NobodyTrusted,
     #[error(
         "cannot listen on {address}; choose another address with --listen (jetway dev: --proxy), port 0 for any"
     )]
@@ -114,6 +140,9 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         .map(HeaderValue::from_str)
         .transpose()
         .map_err(|_| StartError::RootRedirect)?;
+    if config.proxy_protocol && config.trusted_forwarders.is_empty() {
+        return Err(StartError::NobodyTrusted);
+    }
     let listen_error = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
@@ -147,15 +176,17 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
     });
     let server = Server { drones, known, hold: config.hold, root_redirect, held: Semaphore::new(HELD_MAX) };
     let dialer = Dialer { lifecycle: lifecycle.clone(), bearer };
-    let listener = Listener {
-        listener,
+    let door = Door {
+        reception: Reception {
+            forwarders: Forwarders::new(config.trusted_forwarders),
+            proxy_protocol: config.proxy_protocol,
+        },
         server: Arc::new(server),
         dialer: Arc::new(dialer),
         lifecycle: lifecycle.clone(),
         tunnels_stop,
-        streams_stop,
         limits: Limits::default(),
     };
-    lifecycle.spawn(listener.run());
+    lifecycle.spawn(Listener { listener, door: Arc::new(door), streams_stop }.run());
     Ok(proxy)
 }

@@ -1,26 +1,24 @@
 //! The door: accepts client connections, bounds them, reads their heads in time, and closes them in order.
 
-use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use jetway_service::lifecycle::Lifecycle;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::arrival::{Arrival, Http, Reception};
 use crate::connection::Connection;
 use crate::serve::Server;
+use crate::streams::Streams;
 use crate::upstream::Dialer;
+use crate::{http1, http2};
 
-/// Request line and headers; 16 kB of cookies and 8 kB of token fit in.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// What an open file limit that is reached costs: a pause, not a spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For the last closes to be told to the drones, and for the streams to close before the tunnels do.
@@ -33,38 +31,62 @@ const FULL: &[u8] =
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Client connections at a time, tunnels among them.
-    connections: usize,
-    /// From the connection's start, or the last answer, to the end of the next request's head.
-    head: Duration,
+    pub connections: usize,
+    /// From the connection's start, or the last answer, to the end of the next request's head. A connection's first bytes have as
+    /// long, of themselves.
+    pub head: Duration,
+    /// An HTTP/2 connection without requests lives this long, and twice as long at most.
+    pub idle: Duration,
     /// Requests in flight have this long at the end.
-    drain: Duration,
+    pub drain: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 128 * 1024, head: Duration::from_secs(20), drain: Duration::from_secs(5) }
+        Self {
+            connections: 128 * 1024,
+            head: Duration::from_secs(20),
+            idle: Duration::from_secs(60),
+            drain: Duration::from_secs(5),
+        }
     }
 }
 
 pub struct Listener {
     pub listener: TcpListener,
+    pub door: Arc<Door>,
+    pub streams_stop: CancellationToken,
+}
+
+/// What each connection that comes in is given.
+pub struct Door {
+    pub reception: Reception,
     pub server: Arc<Server>,
     pub dialer: Arc<Dialer>,
     pub lifecycle: Lifecycle,
     pub tunnels_stop: CancellationToken,
-    pub streams_stop: CancellationToken,
     pub limits: Limits,
+}
+
+/// One connection that is served.
+pub struct Serving {
+    pub connection: Arc<Connection>,
+    pub server: Arc<Server>,
+    pub lifecycle: Lifecycle,
+    pub limits: Limits,
+    /// Until it has no request in flight, the stop waits for it.
+    pub in_use: TaskTrackerToken,
 }
 
 impl Listener {
     /// Serves until the process stops; then in order: no new connections, requests to their end, streams, tunnels.
     pub async fn run(self) {
         let connections = TaskTracker::new();
-        self.lifecycle.token().run_until_cancelled(self.accept_all(&connections)).await;
-        let Listener { listener, tunnels_stop, streams_stop, limits, .. } = self;
+        self.door.lifecycle.token().run_until_cancelled(self.accept_all(&connections)).await;
+        let Listener { listener, door, streams_stop } = self;
         drop(listener);
         connections.close();
-        if timeout(limits.drain, connections.wait()).await.is_err() {
+        if timeout(door.limits.drain, connections.wait()).await.is_err() {
             tracing::info!(connections = connections.len(), "closing connections with requests in flight");
         }
         // Streams first: what clients closed has been told; what we close now must not look like it. The drone then
@@ -72,11 +94,11 @@ impl Listener {
         sleep(LAST_WORD).await;
         streams_stop.cancel();
         sleep(LAST_WORD).await;
-        tunnels_stop.cancel();
+        door.tunnels_stop.cancel();
     }
 
     async fn accept_all(&self, connections: &TaskTracker) {
-        let permits = Arc::new(Semaphore::new(self.limits.connections));
+        let permits = Arc::new(Semaphore::new(self.door.limits.connections));
         loop {
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -91,53 +113,42 @@ impl Listener {
                 continue;
             };
             jetway_service::socket::prepare(&stream);
-            let connection = Connection::new(peer, self.dialer.clone(), self.tunnels_stop.clone(), permit);
-            let serve = serve(stream, connection, self.server.clone(), self.lifecycle.clone(), self.limits);
-            self.lifecycle.spawn(connections.track_future(serve));
+            let (door, in_use) = (self.door.clone(), connections.token());
+            self.door.lifecycle.spawn(async move { door.serve(stream, peer, permit, in_use).await });
         }
     }
 }
 
-/// One connection's HTTP, until its end or its upgrade.
-async fn serve(
-    stream: TcpStream,
-    connection: Connection,
-    server: Arc<Server>,
-    lifecycle: Lifecycle,
-    limits: Limits,
-) {
-    let connection = Arc::new(connection);
-    let (peer, cut, end) = (connection.peer, connection.cut.clone(), connection.tunnels_stop.clone());
-    let service = service_fn(move |request| {
-        let (server, connection) = (server.clone(), connection.clone());
-        async move { Ok::<_, Infallible>(server.serve(&connection, request).await) }
-    });
-    // A length beside chunks is dropped by hyper, which reads the chunks and closes the connection after the answer
-    // (RFC 9112 §6.1 allows it); no code of ours sees that it was there. To refuse it with a 400, a second parser
-    // would have to find the heads in the bytes, and two parsers that disagree are the danger itself.
-    //
-    // A client that ends its sending side is taken for gone: a closed tab looks the same, and must count as closed.
-    let http = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .max_header_size(HEAD_BYTES_MAX)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    tokio::pin!(http);
-    let ended = tokio::select! {
-        ended = http.as_mut() => ended,
-        () = cut.cancelled() => Ok(()),
-        () = lifecycle.stopping() => {
-            http.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = http.as_mut() => ended,
-                () = end.cancelled() => Ok(()),
+impl Door {
+    async fn serve(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        permit: OwnedSemaphorePermit,
+        in_use: TaskTrackerToken,
+    ) {
+        let arrival = tokio::select! {
+            arrival = self.reception.receive(stream, address, self.limits.head) => arrival,
+            () = self.lifecycle.stopping() => return,
+        };
+        let Arrival { socket, peer, http } = match arrival {
+            Ok(arrival) => arrival,
+            Err(reason) => {
+                tracing::debug!(peer = %address, %reason, "a connection that nothing came of");
+                return;
             }
+        };
+        let cut = CancellationToken::new();
+        let streams = (http == Http::Two).then(|| Streams::new(cut.clone()));
+        let (dialer, stop) = (self.dialer.clone(), self.tunnels_stop.clone());
+        let connection = Arc::new(Connection::new(peer, dialer, stop, cut, permit, streams));
+        let (server, lifecycle, limits) = (self.server.clone(), self.lifecycle.clone(), self.limits);
+        let serving = Serving { connection, server, lifecycle, limits, in_use };
+        match http {
+            Http::One => http1::serve(socket, serving).await,
+            // The rarer one, and the larger: every connection's task would have its size.
+            Http::Two => Box::pin(http2::serve(socket, serving)).await,
         }
-    };
-    if let Err(reason) = ended {
-        tracing::debug!(%peer, %reason, "a client's connection broke");
     }
 }
 
@@ -153,7 +164,7 @@ mod tests {
     use crate::attach::{Drones, Identity};
 
     /// A listener that knows no installation, and where it listens.
-    async fn listening(lifecycle: &Lifecycle, limits: Limits) -> std::net::SocketAddr {
+    async fn listening(lifecycle: &Lifecycle, limits: Limits) -> SocketAddr {
         let (tunnels_stop, streams_stop) = (CancellationToken::new(), CancellationToken::new());
         let drones = Drones::new(Identity {
             proxy: ProxyId::random(),
@@ -172,9 +183,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let dialer = Arc::new(Dialer { lifecycle: lifecycle.clone(), bearer: "b".into() });
-        let (server, lifecycle) = (Arc::new(server), lifecycle.clone());
-        let listener = Listener { listener, server, dialer, lifecycle, tunnels_stop, streams_stop, limits };
-        listener.lifecycle.clone().spawn(listener.run());
+        let (server, lifecycle, reception) = (Arc::new(server), lifecycle.clone(), Reception::default());
+        let door = Door { reception, server, dialer, lifecycle: lifecycle.clone(), tunnels_stop, limits };
+        lifecycle.spawn(Listener { listener, door: Arc::new(door), streams_stop }.run());
         address
     }
 
@@ -205,6 +216,23 @@ mod tests {
             rest(&mut client).await.starts_with("HTTP/1.1 503"),
             "the first is answered, the second cut off"
         );
+        assert!(lifecycle.stop().await);
+    }
+
+    #[tokio::test]
+    async fn an_http_2_connection_without_requests_is_told_goodbye_and_one_that_does_not_listen_is_closed() {
+        let lifecycle = Lifecycle::new();
+        let limits = Limits { idle: Duration::from_millis(100), ..Limits::default() };
+        let address = listening(&lifecycle, limits).await;
+        let begun = Instant::now();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (_sender, connection) = h2::client::handshake(stream).await.unwrap();
+        timeout(Duration::from_secs(5), connection).await.expect("a GOAWAY").unwrap();
+        assert!(begun.elapsed() >= limits.idle);
+        let mut deaf = TcpStream::connect(address).await.unwrap();
+        deaf.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let mut all = Vec::new();
+        timeout(Duration::from_secs(5), deaf.read_to_end(&mut all)).await.expect("its end").unwrap();
         assert!(lifecycle.stop().await);
     }
 

@@ -8,6 +8,7 @@ pub fn render(status: StatusCode, message: &str, retry: bool, id: &str) -> Strin
         StatusCode::GONE => {
             ("This link leads nowhere any more", "Go back to where you found it and open it again.")
         }
+        StatusCode::NOT_FOUND => ("Nothing is there", "Go back to where you found it and open it again."),
         StatusCode::FORBIDDEN => {
             ("This link belongs to another address", "Go back to where you found it and open it again.")
         }

@@ -4,9 +4,16 @@
 
 use http::header::{HOST, HeaderMap};
 use http::uri::{Authority, PathAndQuery};
-use http::{Method, Uri};
+use http::{Uri, Version};
 use jetway_protocol::ids::ClusterName;
 use jetway_protocol::token::STATIC_PREFIX;
+
+use crate::headers::Shared;
+
+/// Before a port's name in a path.
+const PORT_SEGMENT: &str = "_port";
+/// Between a port's name and a subdomain.
+const PORT_SEPARATOR: &str = "--";
 
 /// Where a request wants to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +34,17 @@ pub struct BackendTarget {
     pub forward: PathAndQuery,
     /// `x-verified-path`: the path as the client sent it, without the query.
     pub verified_path: String,
+    /// The name of a port, as the path has it.
+    pub port: Option<String>,
+    /// Bytes of the path before what the application takes for its root.
+    prefix: usize,
+}
+
+impl BackendTarget {
+    pub fn shared(&self) -> Shared<'_> {
+        let prefix = &self.verified_path[..self.prefix];
+        Shared { prefix, asked: &self.verified_path, path_is_kept: self.is_static }
+    }
 }
 
 /// A request that names no place at all.
@@ -36,6 +54,7 @@ pub enum InvalidTarget {
     HostSyntax,
     HostMismatch,
     NotAPath,
+    TwoPorts,
 }
 
 impl InvalidTarget {
@@ -46,15 +65,20 @@ impl InvalidTarget {
             InvalidTarget::HostSyntax => "the Host header is not a host name with an optional port",
             InvalidTarget::HostMismatch => "the request target names another host than the Host header",
             InvalidTarget::NotAPath => "the request target must be a path",
+            InvalidTarget::TwoPorts => "the host and the path name different ports",
         }
     }
 }
 
-/// The one Host of a request. An absolute-form target (RFC 9112 §3.2.2) must name the same one.
-pub fn host(uri: &Uri, headers: &HeaderMap) -> Result<String, InvalidTarget> {
+/// The one Host of a request. An absolute-form target (RFC 9112 §3.2.2) must name the same one. In HTTP/2 the target's is enough
+/// (RFC 9113 §8.3.1).
+pub fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<String, InvalidTarget> {
     let mut values = headers.get_all(HOST).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(InvalidTarget::Host) };
-    let text = value.to_str().map_err(|_| InvalidTarget::HostSyntax)?;
+    let text = match (values.next(), values.next(), uri.authority()) {
+        (Some(value), None, _) => value.to_str().map_err(|_| InvalidTarget::HostSyntax)?,
+        (None, None, Some(authority)) if version == Version::HTTP_2 => authority.as_str(),
+        _ => return Err(InvalidTarget::Host),
+    };
     let authority: Authority = text.parse().map_err(|_| InvalidTarget::HostSyntax)?;
     if authority.host().is_empty() || text.contains('@') {
         return Err(InvalidTarget::HostSyntax);
@@ -65,9 +89,10 @@ pub fn host(uri: &Uri, headers: &HeaderMap) -> Result<String, InvalidTarget> {
     }
 }
 
-pub fn target(method: &Method, uri: &Uri) -> Result<Target, InvalidTarget> {
+/// `is_plain_connect`: it asks for a tunnel to another host.
+pub fn target(is_plain_connect: bool, uri: &Uri) -> Result<Target, InvalidTarget> {
     let path = uri.path();
-    if method == Method::CONNECT || !path.starts_with('/') {
+    if is_plain_connect || !path.starts_with('/') {
         return Err(InvalidTarget::NotAPath);
     }
     match path {
@@ -80,7 +105,11 @@ pub fn target(method: &Method, uri: &Uri) -> Result<Target, InvalidTarget> {
         Some(token) => (token, true),
         None => (segment, false),
     };
-    let after = if is_static { path } else { &path[1 + segment.len()..] };
+    let token_end = 1 + segment.len();
+    let port = port_in(&path[token_end..]);
+    let prefix = token_end + port.map_or(0, |port| 1 + PORT_SEGMENT.len() + 1 + port.len());
+    let prefix = prefix.min(path.len());
+    let after = if is_static { path } else { &path[prefix..] };
     let after = if after.is_empty() { "/" } else { after };
     let forward = match uri.query() {
         Some(query) => PathAndQuery::try_from(format!("{after}?{query}")),
@@ -91,20 +120,57 @@ pub fn target(method: &Method, uri: &Uri) -> Result<Target, InvalidTarget> {
         is_static,
         forward: forward.map_err(|_| InvalidTarget::NotAPath)?,
         verified_path: path.to_owned(),
+        port: port.map(str::to_owned),
+        prefix,
     }))
 }
 
-/// Whether a request under `host` may reach a backend that has `subdomain`. A missing port is the scheme's.
-pub fn host_fits(host: &str, subdomain: &str, cluster: &ClusterName) -> bool {
+/// `debug` of `/_port/debug/…`. The segment is ours whatever follows it, so that a port is never taken for a path.
+fn port_in(after_token: &str) -> Option<&str> {
+    let rest = after_token.strip_prefix('/')?.strip_prefix(PORT_SEGMENT)?;
+    match rest.strip_prefix('/') {
+        Some(rest) => Some(rest.split('/').next().unwrap_or_default()),
+        None => rest.is_empty().then_some(""),
+    }
+}
+
+/// What a backend's own host says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnHost<'a> {
+    /// It is another's.
+    No,
+    Main,
+    Port(&'a str),
+}
+
+/// Whether a request under `host` may reach a backend that has `subdomain`, and which port the host names. A missing port is
+/// the scheme's.
+pub fn own_host<'a>(host: &'a str, subdomain: &str, cluster: &ClusterName) -> OwnHost<'a> {
     let (name, port) = split_port(host);
     let (cluster_name, cluster_port) = split_port(cluster.as_str());
     let ports_fit = match (port, cluster_port) {
         (given, Some(wanted)) => given == Some(wanted) || (given.is_none() && matches!(wanted, "80" | "443")),
         (given, None) => matches!(given, None | Some("80" | "443")),
     };
-    let name_fits =
-        name.strip_suffix(cluster_name).and_then(|rest| rest.strip_suffix('.')) == Some(subdomain);
-    name_fits && ports_fit
+    let label = name.strip_suffix(cluster_name).and_then(|rest| rest.strip_suffix('.'));
+    let Some(label) = label.filter(|_| ports_fit) else { return OwnHost::No };
+    if label == subdomain {
+        return OwnHost::Main;
+    }
+    let port = label.strip_suffix(subdomain).and_then(|rest| rest.strip_suffix(PORT_SEPARATOR));
+    port.filter(|port| !port.contains('.')).map_or(OwnHost::No, OwnHost::Port)
+}
+
+/// The port that was asked for by name, in the host or in the path.
+pub fn port_named<'a>(
+    in_host: OwnHost<'a>,
+    target: &'a BackendTarget,
+) -> Result<Option<&'a str>, InvalidTarget> {
+    match (in_host, target.port.as_deref()) {
+        (OwnHost::Port(in_host), Some(in_path)) if in_host != in_path => Err(InvalidTarget::TwoPorts),
+        (OwnHost::Port(named), _) | (_, Some(named)) => Ok(Some(named)),
+        _ => Ok(None),
+    }
 }
 
 fn split_port(text: &str) -> (&str, Option<&str>) {
@@ -124,7 +190,7 @@ mod tests {
 
     fn check(uri: &str, expect: (&str, bool, &str, &str)) {
         let uri: Uri = uri.parse().unwrap();
-        let Ok(Target::Backend(found)) = target(&Method::GET, &uri) else { panic!("{uri} is a backend's") };
+        let Ok(Target::Backend(found)) = target(false, &uri) else { panic!("{uri} is a backend's") };
         let found =
             (found.token.as_str(), found.is_static, found.forward.as_str(), found.verified_path.as_str());
         assert_eq!(found, expect, "{uri}");
@@ -152,11 +218,50 @@ mod tests {
 
     #[test]
     fn what_belongs_to_the_proxy_and_what_is_no_path() {
-        assert_eq!(target(&Method::GET, &"/".parse().unwrap()), Ok(Target::Root));
-        assert_eq!(target(&Method::GET, &"/?a".parse().unwrap()), Ok(Target::Root));
-        assert_eq!(target(&Method::GET, &"/ready".parse().unwrap()), Ok(Target::Ready));
-        assert_eq!(target(&Method::OPTIONS, &"*".parse().unwrap()), Err(InvalidTarget::NotAPath));
-        assert_eq!(target(&Method::CONNECT, &"a:80".parse().unwrap()), Err(InvalidTarget::NotAPath));
+        assert_eq!(target(false, &"/".parse().unwrap()), Ok(Target::Root));
+        assert_eq!(target(false, &"/?a".parse().unwrap()), Ok(Target::Root));
+        assert_eq!(target(false, &"/ready".parse().unwrap()), Ok(Target::Ready));
+        assert_eq!(target(false, &"*".parse().unwrap()), Err(InvalidTarget::NotAPath));
+        assert_eq!(target(false, &"a:80".parse().unwrap()), Err(InvalidTarget::NotAPath));
+        assert_eq!(target(true, &"/tok/".parse().unwrap()), Err(InvalidTarget::NotAPath));
+    }
+
+    #[test]
+    fn a_port_in_the_path_is_taken_off_with_the_token() {
+        for (uri, port, forward, prefix) in [
+            ("/tok/a", None, "/a", "/tok"),
+            ("/tok/_port/debug/a/b?c", Some("debug"), "/a/b?c", "/tok/_port/debug"),
+            ("/tok/_port/debug/", Some("debug"), "/", "/tok/_port/debug"),
+            ("/tok/_port/debug", Some("debug"), "/", "/tok/_port/debug"),
+            ("/tok/_port/", Some(""), "/", "/tok/_port/"),
+            ("/tok/_port", Some(""), "/", "/tok/_port"),
+            ("/tok/_port//x", Some(""), "/x", "/tok/_port/"),
+            ("/tok/_ports/x", None, "/_ports/x", "/tok"),
+            ("/tok/a/_port/x", None, "/a/_port/x", "/tok"),
+            ("/tok//_port/x", None, "//_port/x", "/tok"),
+            ("/tok/%5fport/x", None, "/%5fport/x", "/tok"),
+            ("/s.tok/_port/debug/a", Some("debug"), "/s.tok/_port/debug/a", "/s.tok/_port/debug"),
+        ] {
+            let Ok(Target::Backend(found)) = target(false, &uri.parse().unwrap()) else { panic!("{uri}") };
+            assert_eq!(found.port.as_deref(), port, "{uri}");
+            assert_eq!(found.forward, forward, "{uri}");
+            assert_eq!(found.shared().prefix, prefix, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_port_has_one_name() {
+        let table = [
+            (OwnHost::Main, "/tok/", Ok(None)),
+            (OwnHost::Main, "/tok/_port/a/", Ok(Some("a"))),
+            (OwnHost::Port("a"), "/tok/", Ok(Some("a"))),
+            (OwnHost::Port("a"), "/tok/_port/a/", Ok(Some("a"))),
+            (OwnHost::Port("a"), "/tok/_port/b/", Err(InvalidTarget::TwoPorts)),
+        ];
+        for (in_host, uri, expect) in table {
+            let Ok(Target::Backend(found)) = target(false, &uri.parse().unwrap()) else { panic!("{uri}") };
+            assert_eq!(port_named(in_host, &found), expect, "{in_host:?} {uri}");
+        }
     }
 
     #[test]
@@ -179,36 +284,53 @@ mod tests {
             for host in *hosts {
                 headers.append(HOST, host.parse().unwrap());
             }
-            let found = host(&uri.parse().unwrap(), &headers);
+            let found = host(Version::HTTP_11, &uri.parse().unwrap(), &headers);
+            assert_eq!(found, expect.map(str::to_owned), "{uri} {hosts:?}");
+            // HTTP/2 wants no Host where the target has one, and is as strict otherwise.
+            let found = host(Version::HTTP_2, &uri.parse().unwrap(), &headers);
             assert_eq!(found, expect.map(str::to_owned), "{uri} {hosts:?}");
         }
+        let in_http_2 = |uri: &str| host(Version::HTTP_2, &uri.parse().unwrap(), &HeaderMap::new());
+        assert_eq!(in_http_2("http://A:1/"), Ok("a:1".to_owned()));
+        assert_eq!(in_http_2("http://u@a:1/"), Err(InvalidTarget::HostSyntax));
+        assert_eq!(in_http_2("/"), Err(InvalidTarget::Host));
     }
 
     #[test]
     fn a_subdomain_wants_its_own_host() {
+        use OwnHost::{Main, No, Port};
         let table = [
-            ("sub.example.com", "example.com", true),
-            ("sub.example.com:443", "example.com", true),
-            ("sub.example.com:8443", "example.com", false),
-            ("sub.localhost:9090", "localhost:9090", true),
-            ("sub.localhost", "localhost:9090", false),
-            ("example.com", "example.com", false),
-            (".example.com", "example.com", false),
-            ("evil-sub.example.com", "example.com", false),
-            ("other.sub.example.com", "example.com", false),
-            ("sub.example.com.evil.org", "example.com", false),
-            ("subxexample.com", "example.com", false),
+            ("sub.example.com", "example.com", Main),
+            ("sub.example.com:443", "example.com", Main),
+            ("sub.example.com:8443", "example.com", No),
+            ("sub.localhost:9090", "localhost:9090", Main),
+            ("sub.localhost", "localhost:9090", No),
+            ("example.com", "example.com", No),
+            (".example.com", "example.com", No),
+            ("evil-sub.example.com", "example.com", No),
+            ("other.sub.example.com", "example.com", No),
+            ("sub.example.com.evil.org", "example.com", No),
+            ("subxexample.com", "example.com", No),
+            ("debug--sub.example.com", "example.com", Port("debug")),
+            ("debug--sub.example.com:8443", "example.com", No),
+            ("--sub.example.com", "example.com", Port("")),
+            ("debug-sub.example.com", "example.com", No),
+            ("debug--sub.localhost:9090", "localhost:9090", Port("debug")),
+            ("debug--other.example.com", "example.com", No),
+            ("a.debug--sub.example.com", "example.com", No),
         ];
         for (host, cluster, expect) in table {
-            assert_eq!(host_fits(host, "sub", &cluster.parse().unwrap()), expect, "{host} in {cluster}");
+            assert_eq!(own_host(host, "sub", &cluster.parse().unwrap()), expect, "{host} in {cluster}");
         }
+        let own = own_host("a--b.example.com", "a--b", &"example.com".parse().unwrap());
+        assert_eq!(own, Main, "a subdomain may look like a port's");
     }
 
     proptest! {
         #[test]
         fn no_path_makes_it_panic(path in "/[!-~]{0,80}") {
             if let Ok(uri) = path.parse::<Uri>() {
-                let _either = target(&Method::GET, &uri);
+                let _either = target(false, &uri);
             }
         }
     }

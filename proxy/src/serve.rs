@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderValue;
-use http::{Request, Response};
+use http::header::{HeaderMap, HeaderValue, ORIGIN};
+use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
-use jetway_protocol::ids::{BackendId, GrantId};
+use jetway_protocol::attach::Entry;
+use jetway_protocol::ids::{BackendId, ClusterName, GrantId, PortName};
+use jetway_protocol::spec::Port;
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::token::TokenContent;
 use tokio::sync::Semaphore;
@@ -20,7 +22,8 @@ use crate::connection::Connection;
 use crate::forward::Exchange;
 use crate::headers;
 use crate::installation::{Installation, Known};
-use crate::route::{self, BackendTarget, Target};
+use crate::route::{self, BackendTarget, OwnHost, Target};
+use crate::switch::{self, Asked};
 
 /// Requests that may wait at a time, over all backends.
 pub const HELD_MAX: usize = 16 * 1024;
@@ -39,7 +42,7 @@ pub struct Server {
 
 impl Server {
     /// Always an answer.
-    pub async fn serve(&self, connection: &Connection, request: Request<Incoming>) -> Response<OutBody> {
+    pub async fn serve(&self, connection: &Arc<Connection>, request: Request<Incoming>) -> Response<OutBody> {
         let for_a_person = answer::wants_page(request.method(), request.headers());
         let mut backend = None;
         match self.respond(connection, request, &mut backend).await {
@@ -50,13 +53,14 @@ impl Server {
 
     async fn respond(
         &self,
-        connection: &Connection,
-        request: Request<Incoming>,
+        connection: &Arc<Connection>,
+        mut request: Request<Incoming>,
         asked_for: &mut Option<BackendId>,
     ) -> Result<Response<OutBody>, Problem> {
         let arrived = (UnixMicros::now(), Instant::now());
-        let host = route::host(request.uri(), request.headers()).map_err(bad_request)?;
-        let target = match route::target(request.method(), request.uri()).map_err(bad_request)? {
+        let host = route::host(request.version(), request.uri(), request.headers()).map_err(bad_request)?;
+        let is_plain_connect = request.method() == Method::CONNECT && !switch::is_for_a_websocket(&request);
+        let target = match route::target(is_plain_connect, request.uri()).map_err(bad_request)? {
             Target::Ready => return Ok(answer::ready(self.known.borrow().is_some())),
             Target::Root => return self.root_redirect.as_ref().map(answer::redirect).ok_or(Problem::Root),
             Target::Backend(target) => target,
@@ -64,21 +68,26 @@ impl Server {
         if !headers::framing_is_plain(request.headers()) {
             return Err(Problem::BadRequest("a request's Transfer-Encoding may be nothing but chunked"));
         }
+        if request.version() == Version::HTTP_2
+            && let Some(odd) = headers::oddity(request.headers())
+        {
+            return Err(Problem::BadRequest(odd));
+        }
         let installation = self.installation().await?;
         let content = opened(connection, &installation, &target)?;
         *asked_for = Some(content.backend.clone());
         let key = BackendKey { backend: content.backend.clone(), fencing_token: content.fencing_token };
         let (drone, admission) = self.admit(&content, &key, arrived.1).await?;
-        if let Some(subdomain) = &admission.entry.subdomain
-            && !route::host_fits(&host, subdomain, &installation.cluster)
-        {
-            return Err(Problem::WrongHost);
+        let port = port(&admission.entry, &host, &target, &installation.cluster)?;
+        let asked = Asked::of(&mut request)?;
+        if asked.is_some() && !origin_is_allowed(request.headers(), &admission.entry.allowed_origins) {
+            return Err(Problem::WrongOrigin);
         }
         let scheme = installation.cluster.scheme();
-        let (grant, hold) = (content.grant, self.hold);
+        let (grant, hold, drone) = (content.grant, self.hold, &drone);
         let exchange =
-            Exchange { connection, drone: &drone, key, grant, target, admission, hold, scheme, arrived };
-        exchange.run(request).await
+            Exchange { connection, drone, key, grant, target, port, admission, hold, scheme, host, arrived };
+        exchange.run(request, asked).await
     }
 
     /// The installation, waited for if no controller has answered yet.
@@ -114,6 +123,35 @@ impl Server {
     }
 }
 
+/// The port that the URL names, if the spec has it; and whether the backend is to be had under this host at all.
+fn port(entry: &Entry, host: &str, target: &BackendTarget, cluster: &ClusterName) -> Result<Port, Problem> {
+    let own_host = match &entry.subdomain {
+        Some(subdomain) => route::own_host(host, subdomain, cluster),
+        None => OwnHost::Main,
+    };
+    if own_host == OwnHost::No {
+        return Err(Problem::WrongHost);
+    }
+    let Some(name) = route::port_named(own_host, target).map_err(bad_request)? else {
+        return Ok(Port { port: entry.address.port(), protocol: entry.protocol });
+    };
+    let named = name.parse().ok().and_then(|name: PortName| entry.ports.get(&name).copied());
+    named.ok_or_else(|| Problem::PortUnknown(entry.ports.keys().cloned().collect()))
+}
+
+/// Whether the page that opens a WebSocket may (RFC 6455 §10.2). What is no browser sends no Origin, and can send any.
+fn origin_is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
+    let mut origins = headers.get_all(ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        _ if allowed.is_empty() => true,
+        (None, _) => true,
+        (Some(origin), None) => {
+            allowed.iter().any(|allowed| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes()))
+        }
+        (Some(_), Some(_)) => false,
+    }
+}
+
 fn bad_request(reason: route::InvalidTarget) -> Problem {
     Problem::BadRequest(reason.text())
 }
@@ -132,5 +170,37 @@ fn opened(
     match content.expires_at {
         Some(expires_at) if expires_at <= now => Err(Problem::TokenExpired),
         _ => Ok(content),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_pages_may_open_websockets() {
+        let allowed = ["https://app.example.com".to_owned(), "null".to_owned()];
+        let table: &[(&[&str], bool)] = &[
+            (&["https://app.example.com"], true),
+            (&["HTTPS://App.Example.com"], true),
+            (&["null"], true),
+            (&[], true),
+            (&[""], false),
+            (&["https://app.example.com.evil.org"], false),
+            (&["https://evil.org"], false),
+            (&["http://app.example.com"], false),
+            (&["https://app.example.com:8443"], false),
+            (&["https://app.example.com https://evil.org"], false),
+            (&["https://app.example.com", "https://evil.org"], false),
+            (&["https://app.example.com", "https://app.example.com"], false),
+        ];
+        for (origins, expect) in table {
+            let mut headers = HeaderMap::new();
+            for origin in *origins {
+                headers.append(ORIGIN, origin.parse().unwrap());
+            }
+            assert_eq!(origin_is_allowed(&headers, &allowed), *expect, "{origins:?}");
+            assert!(origin_is_allowed(&headers, &[]), "{origins:?}: nobody asked for a list");
+        }
     }
 }

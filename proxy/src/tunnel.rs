@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::net::Shutdown;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
 use tokio::time::timeout;
@@ -40,6 +40,23 @@ pub async fn run(mut client: Side, mut backend: Side, half_closed_max: Duration)
         (client.stream.split(), backend.stream.split());
     let up = pump(client_reads, backend_writes.as_ref(), client.early);
     let down = pump(backend_reads, client_writes.as_ref(), backend.early);
+    until_both_end(up, down, half_closed_max).await;
+}
+
+/// The same for a client whose side is one of many streams of a connection.
+pub async fn run_stream(client: impl AsyncRead + AsyncWrite, mut backend: Side, half_closed_max: Duration) {
+    let (client_reads, client_writes) = tokio::io::split(client);
+    let (backend_reads, backend_writes) = backend.stream.split();
+    let up = pump_from_stream(client_reads, backend_writes.as_ref());
+    let down = pump_to_stream(backend_reads, client_writes, backend.early);
+    until_both_end(up, down, half_closed_max).await;
+}
+
+async fn until_both_end(
+    up: impl Future<Output = io::Result<()>>,
+    down: impl Future<Output = io::Result<()>>,
+    half_closed_max: Duration,
+) {
     tokio::pin!(up, down);
     let ended = tokio::select! {
         ended = &mut up => match ended {
@@ -74,6 +91,44 @@ async fn pump(mut from: ReadHalf<'_>, to: &TcpStream, early: Bytes) -> io::Resul
                     return Ok(());
                 }
                 Some(read) => write_all(to, &buffer.0[..read]).await?,
+            }
+        }
+    }
+}
+
+/// A buffer is borrowed for each look whether there is something; the stream has its own for what has come.
+async fn pump_from_stream(from: impl AsyncRead, to: &TcpStream) -> io::Result<()> {
+    tokio::pin!(from);
+    loop {
+        let read = poll_fn(|cx| {
+            let mut buffer = Buffer::borrow();
+            let mut bytes = ReadBuf::new(&mut buffer.0);
+            std::task::ready!(from.as_mut().poll_read(cx, &mut bytes))?;
+            let read = bytes.filled().len();
+            Poll::Ready(Ok::<_, io::Error>((buffer, read)))
+        });
+        match read.await? {
+            (_, 0) => {
+                let _already_closed = rustix::net::shutdown(to, Shutdown::Write);
+                return Ok(());
+            }
+            (buffer, read) => write_all(to, &buffer.0[..read]).await?,
+        }
+    }
+}
+
+async fn pump_to_stream(mut from: ReadHalf<'_>, to: impl AsyncWrite, early: Bytes) -> io::Result<()> {
+    tokio::pin!(to);
+    to.write_all(&early).await?;
+    drop(early);
+    loop {
+        from.readable().await?;
+        let mut buffer = Buffer::borrow();
+        for _ in 0..READS_PER_TURN {
+            match poll_fn(|cx| Poll::Ready(read_now(&mut from, cx, &mut buffer.0))).await? {
+                None => break,
+                Some(0) => return to.shutdown().await,
+                Some(read) => to.write_all(&buffer.0[..read]).await?,
             }
         }
     }
@@ -166,6 +221,36 @@ mod tests {
             assert!(rest.is_empty());
             assert_eq!(closes.read(&mut [0]).await.unwrap(), 0, "it is closed");
         }
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_of_a_stream_carries_both_ways_passes_ends_on_and_holds_no_buffer() {
+        let (mut client, client_side) = tokio::io::duplex(1024);
+        let (mut backend, backend_side) = pair().await;
+        let side = Side { stream: backend_side, early: Bytes::from_static(b"early") };
+        let talk = async {
+            let mut got = [0; 5];
+            client.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"early");
+            let sent = vec![7; 3 * BUFFER_BYTES + 1];
+            let mut got = vec![0; sent.len()];
+            let (written, read) = tokio::join!(client.write_all(&sent), backend.read_exact(&mut got));
+            (written.unwrap(), read.unwrap());
+            assert_eq!(sent, got);
+            let (written, read) = tokio::join!(backend.write_all(&sent), client.read_exact(&mut got));
+            (written.unwrap(), read.unwrap());
+            while BUFFERS.with_borrow(Vec::is_empty) {
+                tokio::task::yield_now().await;
+            }
+            client.shutdown().await.unwrap();
+            assert_eq!(backend.read(&mut [0]).await.unwrap(), 0);
+            backend.write_all(b"last").await.unwrap();
+            backend.shutdown().await.unwrap();
+            let mut rest = String::new();
+            client.read_to_string(&mut rest).await.unwrap();
+            assert_eq!(rest, "last");
+        };
+        tokio::join!(run_stream(client_side, side, HALF_CLOSED_MAX), talk);
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::Response;
+use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -13,6 +13,8 @@ use crate::answer::Problem;
 use crate::body::OutBody;
 use crate::forward::Exchange;
 use crate::headers;
+use crate::socket::ClientSocket;
+use crate::switch::Switch;
 use crate::tunnel::{self, Side};
 use crate::upstream::Upstream;
 
@@ -29,28 +31,49 @@ enum NotSwitched {
     TimedOut,
 }
 
+/// The client's side of a tunnel.
+enum Client {
+    Socket(Side),
+    /// One of several streams of a connection.
+    Stream(TokioIo<Upgraded>),
+}
+
 /// Answers the 101; the tunnel begins when the client has got it.
 pub fn switch(
     exchange: Exchange<'_>,
     upstream: Upstream,
     mut response: Response<Incoming>,
-    client: OnUpgrade,
+    switch: Switch,
 ) -> Result<Response<OutBody>, Problem> {
+    if !switch.is_answered_by(response.headers()) {
+        return Err(Problem::NotSwitched);
+    }
     let backend = hyper::upgrade::on(&mut response);
-    headers::to_client(response.headers_mut(), &exchange.key.backend, true);
+    let kind = if switch.is_connect() { headers::Switched::Stream } else { headers::Switched::Connection };
+    let shared = exchange.shared();
+    headers::to_client(response.headers_mut(), &exchange.key.backend, shared.as_ref(), Some(kind));
+    if switch.is_connect() {
+        *response.status_mut() = StatusCode::OK;
+    }
     let mut using = exchange.admission.using;
     // From here on its close is the close: no linger.
     using.linger = None;
     let gate = exchange.admission.gate;
     let stop = exchange.connection.tunnels_stop.clone();
     let place = exchange.connection.place.clone();
+    let open = exchange.connection.streams.as_ref().map(crate::streams::Streams::tunnel);
     exchange.connection.dialer.lifecycle.spawn(async move {
         let carry = async {
-            let sides =
-                timeout(SWITCH_MAX, both(client, backend)).await.unwrap_or(Err(NotSwitched::TimedOut));
+            let sides = timeout(SWITCH_MAX, both(switch.client, backend));
+            let sides = sides.await.unwrap_or(Err(NotSwitched::TimedOut));
             drop(upstream);
             match sides {
-                Ok((client, backend)) => tunnel::run(client, backend, tunnel::HALF_CLOSED_MAX).await,
+                Ok((Client::Socket(client), backend)) => {
+                    tunnel::run(client, backend, tunnel::HALF_CLOSED_MAX).await;
+                }
+                Ok((Client::Stream(client), backend)) => {
+                    tunnel::run_stream(client, backend, tunnel::HALF_CLOSED_MAX).await;
+                }
                 Err(reason) => tracing::debug!(%reason, "no tunnel after a 101"),
             }
         };
@@ -60,17 +83,22 @@ pub fn switch(
             () = stop.cancelled() => {}
         }
         // Named, so that it moves in here: the use ends when the sockets have.
-        drop((using, place));
+        drop((using, place, open));
     });
     Ok(response.map(|_| OutBody::own(bytes::Bytes::new())))
 }
 
-async fn both(client: OnUpgrade, backend: OnUpgrade) -> Result<(Side, Side), NotSwitched> {
+async fn both(client: OnUpgrade, backend: OnUpgrade) -> Result<(Client, Side), NotSwitched> {
     let (client, backend) = tokio::try_join!(client, backend)?;
-    Ok((side(client)?, side(backend)?))
-}
-
-fn side(upgraded: Upgraded) -> Result<Side, NotSwitched> {
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| NotSwitched::NotASocket)?;
-    Ok(Side { stream: parts.io.into_inner(), early: parts.read_buf })
+    let client = match client.downcast::<TokioIo<ClientSocket>>() {
+        Ok(parts) => {
+            let (stream, ahead) = parts.io.into_inner().into_parts();
+            let early =
+                if ahead.is_empty() { parts.read_buf } else { [parts.read_buf, ahead].concat().into() };
+            Client::Socket(Side { stream, early })
+        }
+        Err(stream) => Client::Stream(TokioIo::new(stream)),
+    };
+    let parts = backend.downcast::<TokioIo<TcpStream>>().map_err(|_| NotSwitched::NotASocket)?;
+    Ok((client, Side { stream: parts.io.into_inner(), early: parts.read_buf }))
 }

@@ -1,16 +1,14 @@
-//! Connections to backends. One belongs to one client connection and is never shared: what a client could smuggle
-//! past the framing meets only its own requests.
+//! Connections to backends. One belongs to one client connection and is never shared with another: what a client could
+//! smuggle past the framing meets only its own requests.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
-use http::{Request, StatusCode};
-use http_body_util::Empty;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use jetway_protocol::drone_api::{DIAL_PROTOCOL, FENCING_HEADER};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jetway_protocol::spec::{Port, Protocol};
 use jetway_service::lifecycle::Lifecycle;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -19,6 +17,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::answer::Problem;
 use crate::attach::{BackendKey, Door, Gate};
 use crate::body::RequestBody;
+use crate::doors;
+use crate::tasks::Tasks;
 
 /// To a ready backend on the same network, or to its drone.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -29,14 +29,42 @@ const READY_MAX: Duration = Duration::from_millis(100);
 /// After a grant's end, a client connection that still carries something of it has this long.
 const NOTICE_MAX: Duration = Duration::from_secs(1);
 const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// HTTP/2 to a backend: what one response may have on its way, and all of a connection's.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// An application that was stopped in its tracks answers no PING; the kernel answers for it as long as it lives.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PONG_MAX: Duration = Duration::from_secs(30);
+
+/// Where an upstream leads. The gate is the grant's: equal means the same backend, run and grant, and a grant that was
+/// given anew gets connections of its own.
+#[derive(Debug, Clone)]
+pub struct Leads {
+    gate: Weak<Gate>,
+    pub port: Port,
+}
+
+/// What dialling needs to know of one admission.
+pub struct Call<'a> {
+    pub key: &'a BackendKey,
+    pub address: std::net::SocketAddr,
+    pub door: &'a Door,
+}
 
 #[derive(Debug)]
 pub struct Upstream {
-    pub sender: SendRequest<RequestBody>,
-    gate: Arc<Gate>,
+    sender: Sender,
+    leads: Leads,
     idle_since: Instant,
-    /// Ends the connection's task, wherever it stands.
-    _end: DropGuard,
+    /// Ends the connection's task, wherever it stands, when the last holder is gone.
+    end: Arc<DropGuard>,
+}
+
+#[derive(Debug)]
+enum Sender {
+    One(http1::SendRequest<RequestBody>),
+    Two(http2::SendRequest<RequestBody>),
 }
 
 /// What dialling needs besides the admission.
@@ -47,6 +75,17 @@ pub struct Dialer {
     pub bearer: String,
 }
 
+impl Leads {
+    pub fn to(gate: &Arc<Gate>, port: Port) -> Self {
+        Self { gate: Arc::downgrade(gate), port }
+    }
+
+    /// Whether requests can share one connection.
+    pub fn is_shared(&self) -> bool {
+        self.port.protocol == Protocol::H2c
+    }
+}
+
 impl Upstream {
     /// Keeps it for the client connection's next request.
     pub fn now_idle(mut self) -> Self {
@@ -54,40 +93,126 @@ impl Upstream {
         self
     }
 
-    /// Whether it can take a request under this gate. The gate is the grant's: equal means the same backend, run and
-    /// grant, and a grant that was given anew gets a connection of its own.
-    pub async fn is_good_for(&mut self, gate: &Arc<Gate>) -> bool {
-        Arc::ptr_eq(&self.gate, gate)
-            && !gate.is_closed()
-            && self.idle_since.elapsed() < IDLE_MAX
-            && timeout(READY_MAX, self.sender.ready()).await.is_ok_and(|ready| ready.is_ok())
+    /// Another handle of the same connection, where it carries requests side by side.
+    pub fn shared(&self) -> Option<Self> {
+        let Sender::Two(sender) = &self.sender else { return None };
+        Some(Self {
+            sender: Sender::Two(sender.clone()),
+            leads: self.leads.clone(),
+            idle_since: self.idle_since,
+            end: self.end.clone(),
+        })
+    }
+
+    pub fn is_the_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.end, &other.end)
+    }
+
+    pub fn leads_to(&self, leads: &Leads) -> bool {
+        self.leads.gate.ptr_eq(&leads.gate) && self.leads.port == leads.port
+    }
+
+    /// Whether it may still be of use to anybody.
+    pub fn is_fresh(&self) -> bool {
+        let open = self.leads.gate.upgrade().is_some_and(|gate| !gate.is_closed());
+        open && match &self.sender {
+            Sender::One(sender) => !sender.is_closed() && self.idle_since.elapsed() < IDLE_MAX,
+            // Others may use it right now; a backend that closes it says so.
+            Sender::Two(sender) => !sender.is_closed(),
+        }
+    }
+
+    /// Whether it takes a request now.
+    pub async fn is_ready(&mut self) -> bool {
+        let ready = async {
+            match &mut self.sender {
+                Sender::One(sender) => sender.ready().await,
+                Sender::Two(sender) => sender.ready().await,
+            }
+        };
+        timeout(READY_MAX, ready).await.is_ok_and(|ready| ready.is_ok())
+    }
+
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match &mut self.sender {
+            Sender::One(sender) => sender.try_send_request(request).await,
+            Sender::Two(sender) => sender.try_send_request(request).await,
+        }
     }
 }
 
 impl Dialer {
+    /// `cut`: ends the client's connection, if it does not let go of what it carries after the gate has closed.
     pub async fn dial(
         &self,
-        key: &BackendKey,
-        address: std::net::SocketAddr,
-        door: &Door,
+        leads: &Leads,
         gate: &Arc<Gate>,
-        cut: &CancellationToken,
+        call: &Call<'_>,
+        cut: Option<CancellationToken>,
     ) -> Result<Upstream, Problem> {
-        let connect = async {
-            let stream = match door {
-                Door::Direct => direct(address).await?,
-                Door::Drone(server) => self.through_drone(server, key).await?,
-            };
-            let mut builder = http1::Builder::new();
-            builder.max_buf_size(READ_BUFFER_BYTES_MAX);
-            builder.handshake(TokioIo::new(stream)).await.map_err(|_| Problem::Terminated)
-        };
-        let (sender, connection) =
-            timeout(CONNECT_MAX, connect).await.unwrap_or(Err(Problem::ConnectTimeout))?;
         let token = CancellationToken::new();
-        let (end, gate_of_task, cut) = (token.clone(), gate.clone(), cut.clone());
+        let connect = async {
+            let stream = doors::open(&self.lifecycle, &self.bearer, call).await?;
+            self.handshake(stream, leads.port.protocol, gate, &token, cut).await
+        };
+        let sender = timeout(CONNECT_MAX, connect).await.unwrap_or(Err(Problem::ConnectTimeout))?;
+        let (leads, end) = (leads.clone(), Arc::new(token.drop_guard()));
+        Ok(Upstream { sender, leads, idle_since: Instant::now(), end })
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        protocol: Protocol,
+        gate: &Arc<Gate>,
+        end: &CancellationToken,
+        cut: Option<CancellationToken>,
+    ) -> Result<Sender, Problem> {
+        let stream = TokioIo::new(stream);
+        match protocol {
+            Protocol::Http1 => {
+                let mut builder = http1::Builder::new();
+                builder.max_buf_size(READ_BUFFER_BYTES_MAX);
+                let (sender, connection) =
+                    builder.handshake(stream).await.map_err(|_| Problem::Terminated)?;
+                self.carry(connection.with_upgrades(), None, gate, end, cut);
+                Ok(Sender::One(sender))
+            }
+            Protocol::H2c => {
+                // Parts of the connection run in tasks of their own, which must not outlive it.
+                let parts = CancellationToken::new();
+                let tasks = Tasks { lifecycle: self.lifecycle.clone(), end: parts.clone() };
+                let (sender, connection) = http2::Builder::new(tasks)
+                    .timer(TokioTimer::new())
+                    .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                    .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+                    .max_send_buf_size(SEND_BUFFER_BYTES)
+                    .keep_alive_interval(PING_EVERY)
+                    .keep_alive_timeout(PONG_MAX)
+                    .handshake(stream)
+                    .await
+                    .map_err(|_| Problem::Terminated)?;
+                self.carry(connection, Some(parts.drop_guard()), gate, end, cut);
+                Ok(Sender::Two(sender))
+            }
+        }
+    }
+
+    /// The task of one connection.
+    fn carry(
+        &self,
+        connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
+        parts: Option<DropGuard>,
+        gate: &Arc<Gate>,
+        end: &CancellationToken,
+        cut: Option<CancellationToken>,
+    ) {
+        let (end, gate) = (end.clone(), gate.clone());
         self.lifecycle.spawn(async move {
-            let mut connection = Box::pin(connection.with_upgrades());
+            let mut connection = Box::pin(connection);
             tokio::select! {
                 ended = &mut connection => {
                     if let Err(reason) = ended {
@@ -95,75 +220,17 @@ impl Dialer {
                     }
                 }
                 () = end.cancelled() => {}
-                _ = gate_of_task.closed() => {
+                _ = gate.closed() => {
                     // The socket goes now. The client has been answered, or its response broken off, in a moment;
                     // one that does not read would never notice.
-                    drop(connection);
-                    drop(gate_of_task);
-                    if timeout(NOTICE_MAX, end.cancelled()).await.is_err() {
+                    drop((connection, parts, gate));
+                    if let Some(cut) = cut
+                        && timeout(NOTICE_MAX, end.cancelled()).await.is_err()
+                    {
                         cut.cancel();
                     }
                 }
             }
         });
-        Ok(Upstream { sender, gate: gate.clone(), idle_since: Instant::now(), _end: token.drop_guard() })
-    }
-
-    /// The byte stream that the drone's server makes of `GET /b/{id}/dial`.
-    async fn through_drone(&self, server: &str, key: &BackendKey) -> Result<TcpStream, Problem> {
-        let stream = TcpStream::connect(server).await.map_err(|error| connect_problem(&error))?;
-        jetway_service::socket::prepare(&stream);
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|_| Problem::Terminated)?;
-        let driver = self.lifecycle.spawn_until_stopped(async move {
-            let _its_end_is_seen_by_the_request = connection.with_upgrades().await;
-        });
-        let _end = AbortOnDrop(driver);
-        let request = Request::get(format!("/b/{}/dial", key.backend))
-            .header(HOST, server)
-            .header(AUTHORIZATION, format!("Bearer {}", self.bearer))
-            .header(CONNECTION, "upgrade")
-            .header(UPGRADE, DIAL_PROTOCOL)
-            .header(FENCING_HEADER, key.fencing_token.0)
-            .body(Empty::<Bytes>::new())
-            .map_err(|_| Problem::Internal("the drone's address cannot be written as a header"))?;
-        let mut response = sender.send_request(request).await.map_err(|_| Problem::Terminated)?;
-        match response.status() {
-            StatusCode::SWITCHING_PROTOCOLS => {}
-            StatusCode::GONE | StatusCode::NOT_FOUND => return Err(Problem::Unknown),
-            status => {
-                tracing::debug!(%status, backend = %key.backend, "the drone does not dial");
-                return Err(Problem::Refused);
-            }
-        }
-        let upgraded = hyper::upgrade::on(&mut response).await.map_err(|_| Problem::Terminated)?;
-        let parts =
-            upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| Problem::Internal("not a socket"))?;
-        if !parts.read_buf.is_empty() {
-            // An HTTP server never speaks first.
-            return Err(Problem::Terminated);
-        }
-        Ok(parts.io.into_inner())
-    }
-}
-
-async fn direct(address: std::net::SocketAddr) -> Result<TcpStream, Problem> {
-    let stream = TcpStream::connect(address).await.map_err(|error| connect_problem(&error))?;
-    jetway_service::socket::prepare(&stream);
-    Ok(stream)
-}
-
-fn connect_problem(error: &std::io::Error) -> Problem {
-    match error.kind() {
-        std::io::ErrorKind::TimedOut => Problem::ConnectTimeout,
-        _ => Problem::Refused,
-    }
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -1,7 +1,8 @@
 //! The application inside the sessions of the whole-system tests: an echo server that can also misbehave on request.
 //!
 //! `MODE`: `serve` (default), `exit` (at once, code 3), `never` (listens nowhere), `deaf` (serves, ignores SIGTERM).
-//! `LISTEN`: an address instead of `0.0.0.0`; `LISTEN_PORT`: another port than `PORT`; `START_DELAY_MS`.
+//! `LISTEN`: an address instead of `0.0.0.0`; `LISTEN_PORT`: another port than `PORT`; `SECOND_PORT`: one that says who it is;
+//! `START_DELAY_MS`.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -47,6 +48,11 @@ async fn serve(deaf: bool) {
     }
     let port = variable("LISTEN_PORT").or_else(|| variable("PORT")).unwrap_or_else(|| "8080".to_owned());
     let host = variable("LISTEN").unwrap_or_else(|| "0.0.0.0".to_owned());
+    if let Some(second) = variable("SECOND_PORT") {
+        let listener = tokio::net::TcpListener::bind(format!("{host}:{second}")).await;
+        let routes = Router::new().fallback(async || "the second port");
+        tokio::spawn(async { axum::serve(listener.expect("the address is free"), routes).await });
+    }
     let listener =
         tokio::net::TcpListener::bind(format!("{host}:{port}")).await.expect("the address is free");
     println!("listening on {host}:{port}");

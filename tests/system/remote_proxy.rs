@@ -56,12 +56,16 @@ fn a_proxy_on_another_host_goes_through_the_drones_dial() {
     let namespace = Namespace::make().expect("a network namespace");
     let options = Options { elsewhere: Some(namespace.0.clone()), ..Options::default() };
     with_stack(options.with(Role::Controller, &["--insecure"]), async |stack| {
-        let request = stack.request("far", &json!({}), &json!({ "max_idle_seconds": 0 }));
+        let mut request =
+            stack.request("far", &json!({ "SECOND_PORT": "9229" }), &json!({ "max_idle_seconds": 0 }));
+        request["spawn_config"]["executable"]["ports"] = json!({ "debug": 9229 });
         let answer = stack.connect(&request).await?;
         let url = answer["url"].as_str().context("url")?;
         ensure!(url.contains(&namespace.0.there), "{url}");
         let mut session = Session::open(url).await?;
         session.echo("through the drone").await?;
+        let second = stack.http.get(format!("{url}_port/debug/")).send().await?.text().await?;
+        ensure!(second == "the second port", "{second}");
         let body = stack.http.get(format!("{url}download?bytes=16000000")).send().await?.bytes().await?;
         ensure!(body.len() == 16_000_000);
         let sent =

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use jetway_protocol::key::Key;
 use jetway_protocol::spec::{
     CLAIM_TIMEOUT_SECONDS, Credentials, Executable, Hot, InitMode, MEMORY_LIMIT_BYTES, MEMORY_RESERVE_BYTES,
-    PORT, ResourceLimits,
+    PORT, Port, ResourceLimits,
 };
 
+use super::ports;
 use super::request::{ExecutableRequest, HotRequest, LimitsRequest, MountRequest};
 use super::validate::number;
 use crate::error::{ApiError, ApiResult, shown};
@@ -65,6 +66,10 @@ pub fn check(request: ExecutableRequest, key: Option<&Key>) -> ApiResult<Executa
         check_http_path("ready.http_path", path)?;
     }
     let init = request.init.unwrap_or_default();
+    let port = number(&at("port"), request.port, 1, 65535)?
+        .and_then(|port| u16::try_from(port).ok())
+        .unwrap_or(PORT);
+    let protocol = request.protocol.unwrap_or_default();
     check_tmpfs(&request.tmpfs)?;
     Ok(Executable {
         pull_policy: request.pull_policy.unwrap_or_default(),
@@ -80,9 +85,9 @@ pub fn check(request: ExecutableRequest, key: Option<&Key>) -> ApiResult<Executa
         cmd: request.cmd,
         user: request.user,
         working_dir: request.working_dir,
-        port: number(&at("port"), request.port, 1, 65535)?
-            .and_then(|port| u16::try_from(port).ok())
-            .unwrap_or(PORT),
+        port,
+        protocol,
+        ports: ports::check(request.ports, Port { port, protocol })?,
         shm_size_bytes: number(&at("shm_size_bytes"), request.shm_size_bytes, 4096, BYTES_MAX)?,
         tmpfs: request.tmpfs,
         read_only: request.read_only,

@@ -10,8 +10,10 @@ pub mod validate;
 
 pub mod deliver;
 mod join;
+mod origins;
 mod patient;
 pub mod place;
+mod ports;
 mod put;
 pub mod respond;
 mod spawn;
@@ -131,12 +133,19 @@ fn grant(wanted: &Wanted) -> Grant {
         user: wanted.user.clone(),
         auth: wanted.auth.clone(),
         secret: format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()),
+        allowed_origins: wanted.allowed_origins.clone(),
     }
 }
 
 /// The permission behind a static token: for everybody, and it says nothing of anybody.
 fn static_grant() -> Grant {
-    Grant { id: GrantId::STATIC, user: None, auth: "{}".to_owned(), secret: String::new() }
+    Grant {
+        id: GrantId::STATIC,
+        user: None,
+        auth: "{}".to_owned(),
+        secret: String::new(),
+        allowed_origins: Vec::new(),
+    }
 }
 
 #[cfg(test)]

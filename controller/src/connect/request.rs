@@ -19,6 +19,8 @@ pub struct ConnectRequest {
     /// As in Plane, `null` is refused: it is an object or absent.
     #[serde(default)]
     pub auth: serde_json::Map<String, serde_json::Value>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub allowed_origins: Vec<String>,
     #[serde(default)]
     pub wait: Option<Wait>,
     #[serde(default)]
@@ -101,6 +103,10 @@ pub struct ExecutableRequest {
     #[serde(default)]
     pub port: Option<i64>,
     #[serde(default)]
+    pub protocol: Option<jetway_protocol::spec::Protocol>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub ports: BTreeMap<String, PortRequest>,
+    #[serde(default)]
     pub shm_size_bytes: Option<i64>,
     #[serde(default, deserialize_with = "null_as_default")]
     pub tmpfs: BTreeMap<String, String>,
@@ -116,6 +122,21 @@ pub struct ExecutableRequest {
     pub cpu_reserve: Option<f64>,
     #[serde(default)]
     pub memory_reserve_bytes: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a port number, or an object with port and protocol")]
+pub enum PortRequest {
+    Number(i64),
+    Full(FullPortRequest),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FullPortRequest {
+    pub port: i64,
+    #[serde(default)]
+    pub protocol: Option<jetway_protocol::spec::Protocol>,
 }
 
 #[derive(Deserialize)]

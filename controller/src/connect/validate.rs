@@ -13,6 +13,7 @@ use jetway_protocol::spec::{
 };
 
 use super::executable;
+use super::origins;
 use super::request::{ConnectRequest, KeyRequest, SpawnConfig};
 use crate::error::{ApiError, ApiResult, shown};
 use crate::warm::pool::Template;
@@ -32,6 +33,8 @@ pub struct Wanted {
     pub user: Option<String>,
     /// A JSON object as ASCII text.
     pub auth: String,
+    /// In lower case, as browsers write them. Empty: every page.
+    pub allowed_origins: Vec<String>,
     pub spawn: Option<Spawn>,
     /// The declared pool that says what to start, in a `spawn`'s place.
     pub warm_pool: Option<WarmPoolName>,
@@ -60,8 +63,9 @@ pub fn check(request: ConnectRequest) -> ApiResult<Wanted> {
         check_user(user)?;
     }
     let auth = ascii_json(&request.auth)?;
+    let allowed_origins = origins::check(request.allowed_origins)?;
     let spawn = request.spawn_config.map(|config| check_spawn(config, key.as_ref())).transpose()?;
-    let wanted = Wanted { key, user, auth, spawn, warm_pool, wait };
+    let wanted = Wanted { key, user, auth, allowed_origins, spawn, warm_pool, wait };
     if wanted.spawn.as_ref().is_some_and(|spawn| spawn.spec.use_static_token) {
         check_static(&wanted)?;
     }
@@ -100,9 +104,9 @@ pub fn check_template(mut config: SpawnConfig, default: &ClusterName) -> ApiResu
 
 /// A static token serves every caller alike, so it cannot say who one of them is.
 pub fn check_static(wanted: &Wanted) -> ApiResult<()> {
-    if wanted.user.is_some() || wanted.auth != "{}" {
+    if wanted.user.is_some() || wanted.auth != "{}" || !wanted.allowed_origins.is_empty() {
         return Err(ApiError::invalid(
-            "user and auth cannot be given with a static token, which is the same for every caller",
+            "user, auth and allowed_origins cannot be given with a static token, which is the same for every caller",
         ));
     }
     Ok(())

@@ -132,7 +132,13 @@ pub fn put(
         Record::Status { entry, state: BackendState::Scheduled },
     ];
     if put.spec.use_static_token {
-        let grant = Grant { id: GrantId::STATIC, user: None, auth: "{}".to_owned(), secret: String::new() };
+        let grant = Grant {
+            id: GrantId::STATIC,
+            user: None,
+            auth: "{}".to_owned(),
+            secret: String::new(),
+            allowed_origins: Vec::new(),
+        };
         first.push(Record::Grant { grant, at });
     }
     first.extend(put.grant.clone().map(|grant| Record::Grant { grant, at }));
@@ -186,6 +192,7 @@ fn spawn(
         fencing_token: remembered.put.fencing_token,
         key: remembered.put.key.clone(),
         image: remembered.put.spec.executable.image.clone(),
+        ports: remembered.put.spec.executable.all_ports(),
         tenure: held.tenure,
         commands: sender,
         kill: kill.clone(),

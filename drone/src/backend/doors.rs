@@ -171,11 +171,14 @@ impl Actor {
         let Some(grant) = self.grants.get(asking.grant) else { return };
         let entry = Entry {
             address,
+            protocol: self.put.spec.executable.protocol,
+            ports: self.put.spec.executable.ports.clone(),
             user: grant.user.clone(),
             auth: grant.auth.clone(),
             secret: grant.secret.clone(),
             subdomain: self.put.spec.subdomain.as_ref().map(ToString::to_string),
             linger_seconds: self.put.spec.linger_seconds,
+            allowed_origins: grant.allowed_origins.clone(),
         };
         let proxy = asking.stream.proxy;
         let answer = ToProxy::Answer { ask: asking.ask, outcome: Outcome::Ready(Box::new(entry)) };

@@ -70,6 +70,8 @@ pub struct Backend {
     pub key: Option<Key>,
     /// As its executable names it.
     pub image: String,
+    /// Where its spec says that it listens: nothing else of it is ever dialled for a proxy.
+    pub ports: Vec<u16>,
     /// `None`: nothing stops it for want of a lease.
     pub tenure: Option<Tenure>,
     commands: mpsc::Sender<Command>,

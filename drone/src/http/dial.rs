@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use jetway_protocol::drone_api::{DIAL_PROTOCOL, FENCING_HEADER, RefusalCode};
+use jetway_protocol::drone_api::{DIAL_PROTOCOL, FENCING_HEADER, PORT_HEADER, RefusalCode};
 use jetway_protocol::ids::FencingToken;
 use jetway_protocol::state::BackendState;
 use jetway_service::server::Place;
@@ -32,9 +32,15 @@ pub async fn dial(Serving(agent): Serving, Id(id): Id, mut request: Request) -> 
     let upgrade = upgrade(&mut request)?;
     let backend = live(&agent, &id)?;
     check_fencing(&backend, given)?;
-    let BackendState::Ready { address } = backend.snapshot().state else {
+    let BackendState::Ready { mut address } = backend.snapshot().state else {
         return Err(no(RefusalCode::Unavailable, format!("{id} is {}", backend.status())));
     };
+    if let Some(port) = port(request.headers())? {
+        if !backend.ports.contains(&port) {
+            return Err(no(RefusalCode::NotOffered, format!("the spec of {id} has no port {port}")));
+        }
+        address.set_port(port);
+    }
     let stream = timeout(Duration::from_secs(CONNECT_SECONDS_MAX), TcpStream::connect(address)).await;
     let stream =
         stream.map_err(|_| no(RefusalCode::Unavailable, format!("{id} accepts no connection in time")))?;
@@ -59,6 +65,15 @@ fn fencing_token(headers: &HeaderMap) -> Result<FencingToken, No> {
     number
         .map(FencingToken)
         .ok_or_else(|| no(RefusalCode::Invalid, format!("the header {FENCING_HEADER} must be a number")))
+}
+
+/// `None`: the main one.
+fn port(headers: &HeaderMap) -> Result<Option<u16>, No> {
+    let Some(value) = headers.get(PORT_HEADER) else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    number
+        .map(Some)
+        .ok_or_else(|| no(RefusalCode::Invalid, format!("the header {PORT_HEADER} must be a port")))
 }
 
 fn upgrade(request: &mut Request) -> Result<OnUpgrade, No> {

@@ -8,11 +8,12 @@ use axum::http::StatusCode;
 use futures_util::{SinkExt, StreamExt};
 use jetway_protocol::attach::{Outcome, ToDrone, ToProxy, Uses};
 use jetway_protocol::drone_api::{
-    AddGrant, BackendView, DIAL_PROTOCOL, DeleteBackend, DeleteReply, FENCING_HEADER, GrantReply, PutBackend,
-    Refusal, RefusalCode, Stop,
+    AddGrant, BackendView, DIAL_PROTOCOL, DeleteBackend, DeleteReply, FENCING_HEADER, GrantReply,
+    PORT_HEADER, PutBackend, Refusal, RefusalCode, Stop,
 };
 use jetway_protocol::ids::{FencingToken, GrantId, ProxyId, Term};
 use jetway_protocol::secret::{Purpose, Secret};
+use jetway_protocol::spec::{Port, Protocol};
 use jetway_protocol::status::{EndReason, Status, StatusEntry, TerminationKind};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -277,9 +278,19 @@ async fn an_attach_stream_from_ask_to_end() {
     let mut proxy = server.attach(Vec::new()).await;
     assert_eq!(proxy.ask("nobody", 9, 1).await, Outcome::Unknown);
 
-    server.put("b", &put_of(|spec| spec.max_idle_seconds = Some(0))).await;
-    assert!(
-        matches!(proxy.ask("b", 9, 1).await, Outcome::Ready(entry) if entry.user.as_deref() == Some("ann"))
+    let mut put = put_of(|spec| {
+        spec.max_idle_seconds = Some(0);
+        spec.executable.protocol = Protocol::H2c;
+        let debug = Port { port: 9229, protocol: Protocol::Http1 };
+        spec.executable.ports.insert("debug".parse().unwrap(), debug);
+    });
+    put.grant.as_mut().unwrap().allowed_origins = vec!["https://app.example.com".to_owned()];
+    server.put("b", &put).await;
+    let Outcome::Ready(entry) = proxy.ask("b", 9, 1).await else { panic!("it is ready") };
+    assert_eq!((entry.user.as_deref(), entry.protocol), (Some("ann"), Protocol::H2c));
+    assert_eq!(
+        (entry.ports, entry.allowed_origins),
+        (put.spec.executable.ports, put.grant.unwrap().allowed_origins)
     );
     assert_eq!(proxy.ask("b", 8, 1).await, Outcome::Unknown, "another fencing token is another session");
     let backend = server.test.backend("b");
@@ -312,7 +323,9 @@ async fn a_dialled_tunnel_passes_bytes_and_half_closes() {
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let server = Server::start(Script { address: Some(local), ..Script::default() }).await;
     let put = put_of(|spec| {
-        spec.executable.port = port;
+        // The main port is another; this one has a name.
+        let named = Port { port, protocol: Protocol::Http1 };
+        spec.executable.ports.insert("debug".parse().unwrap(), named);
         spec.executable.network_name = Some("other".into());
     });
     // Through the agent: the route would refuse the network, which here only makes the engine's address count.
@@ -328,7 +341,7 @@ async fn a_dialled_tunnel_passes_bytes_and_half_closes() {
         stream.write_all(format!("{heard} was heard").as_bytes()).await.unwrap();
     };
     let talk = async {
-        let (mut stream, answer) = server.dial("/b/b/dial", "9").await;
+        let (mut stream, answer) = server.dial("/b/b/dial", &format!("9\r\n{PORT_HEADER}: {port}")).await;
         assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
         stream.write_all(b"what was said").await.unwrap();
         stream.shutdown().await.unwrap();
@@ -339,9 +352,20 @@ async fn a_dialled_tunnel_passes_bytes_and_half_closes() {
     timeout(Duration::from_secs(20), async { tokio::join!(echo, talk) }).await.unwrap();
 
     drop(application);
-    for (path, token, status) in
-        [("/b/b/dial", "8", 409), ("/b/b/dial", "x", 400), ("/b/c/dial", "9", 404), ("/b/b/dial", "9", 503)]
-    {
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = |port: &str| format!("9\r\n{PORT_HEADER}: {port}");
+    let not_in_the_spec = to(&other.local_addr().unwrap().port().to_string());
+    for (path, token, status) in [
+        ("/b/b/dial", "8", 409),
+        ("/b/b/dial", "x", 400),
+        ("/b/c/dial", "9", 404),
+        ("/b/b/dial", &to(&port.to_string()), 503),
+        ("/b/b/dial", &not_in_the_spec, 422),
+        ("/b/b/dial", &to("0"), 422),
+        ("/b/b/dial", &to("x"), 400),
+        ("/b/b/dial", &to("65536"), 400),
+        ("/b/b/dial", &to(""), 400),
+    ] {
         let (_, answer) = server.dial(path, token).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path} {token}: {answer}");
     }

@@ -222,7 +222,13 @@ mod tests {
     }
 
     fn grant(id: u64) -> Record {
-        let grant = Grant { id: GrantId(id), user: None, auth: "{}".into(), secret: String::new() };
+        let grant = Grant {
+            id: GrantId(id),
+            user: None,
+            auth: "{}".into(),
+            secret: String::new(),
+            allowed_origins: Vec::new(),
+        };
         Record::Grant { grant, at: UnixMicros(6) }
     }
 

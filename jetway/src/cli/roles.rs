@@ -247,6 +247,13 @@ pub struct ProxyArguments {
     /// Where a request for / is sent
     #[arg(long, env = "JETWAY_ROOT_REDIRECT_URL")]
     root_redirect_url: Option<String>,
+    /// Balancers and proxies in front of this one, as addresses or CIDR, separated by commas: what they say of a client is
+    /// believed; what others say is replaced
+    #[arg(long, env = "JETWAY_TRUSTED_FORWARDERS", value_delimiter = ',')]
+    trusted_forwarders: Vec<jetway_proxy::Network>,
+    /// Connections from the trusted forwarders begin with a PROXY header (version 1 or 2)
+    #[arg(long, env = "JETWAY_PROXY_PROTOCOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    proxy_protocol: bool,
     #[command(flatten)]
     secret: SecretArguments,
 }
@@ -262,6 +269,8 @@ pub async fn proxy(arguments: ProxyArguments) -> anyhow::Result<ExitCode> {
         secret: arguments.secret.read()?,
         hold: Duration::from_secs(arguments.hold_seconds),
         root_redirect: arguments.root_redirect_url,
+        trusted_forwarders: arguments.trusted_forwarders,
+        proxy_protocol: arguments.proxy_protocol,
     };
     let signals = StopSignals::watch()?;
     let proxy = jetway_proxy::start(config, lifecycle.clone()).await?;

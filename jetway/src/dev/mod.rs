@@ -195,6 +195,8 @@ async fn serve_browsers(
         secret,
         hold: Duration::from_secs(60),
         root_redirect: (!arguments.no_demo).then(|| format!("http://{}/demo", demo.api())),
+        trusted_forwarders: Vec::new(),
+        proxy_protocol: false,
     };
     let proxy = jetway_proxy::start(config, lifecycle.clone()).await.context("the proxy did not start")?;
     if !arguments.no_demo {

@@ -1,10 +1,12 @@
 //! Admission, ends and the stream's standing, with a drone's handle and no socket.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_protocol::attach::{DEADLINE_SECONDS, Entry, Outcome, ToDrone};
 use jetway_protocol::ids::{DroneId, FencingToken, GrantId};
+use jetway_protocol::spec::Protocol;
 use jetway_protocol::status::{End, EndReason};
 use tokio::time::{Instant, advance, timeout};
 
@@ -28,6 +30,9 @@ fn ready() -> Outcome {
         secret: "s".into(),
         subdomain: None,
         linger_seconds: 1,
+        allowed_origins: Vec::new(),
+        protocol: Protocol::Http1,
+        ports: BTreeMap::new(),
     }))
 }
 

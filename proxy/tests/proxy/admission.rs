@@ -39,7 +39,7 @@ async fn a_token_leads_to_its_backend_and_the_application_is_told_who_comes() {
             "x-forwarded-for: 127.0.0.1".to_owned(),
             "x-forwarded-proto: https".to_owned(),
         ] {
-            assert_eq!(told.matches(&format!("{line}\r\n")).count(), 1, "{line}: {told}");
+            assert_eq!(told.matches(&format!("\r\n{line}\r\n")).count(), 1, "{line}: {told}");
         }
         assert!(!told.contains("root"), "{told}");
         assert_eq!(play.drone.dials(), u32::from(!direct));

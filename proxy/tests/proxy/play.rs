@@ -1,6 +1,6 @@
 //! The play: one proxy, one controller and one drone that speak the real protocol and do what a test says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,9 +13,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::TokioIo;
 use jetway_protocol::attach::{Entry, Outcome, ToDrone, ToProxy, Uses};
-use jetway_protocol::drone_api::{DIAL_PROTOCOL, FENCING_HEADER};
+use jetway_protocol::drone_api::{DIAL_PROTOCOL, FENCING_HEADER, PORT_HEADER};
 use jetway_protocol::ids::{BackendId, DroneId, FencingToken, GrantId};
 use jetway_protocol::secret::{Purpose, Secret};
+use jetway_protocol::spec::Protocol;
 use jetway_protocol::status::{End, EndReason};
 use jetway_protocol::token::{TokenContent, TokenSealer};
 use jetway_proxy::Proxy;
@@ -59,11 +60,22 @@ pub struct Stage {
     pub hold: Duration,
     pub controller_answers: bool,
     pub root_redirect: Option<String>,
+    pub listen: &'static str,
+    pub trusted: &'static [&'static str],
+    pub proxy_protocol: bool,
 }
 
 impl Default for Stage {
     fn default() -> Self {
-        Self { direct: true, hold: Duration::from_secs(10), controller_answers: true, root_redirect: None }
+        Self {
+            direct: true,
+            hold: Duration::from_secs(10),
+            controller_answers: true,
+            root_redirect: None,
+            listen: "127.0.0.1:0",
+            trusted: &[],
+            proxy_protocol: false,
+        }
     }
 }
 
@@ -74,12 +86,14 @@ impl Stage {
         let controller = FakeController::start(&lifecycle, self.controller_answers, &drone).await;
         let config = jetway_proxy::Config {
             controllers: vec![format!("http://{}", controller.address)],
-            listen: "127.0.0.1:0".parse().unwrap(),
+            listen: self.listen.parse().unwrap(),
             name: "proxy-under-test".into(),
             cluster: None,
             secret: secret(),
             hold: self.hold,
             root_redirect: self.root_redirect,
+            trusted_forwarders: self.trusted.iter().map(|network| network.parse().unwrap()).collect(),
+            proxy_protocol: self.proxy_protocol,
         };
         let proxy = jetway_proxy::start(config, proxy_lifecycle.clone()).await.unwrap();
         Play { lifecycle, proxy_lifecycle, proxy, drone, controller }
@@ -106,12 +120,17 @@ impl Play {
         TokenSealer::new(&secret(), self.controller.installation).seal(content)
     }
 
-    /// A backend that is ready at `address`, and its token.
-    pub fn ready_backend(&self, address: SocketAddr) -> (BackendId, String) {
+    /// A backend that is ready as `entry` says, and its token.
+    pub fn backend_of(&self, entry: Entry) -> (BackendId, String) {
         let backend = BackendId::random();
-        self.drone.set(&backend, Outcome::Ready(Box::new(entry(address))));
+        self.drone.set(&backend, Outcome::Ready(Box::new(entry)));
         let token = self.seal(&self.content(&backend));
         (backend, token)
+    }
+
+    /// A backend that is ready at `address`, and its token.
+    pub fn ready_backend(&self, address: SocketAddr) -> (BackendId, String) {
+        self.backend_of(entry(address))
     }
 }
 
@@ -130,6 +149,9 @@ pub fn entry(address: SocketAddr) -> Entry {
         secret: "grant-secret".into(),
         subdomain: None,
         linger_seconds: 1,
+        allowed_origins: Vec::new(),
+        protocol: Protocol::Http1,
+        ports: BTreeMap::new(),
     }
 }
 
@@ -336,8 +358,9 @@ async fn dial(
     assert!(authorized(headers, Purpose::ProxyToDrone));
     assert_eq!(headers[FENCING_HEADER], FENCING.to_string());
     assert_eq!(headers["upgrade"], DIAL_PROTOCOL);
+    let port: u16 = headers[PORT_HEADER].to_str().unwrap().parse().unwrap();
     let address = match drone.state.lock().unwrap().outcomes.get(&backend) {
-        Some(Outcome::Ready(entry)) => entry.address,
+        Some(Outcome::Ready(entry)) => SocketAddr::new(entry.address.ip(), port),
         _ => return StatusCode::GONE.into_response(),
     };
     drone.state.lock().unwrap().dials += 1;

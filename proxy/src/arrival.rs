@@ -1,0 +1,185 @@
+//! A connection's first bytes: who is there, as a balancer says it, and which HTTP the client speaks.
+//!
+//! Nothing is read twice and nothing is lost: what was read goes on with the socket. While nothing comes, no buffer is held.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
+use tokio::time::{error::Elapsed, timeout};
+
+use crate::forwarders::{Forwarders, Peer};
+use crate::proxy_protocol::{self, HEADER_BYTES_MAX, Header};
+use crate::socket::ClientSocket;
+
+/// What an HTTP/2 client that knows its server begins with (RFC 9113 §3.4); no request of HTTP/1 does.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const READ_BYTES: usize = 2 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http {
+    One,
+    Two,
+}
+
+/// How the listener takes connections.
+#[derive(Debug, Clone, Default)]
+pub struct Reception {
+    pub forwarders: Forwarders,
+    /// Connections from the forwarders begin with a PROXY header.
+    pub proxy_protocol: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NotArrived {
+    #[error("it broke off")]
+    Broken(#[from] io::Error),
+    #[error("it ended")]
+    Ended,
+    #[error("its first bytes did not come in time")]
+    TimedOut(#[from] Elapsed),
+    #[error("a balancer's PROXY header was expected")]
+    Header(#[from] proxy_protocol::NoHeader),
+}
+
+/// A connection from its first bytes on.
+#[derive(Debug)]
+pub struct Arrival {
+    pub socket: ClientSocket,
+    pub peer: Peer,
+    pub http: Http,
+}
+
+impl Reception {
+    /// The first bytes of each kind have `time`.
+    pub async fn receive(
+        &self,
+        stream: TcpStream,
+        address: std::net::SocketAddr,
+        time: Duration,
+    ) -> Result<Arrival, NotArrived> {
+        let mut ahead = BytesMut::new();
+        let mut peer = self.forwarders.peer(address);
+        if self.proxy_protocol && peer.trusted {
+            let client = timeout(time, proxy_header(&stream, &mut ahead)).await??;
+            peer = client.map_or(peer, |client| self.forwarders.peer(client));
+        }
+        let http = timeout(time, spoken(&stream, &mut ahead)).await??;
+        Ok(Arrival { socket: ClientSocket::new(stream, Bytes::from(ahead)), peer, http })
+    }
+}
+
+/// Takes the header off, and leaves what came behind it.
+async fn proxy_header(
+    stream: &TcpStream,
+    ahead: &mut BytesMut,
+) -> Result<Option<std::net::SocketAddr>, NotArrived> {
+    loop {
+        match proxy_protocol::parse(ahead)? {
+            Header::Complete { length, client } => {
+                let _header = ahead.split_to(length);
+                return Ok(client);
+            }
+            Header::Incomplete if ahead.len() > HEADER_BYTES_MAX => {
+                return Err(proxy_protocol::NoHeader.into());
+            }
+            Header::Incomplete => more(stream, ahead).await?,
+        }
+    }
+}
+
+async fn spoken(stream: &TcpStream, ahead: &mut BytesMut) -> Result<Http, NotArrived> {
+    loop {
+        let common = ahead.len().min(PREFACE.len());
+        if ahead[..common] != PREFACE[..common] {
+            return Ok(Http::One);
+        }
+        if common == PREFACE.len() {
+            return Ok(Http::Two);
+        }
+        more(stream, ahead).await?;
+    }
+}
+
+async fn more(stream: &TcpStream, ahead: &mut BytesMut) -> Result<(), NotArrived> {
+    loop {
+        stream.readable().await?;
+        if read_now(stream, ahead)? {
+            return Ok(());
+        }
+    }
+}
+
+/// In a function of its own, so that the buffer is no part of a future that waits.
+fn read_now(stream: &TcpStream, ahead: &mut BytesMut) -> Result<bool, NotArrived> {
+    let mut buffer = [0; READ_BYTES];
+    match stream.try_read(&mut buffer) {
+        Ok(0) => Err(NotArrived::Ended),
+        Ok(read) => {
+            ahead.extend_from_slice(&buffer[..read]);
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn arrives(reception: &Reception, first: &[u8]) -> Result<(Arrival, TcpStream), NotArrived> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(first).await.unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        let arrival = reception.receive(stream, address, Duration::from_millis(100)).await?;
+        Ok((arrival, client))
+    }
+
+    fn behind_a_balancer() -> Reception {
+        let forwarders = Forwarders::new(vec!["127.0.0.1".parse().unwrap()]);
+        Reception { forwarders, proxy_protocol: true }
+    }
+
+    #[tokio::test]
+    async fn what_was_read_to_see_who_comes_is_not_lost() {
+        let header = b"PROXY TCP4 192.0.2.7 10.0.0.1 1 2\r\n";
+        for (reception, first, http) in [
+            (Reception::default(), &b"G"[..], Http::One),
+            (Reception::default(), b"POST / HTTP/1.1\r\n", Http::One),
+            (Reception::default(), PREFACE, Http::Two),
+            (behind_a_balancer(), &[&header[..], b"GET"].concat(), Http::One),
+            (behind_a_balancer(), &[&header[..], PREFACE].concat(), Http::Two),
+        ] {
+            let (mut arrival, mut client) = arrives(&reception, first).await.unwrap();
+            assert_eq!(arrival.http, http);
+            client.write_all(b"more").await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut all = Vec::new();
+            arrival.socket.read_to_end(&mut all).await.unwrap();
+            let kept = first.strip_prefix(&header[..]).unwrap_or(first);
+            assert_eq!(all, [kept, b"more"].concat());
+        }
+    }
+
+    #[tokio::test]
+    async fn first_bytes_that_do_not_come_end_the_connection() {
+        for (reception, first) in [
+            (Reception::default(), &b""[..]),
+            (Reception::default(), &PREFACE[..20]),
+            (behind_a_balancer(), b""),
+            (behind_a_balancer(), b"PROXY TCP4 192"),
+            (behind_a_balancer(), b"PROXY TCP4 192.0.2.7 10.0.0.1 1 2\r\n"),
+        ] {
+            let ended = arrives(&reception, first).await;
+            assert!(matches!(ended, Err(NotArrived::TimedOut(_))), "{first:?}: {ended:?}");
+        }
+        let ended = arrives(&behind_a_balancer(), b"GET / HTTP/1.1\r\n\r\n").await;
+        assert!(matches!(ended, Err(NotArrived::Header(_))), "{ended:?}");
+    }
+}

@@ -1,0 +1,178 @@
+//! What a client gets: the backend's headers without those that concern other sessions, and ours.
+
+use http::header::{
+    self, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, SEC_WEBSOCKET_ACCEPT, SET_COOKIE,
+    UPGRADE,
+};
+use jetway_protocol::ids::BackendId;
+
+use super::{cookies, remove_hop_by_hop};
+
+/// Plane's name, kept for what was written for it.
+const BACKEND_ID: HeaderName = HeaderName::from_static("x-plane-backend-id");
+/// What a browser applies to a whole origin, whichever path said it. Where sessions share one, none may: the first widens a
+/// service worker's reach, the second throws everybody's data away, the next three send others' URLs, and so their tokens, or all
+/// their traffic elsewhere, and the last changes how everybody is reached.
+const WHOLE_ORIGIN: [HeaderName; 6] = [
+    HeaderName::from_static("service-worker-allowed"),
+    HeaderName::from_static("clear-site-data"),
+    HeaderName::from_static("nel"),
+    HeaderName::from_static("report-to"),
+    header::ALT_SVC,
+    header::STRICT_TRANSPORT_SECURITY,
+];
+
+/// An origin that a session has in common with others: the path form.
+#[derive(Debug, Clone, Copy)]
+pub struct Shared<'a> {
+    /// Everything of the session is below this path: the token's, or the token's and a port's. No slash at its end.
+    pub prefix: &'a str,
+    /// The path of the request, as the client sent it.
+    pub asked: &'a str,
+    /// The application sees its prefix.
+    pub path_is_kept: bool,
+}
+
+/// What becomes another protocol's with the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switched {
+    /// The whole connection.
+    Connection,
+    /// One stream of many.
+    Stream,
+}
+
+/// From the backend's headers to the client's. `switched`: the answer is the 101 that was asked for. `shared` is `None` where the
+/// session has an origin of its own.
+pub fn to_client(
+    headers: &mut HeaderMap,
+    backend: &BackendId,
+    shared: Option<&Shared<'_>>,
+    switched: Option<Switched>,
+) {
+    let protocol = headers.get(UPGRADE).cloned();
+    remove_hop_by_hop(headers);
+    match (switched, protocol) {
+        (Some(Switched::Connection), Some(protocol)) => {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, protocol);
+        }
+        (Some(Switched::Stream), _) => {
+            // The key was ours, and so is the answer to it.
+            headers.remove(SEC_WEBSOCKET_ACCEPT);
+        }
+        _ => {}
+    }
+    if let Ok(id) = HeaderValue::from_str(backend.as_str()) {
+        headers.insert(BACKEND_ID, id);
+    }
+    if shared.is_some() {
+        for name in WHOLE_ORIGIN {
+            headers.remove(name);
+        }
+    }
+    if headers.contains_key(SET_COOKIE) {
+        confine_cookies(headers, shared);
+    }
+    if !headers.contains_key(REFERRER_POLICY) {
+        // The URL has the token in it: nobody else is to see more of it than where it came from. Not `no-referrer`, which takes the
+        // Origin from forms as well, and with it what applications know cross-site requests by.
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("strict-origin"));
+    }
+    let cors = [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_HEADERS];
+    if !cors.iter().any(|name| headers.contains_key(name)) {
+        allow_every_origin(headers);
+    }
+}
+
+/// Tokens are in the path, not in cookies: another origin learns nothing that it could not ask for itself.
+pub fn allow_every_origin(headers: &mut HeaderMap) {
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*, Authorization"));
+}
+
+fn confine_cookies(headers: &mut HeaderMap, shared: Option<&Shared<'_>>) {
+    let set: Vec<HeaderValue> =
+        headers.get_all(SET_COOKIE).iter().filter_map(|cookie| cookies::confined(cookie, shared)).collect();
+    headers.remove(SET_COOKIE);
+    for cookie in set {
+        headers.append(SET_COOKIE, cookie);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::map;
+    use super::*;
+
+    fn answered(shared: bool, lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = map(lines);
+        let path = Shared { prefix: "/tok", asked: "/tok/a", path_is_kept: false };
+        to_client(&mut headers, &"b-1".parse().unwrap(), shared.then_some(&path), None);
+        headers
+    }
+
+    #[test]
+    fn an_answer_gets_its_id_and_open_cors_unless_it_has_its_own() {
+        let headers =
+            answered(true, &[("connection", "x-a"), ("x-a", "1"), ("server", "app"), ("upgrade", "h2c")]);
+        assert_eq!(headers[BACKEND_ID], "b-1");
+        assert_eq!(headers[ACCESS_CONTROL_ALLOW_HEADERS], "*, Authorization");
+        assert_eq!(headers["server"], "app");
+        for gone in ["x-a", "upgrade", "connection"] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+        for own in ["access-control-allow-methods", "access-control-allow-headers"] {
+            let headers = answered(true, &[(own, "GET")]);
+            assert!(!headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), "{own}");
+        }
+    }
+
+    #[test]
+    fn a_switch_is_told_to_a_connection_and_not_to_a_stream() {
+        let lines = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", "a")];
+        for (switched, kept) in [(Switched::Connection, true), (Switched::Stream, false)] {
+            let mut headers = map(&lines);
+            to_client(&mut headers, &"b-1".parse().unwrap(), None, Some(switched));
+            for name in ["connection", "upgrade", "sec-websocket-accept"] {
+                assert_eq!(headers.contains_key(name), kept, "{switched:?} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn on_a_shared_origin_nothing_is_said_for_all_of_it() {
+        let lines = [
+            ("Service-Worker-Allowed", "/"),
+            ("Clear-Site-Data", "\"*\""),
+            ("NEL", "{}"),
+            ("Report-To", "{}"),
+            ("Alt-Svc", "h2=\"evil:443\""),
+            ("Strict-Transport-Security", "max-age=1"),
+            ("Set-Cookie", "a=b; Path=/; Domain=example.com"),
+            ("Set-Cookie", "c=d"),
+        ];
+        let headers = answered(true, &lines);
+        for (name, _) in &lines[..6] {
+            assert!(!headers.contains_key(*name), "{name}");
+        }
+        let cookies: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=b; Path=/tok", "c=d; Path=/tok"]);
+
+        let headers = answered(false, &lines);
+        for (name, value) in &lines[..6] {
+            assert_eq!(headers[*name], value, "an origin of its own is the session's");
+        }
+        let cookies: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=b; Path=/", "c=d"], "but not its parent domain");
+    }
+
+    #[test]
+    fn a_token_does_not_go_out_as_a_referrer_unless_the_application_says_so() {
+        assert_eq!(answered(true, &[])[REFERRER_POLICY], "strict-origin");
+        assert_eq!(answered(false, &[])[REFERRER_POLICY], "strict-origin");
+        assert_eq!(answered(true, &[("referrer-policy", "same-origin")])[REFERRER_POLICY], "same-origin");
+    }
+}

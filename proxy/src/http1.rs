@@ -1,0 +1,50 @@
+//! One client connection's HTTP/1.1, until its end or its upgrade.
+
+use std::convert::Infallible;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use crate::listener::Serving;
+use crate::socket::ClientSocket;
+
+/// Request line and headers; 16 kB of cookies and 8 kB of token fit in.
+pub const HEAD_BYTES_MAX: usize = 32 * 1024;
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+pub async fn serve(socket: ClientSocket, serving: Serving) {
+    let Serving { connection, server, lifecycle, limits, in_use: _in_use } = serving;
+    let (peer, cut, end) = (connection.peer, connection.cut.clone(), connection.tunnels_stop.clone());
+    let service = service_fn(move |request| {
+        let (server, connection) = (server.clone(), connection.clone());
+        async move { Ok::<_, Infallible>(server.serve(&connection, request).await) }
+    });
+    // A length beside chunks is dropped by hyper, which reads the chunks and closes the connection after the answer
+    // (RFC 9112 §6.1 allows it); no code of ours sees that it was there. To refuse it with a 400, a second parser
+    // would have to find the heads in the bytes, and two parsers that disagree are the danger itself.
+    //
+    // A client that ends its sending side is taken for gone: a closed tab looks the same, and must count as closed.
+    let http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
+    tokio::pin!(http);
+    let ended = tokio::select! {
+        ended = http.as_mut() => ended,
+        () = cut.cancelled() => Ok(()),
+        () = lifecycle.stopping() => {
+            http.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = http.as_mut() => ended,
+                () = end.cancelled() => Ok(()),
+            }
+        }
+    };
+    if let Err(reason) = ended {
+        tracing::debug!(peer = %peer.address, %reason, "a client's connection broke");
+    }
+}

@@ -1,0 +1,211 @@
+//! Why the proxy answers by itself, and what of it is told: code, error of RFC 9209, a sentence.
+
+use jetway_protocol::error::Code;
+use jetway_protocol::ids::PortName;
+use jetway_protocol::status::End;
+
+use crate::attach::{Closed, NotAdmitted};
+
+/// Why the proxy answers by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Problem {
+    BadRequest(&'static str),
+    /// `/`, where no redirect is set.
+    Root,
+    TokenInvalid,
+    TokenExpired,
+    TokenRevoked,
+    Ended(End),
+    Stopping,
+    Unknown,
+    WrongHost,
+    NotReady,
+    DroneSilent,
+    Busy,
+    /// The proxy does not know its installation yet.
+    NoInstallation,
+    Refused,
+    ConnectTimeout,
+    ResponseTimeout,
+    /// It broke off before it had answered.
+    Terminated,
+    /// It switched protocols without having been asked to.
+    UnaskedUpgrade,
+    /// It answered the wish for a WebSocket with something that is neither that nor a refusal.
+    NotSwitched,
+    /// The page is none that may open a WebSocket.
+    WrongOrigin,
+    /// The ports that there are, for the message.
+    PortUnknown(Vec<PortName>),
+    Internal(&'static str),
+}
+
+/// What one problem is in every form that it is told in.
+pub struct Told {
+    pub code: Code,
+    /// The error's type of RFC 9209 §2.3.
+    pub proxy_error: &'static str,
+    pub message: String,
+    pub retry: bool,
+}
+
+impl Problem {
+    #[expect(clippy::too_many_lines, reason = "a table: an arm a problem, nothing to follow")]
+    pub fn told(&self) -> Told {
+        let told = |code, proxy_error, message: &str, retry| Told {
+            code,
+            proxy_error,
+            message: message.into(),
+            retry,
+        };
+        match self {
+            Problem::BadRequest(message) => told(Code::BadRequest, "http_request_error", message, false),
+            Problem::Root => told(
+                Code::BadRequest,
+                "http_request_error",
+                "no session lives here; its URL begins with /<token>/",
+                false,
+            ),
+            Problem::TokenInvalid => told(
+                Code::TokenInvalid,
+                "http_request_denied",
+                "this URL carries no valid token; ask for a new one",
+                false,
+            ),
+            Problem::TokenExpired => told(
+                Code::TokenExpired,
+                "http_request_denied",
+                "this URL has expired; ask for a new one",
+                false,
+            ),
+            Problem::TokenRevoked => {
+                told(Code::TokenRevoked, "http_request_denied", "access by this URL was taken back", false)
+            }
+            Problem::Ended(end) => {
+                let message = match end.message.as_str() {
+                    "" => "this session has ended; ask for a new one".to_owned(),
+                    why => format!("this session has ended ({why}); ask for a new one"),
+                };
+                Told {
+                    code: Code::BackendEnded,
+                    proxy_error: "destination_unavailable",
+                    message,
+                    retry: false,
+                }
+            }
+            Problem::Stopping => told(
+                Code::BackendEnded,
+                "destination_unavailable",
+                "this session is ending; ask for a new one",
+                false,
+            ),
+            Problem::Unknown => told(
+                Code::TokenInvalid,
+                "destination_not_found",
+                "this session is not known any more; ask for a new one",
+                false,
+            ),
+            Problem::WrongHost => told(
+                Code::WrongHost,
+                "http_request_denied",
+                "this session is served under its own host name only",
+                false,
+            ),
+            Problem::NotReady => told(
+                Code::BackendNotReady,
+                "connection_timeout",
+                "this session is still starting; try again",
+                true,
+            ),
+            Problem::DroneSilent => told(
+                Code::BackendNotReady,
+                "destination_unavailable",
+                "the host of this session does not answer; try again",
+                true,
+            ),
+            Problem::Busy => {
+                told(Code::Busy, "connection_limit_reached", "too many requests wait; try again", true)
+            }
+            Problem::NoInstallation => told(
+                Code::ProxyNotReady,
+                "proxy_internal_error",
+                "the proxy has not reached a controller since its start; try again",
+                true,
+            ),
+            Problem::Refused => told(
+                Code::BackendUnreachable,
+                "connection_refused",
+                "the session accepts no connection; try again",
+                true,
+            ),
+            Problem::ConnectTimeout => told(
+                Code::BackendUnreachable,
+                "connection_timeout",
+                "the session accepts no connection in time; try again",
+                true,
+            ),
+            Problem::ResponseTimeout => told(
+                Code::BackendTimeout,
+                "http_response_timeout",
+                "the session took the request and did not answer",
+                false,
+            ),
+            Problem::Terminated => told(
+                Code::BackendFailed,
+                "connection_terminated",
+                "the session broke off before it had answered",
+                false,
+            ),
+            Problem::UnaskedUpgrade => told(
+                Code::BackendFailed,
+                "http_protocol_error",
+                "the session switched protocols without having been asked to",
+                false,
+            ),
+            Problem::NotSwitched => told(
+                Code::BackendFailed,
+                "http_protocol_error",
+                "the session did not open the WebSocket as it was asked to",
+                false,
+            ),
+            Problem::WrongOrigin => told(
+                Code::WrongOrigin,
+                "http_request_denied",
+                "this page may not open a WebSocket to the session; the connect lists those that may",
+                false,
+            ),
+            Problem::PortUnknown(there_are) => {
+                let names: Vec<&str> = there_are.iter().map(PortName::as_str).collect();
+                let message = match names.as_slice() {
+                    [] => "this session has no ports with names; executable.ports gives it some".to_owned(),
+                    names => format!("this session has no port of this name; it has {}", names.join(", ")),
+                };
+                Told { code: Code::PortUnknown, proxy_error: "destination_not_found", message, retry: false }
+            }
+            Problem::Internal(message) => told(Code::Internal, "proxy_internal_error", message, false),
+        }
+    }
+}
+
+impl From<NotAdmitted> for Problem {
+    fn from(reason: NotAdmitted) -> Self {
+        match reason {
+            NotAdmitted::Ended(end) => Problem::Ended(end),
+            NotAdmitted::Unknown => Problem::Unknown,
+            NotAdmitted::Revoked => Problem::TokenRevoked,
+            NotAdmitted::Stopping => Problem::Stopping,
+            NotAdmitted::TimedOut { drone_answers: true } => Problem::NotReady,
+            NotAdmitted::TimedOut { drone_answers: false } => Problem::DroneSilent,
+            NotAdmitted::Busy | NotAdmitted::Retired => Problem::Busy,
+        }
+    }
+}
+
+impl From<Closed> for Problem {
+    fn from(why: Closed) -> Self {
+        match why {
+            Closed::Ended(end) => Problem::Ended(end),
+            Closed::Revoked => Problem::TokenRevoked,
+        }
+    }
+}
