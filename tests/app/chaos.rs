@@ -1,5 +1,8 @@
 //! The application inside the sessions of the chaos run: it says who it is to whoever comes, echoes, and keeps a file of
-//! heartbeats (`beats.rs`) in `/plane-data`, so that nobody can deny that it was alive.
+//! heartbeats (`beats.rs`) in `/jcx`, so that nobody can deny that it was alive.
+//!
+//! Started without a session it is hot: it serves, writes nothing, and is told by `POST /claim` whose it is. It takes whatever it is
+//! told, also twice, and keeps a file of each: whether it may be told twice is the checker's question.
 //!
 //! `BEATS`: another directory. `DEAF`: ignores SIGTERM. `STOP_DELAY_MS`: takes so long to leave after SIGTERM.
 //! `RUN_MS`: leaves after so long (for the planted process, which serves nobody).
@@ -7,30 +10,36 @@
 #[expect(dead_code, reason = "the checker reads what this writes")]
 mod beats;
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
-use axum::routing::{any, get};
-use serde_json::json;
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use beats::Beats;
 
 const BEAT_EVERY: Duration = Duration::from_millis(10);
 
+type Environment = HashMap<String, String>;
+
+/// One session, as far as it goes.
 struct Record {
     file: File,
     beats: Beats,
+    environment: Environment,
 }
 
-static RECORD: LazyLock<Mutex<Record>> = LazyLock::new(|| Mutex::new(open()));
+/// One, or none before a hot application is told; more only where something is very wrong.
+static RECORDS: Mutex<Vec<Record>> = Mutex::new(Vec::new());
 
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+fn records() -> MutexGuard<'static, Vec<Record>> {
+    RECORDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn now() -> u64 {
@@ -40,34 +49,35 @@ fn now() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
-/// Before anything else: what runs and has not said so would be invisible.
-fn open() -> Record {
+/// Before anything else of a session: what runs and has not said so would be invisible.
+fn open(environment: Environment) -> Record {
     let first = now();
-    let backend = variable("SESSION_BACKEND_ID").unwrap_or_else(|| "none".to_owned());
-    let directory = variable("BEATS").unwrap_or_else(|| "/plane-data".to_owned());
+    let said = |name: &str| environment.get(name).cloned();
+    let backend = said("SESSION_BACKEND_ID").unwrap_or_else(|| "none".to_owned());
+    let directory = std::env::var("BEATS").unwrap_or_else(|_| "/jcx".to_owned());
     let file =
         File::create_new(format!("{directory}/{backend}.{first}")).expect("the directory can be written to");
     let beats = Beats {
-        fence: variable("SESSION_BACKEND_FENCING_TOKEN").and_then(|fence| fence.parse().ok()).unwrap_or(0),
+        fence: said("SESSION_BACKEND_FENCING_TOKEN").and_then(|fence| fence.parse().ok()).unwrap_or(0),
         first,
         last: first,
         count: 1,
         gap_max: 0,
         told_to_stop: 0,
         left: 0,
-        key: variable("SESSION_BACKEND_KEY").unwrap_or_default(),
+        key: said("SESSION_BACKEND_KEY").unwrap_or_default(),
         backend,
     };
     beats.create(&file).expect("the file can be written to");
-    Record { file, beats }
+    Record { file, beats, environment }
 }
 
-fn beat(change: impl FnOnce(&mut Beats, u64)) {
-    let mut record = RECORD.lock().unwrap_or_else(PoisonError::into_inner);
-    let Record { file, beats } = &mut *record;
-    let now = now();
-    change(beats, now);
-    beats.beat(file, now).expect("the file can be written to");
+fn beat(change: impl Fn(&mut Beats, u64)) {
+    for Record { file, beats, .. } in records().iter_mut() {
+        let now = now();
+        change(beats, now);
+        beats.beat(file, now).expect("the file can be written to");
+    }
 }
 
 fn leave(code: i32) -> ! {
@@ -75,10 +85,18 @@ fn leave(code: i32) -> ! {
     std::process::exit(code);
 }
 
+/// Of the session, where there is one.
+fn setting(name: &str) -> Option<String> {
+    let of_session = records().first().and_then(|record| record.environment.get(name).cloned());
+    of_session.or_else(|| std::env::var(name).ok()).filter(|value| !value.is_empty())
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    beat(|_, _| {});
-    let run = variable("RUN_MS").and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
+    if std::env::var_os("SESSION_BACKEND_ID").is_some() {
+        records().push(open(std::env::vars().collect()));
+    }
+    let run = setting("RUN_MS").and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
     tokio::select! {
         () = heart() => {}
         () = stop_signal() => {}
@@ -101,24 +119,47 @@ async fn stop_signal() {
     let mut terminate = signal(SignalKind::terminate()).expect("signals work");
     terminate.recv().await;
     beat(|beats, now| beats.told_to_stop = now);
-    if variable("DEAF").is_some() {
+    if setting("DEAF").is_some() {
         std::future::pending::<()>().await;
     }
-    let delay = variable("STOP_DELAY_MS").and_then(|delay| delay.parse().ok()).unwrap_or(0);
+    let delay = setting("STOP_DELAY_MS").and_then(|delay| delay.parse().ok()).unwrap_or(0);
     tokio::time::sleep(Duration::from_millis(delay)).await;
 }
 
 async fn serve() {
-    let port = variable("PORT").unwrap_or_else(|| "8080".to_owned());
+    let port = setting("PORT").unwrap_or_else(|| "8080".to_owned());
     let listener = tokio::net::TcpListener::bind(format!("0.0.0.0:{port}")).await.expect("the port is free");
     let routes = Router::new()
         .route("/", get(async || who()))
+        .route("/claim", post(claim))
         .route("/ws", any(async |upgrade: WebSocketUpgrade| -> Response { upgrade.on_upgrade(echo) }));
     axum::serve(listener, routes).await.expect("serving does not fail");
 }
 
+/// A hot application's session. The same one again is no news.
+async fn claim(Json(told): Json<Value>) {
+    let mut environment: Environment = serde_json::from_value(told["env"].clone()).unwrap_or_default();
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    for (name, value) in [
+        ("SESSION_BACKEND_ID", &told["backend_id"]),
+        ("SESSION_BACKEND_FENCING_TOKEN", &told["fencing_token"]),
+        ("SESSION_BACKEND_KEY", &told["key"]["name"]),
+    ] {
+        environment.insert(name.to_owned(), text(value));
+    }
+    let mut records = records();
+    let same = |record: &Record| {
+        record.beats.backend == environment["SESSION_BACKEND_ID"]
+            && record.beats.fence.to_string() == environment["SESSION_BACKEND_FENCING_TOKEN"]
+    };
+    if !records.iter().any(same) {
+        records.push(open(environment));
+    }
+}
+
 fn who() -> String {
-    let record = RECORD.lock().unwrap_or_else(PoisonError::into_inner);
+    let records = records();
+    let Some(record) = records.last() else { return json!({ "key": null }).to_string() };
     let Beats { key, backend, fence, first, .. } = &record.beats;
     json!({ "key": key, "backend": backend, "fence": fence, "process": first }).to_string()
 }

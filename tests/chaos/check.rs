@@ -1,7 +1,7 @@
 //! The checker: what sessions wrote, what Postgres knows, what was done to them and what clients saw, and which of it
 //! must not be. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jetway_protocol::lease::LeaseTerms;
 
@@ -17,6 +17,8 @@ const BEAT: u64 = 10_000_000;
 #[derive(Debug, Clone)]
 pub struct Session {
     pub drone: u8,
+    /// The engine's id of the container that it wrote from.
+    pub container: String,
     pub beats: Beats,
 }
 
@@ -26,6 +28,8 @@ pub struct Row {
     pub status: String,
     pub end_reason: String,
     pub drone: Option<u8>,
+    /// What its start was given: hot, parked, sandbox, cold, or nothing that is known.
+    pub tier: String,
 }
 
 pub struct Facts {
@@ -48,6 +52,7 @@ pub struct Findings {
 pub fn check(facts: &Facts) -> Findings {
     let mut findings = Findings { overlaps: one_process_per_key(facts), ..Findings::default() };
     findings.overlaps.extend(tokens_grow(facts));
+    findings.overlaps.extend(one_session_per_container(facts));
     findings.overlaps.extend(facts.seen.strangers.iter().cloned());
     findings.lost.extend(facts.sessions.iter().filter_map(|session| end(facts, session).err()));
     findings.lost.extend(facts.seen.dropped.iter().filter_map(|dropped| drop_fault(facts, dropped)));
@@ -111,11 +116,33 @@ fn tokens_grow(facts: &Facts) -> Vec<String> {
     faults
 }
 
+/// Whatever waits for a session takes one, ever: also an application that ran before it.
+fn one_session_per_container(facts: &Facts) -> Vec<String> {
+    let mut by_container: BTreeMap<(u8, &str), Vec<&Session>> = BTreeMap::new();
+    for session in &facts.sessions {
+        by_container.entry((session.drone, &session.container)).or_default().push(session);
+    }
+    let mut shared = Vec::new();
+    for sessions in by_container.into_values() {
+        let others = sessions[1..].iter().filter(|other| other.beats.backend != sessions[0].beats.backend);
+        shared.extend(others.map(|other| {
+            let (one, other) = (describe(facts, sessions[0]), describe(facts, other));
+            format!("shared: one container was given to {one} and to {other}")
+        }));
+    }
+    shared
+}
+
 /// The shortest time in which a key went from one process to the next.
 pub fn closest(facts: &Facts) -> Option<u64> {
     let by_key = by_key(facts);
     let pairs = by_key.values().flat_map(|sessions| sessions.windows(2));
     pairs.map(|pair| pair[1].beats.first.saturating_sub(pair[0].beats.last)).min()
+}
+
+/// Whether something was done to the very container that it was in.
+pub fn was_hit(facts: &Facts, session: &Session) -> bool {
+    facts.seen.hit.iter().any(|hit| hit.container == session.container)
 }
 
 pub fn sessions_of<'f>(facts: &'f Facts, backend: &str) -> impl Iterator<Item = &'f Session> {

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::places::{CONTROLLERS, PROXIES, Part};
+use crate::pools::request;
 use crate::schedule::Dice;
 use crate::seen::{Asked, Dropped, Hung, Refused, SECOND, Seen, TurnedAway, Wish, now};
 
@@ -35,7 +36,8 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 pub struct Shore {
     pub seen: Seen,
     pub http: reqwest::Client,
-    pub image: String,
+    /// Alike, but for their ids.
+    pub images: [String; 2],
     pub keys: u64,
 }
 
@@ -205,7 +207,8 @@ impl Shore {
             Some((status, body)) => {
                 let code = body["code"].as_str().unwrap_or("-");
                 self.seen.answer(&format!("{status} {code}"));
-                if matches!(*status, 502..=504) && code != "start_failed" {
+                let names_none = code == "pool_not_found";
+                if (matches!(*status, 502..=504) || names_none) && code != "start_failed" {
                     let backend = body["backend_id"].as_str().map(str::to_owned);
                     self.turned_away(format!("{status} {code}"), to, backend, from);
                 }
@@ -213,7 +216,7 @@ impl Shore {
                     let backend = body["backend_id"].as_str().unwrap_or("-");
                     self.refused(&format!("did not start: {body}"), to, false, backend, from);
                 }
-                if *status == 500 || matches!(*status, 400..=409 | 411..=499) {
+                if *status == 500 || (matches!(*status, 400..=409 | 411..=499) && !names_none) {
                     self.seen.broken(&format!("{to} answered {path} {status} {body}"));
                 }
             }
@@ -227,18 +230,8 @@ impl Shore {
 
     pub async fn connect(&self, to: Part, key: &str, wait: bool) -> Option<Page> {
         let number: u64 = key.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
-        let mut env = json!({ "STOP_DELAY_MS": (number * 70 % 400).to_string() });
-        if number == 0 {
-            env["DEAF"] = json!("1");
-        }
-        let mut body = json!({
-            "key": { "name": key },
-            "spawn_config": {
-                "executable": { "image": self.image, "env": env, "mount": "beats" },
-                "max_idle_seconds": number % 3, "first_connection_seconds": 10, "linger_seconds": 1,
-                "stop_grace_seconds": 2,
-            },
-        });
+        let mut body = request(self, number);
+        body["key"] = json!({ "name": key });
         if wait {
             body["wait"] = json!("ready");
         }

@@ -99,10 +99,15 @@ impl Driver {
             Fault::Reorder(drone) => self.meddle(drone, Mischief::Reorder, length).await,
             Fault::LoseReplies(drone) => self.meddle(drone, Mischief::LoseReplies, length).await,
             Fault::Reset(one, other) => reset(one, other),
+            Fault::KillAmidClaims(drone) => self.kill_amid_claims(drone, length).await,
+            Fault::KillSlots(drone) => self.kill_slots(drone, length).await,
+            Fault::FreezeInit(drone) => self.freeze_init(drone, length).await,
+            Fault::FreezeHot(drone) => self.freeze_hot(drone, length).await,
+            Fault::Pool(change, tier) => self.change(change, tier, length).await,
         }
     }
 
-    async fn kill(&self, part: Part, length: Duration) -> anyhow::Result<()> {
+    pub async fn kill(&self, part: Part, length: Duration) -> anyhow::Result<()> {
         self.parts.hold(part)?;
         let children =
             if part == Part::Postgres { crate::parts::children(self.parts.pid(part)?) } else { vec![] };

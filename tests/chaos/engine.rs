@@ -5,16 +5,21 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use anyhow::Context;
 use bollard::Docker;
+use serde_json::json;
 
 use crate::harness::engine::image_of;
 use crate::harness::eventually;
 use crate::harness::processes::executable;
 use crate::parts::{on_host, spawn};
 use crate::places::{CGROUP, Part, engine_socket};
+use crate::runtime;
 
 const ANSWER_SECONDS: u64 = 5;
 const FIRST_ANSWER: Duration = Duration::from_secs(60);
+/// What the warm pools name: which image it means changes.
+pub const TAG: &str = "jetway-test-chaos:now";
 /// The engine whose containers outlive their daemon.
 pub const LIVE_RESTORE: u8 = 1;
 
@@ -26,7 +31,9 @@ fn containerd_socket(number: u8) -> std::path::PathBuf {
 pub async fn make(number: u8) -> anyhow::Result<Child> {
     let part = Part::Engine(number);
     let directory = part.directory();
-    std::fs::write(directory.join("daemon.json"), "{}")?;
+    let runtimes = json!({ "jcx": { "path": runtime::link(number)? } });
+    let config = json!({ "runtimes": runtimes, "default-runtime": "jcx" });
+    std::fs::write(directory.join("daemon.json"), config.to_string())?;
     let at = |name: &str| directory.join(name).display().to_string();
     let config = format!(
         "version = 2\nroot = \"{}\"\nstate = \"{}\"\n\
@@ -79,11 +86,24 @@ pub async fn answers(number: u8) -> anyhow::Result<()> {
     tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS), ping).await?
 }
 
-/// The sessions' image, from nothing but the executable; its name.
-pub async fn image(number: u8) -> anyhow::Result<String> {
+/// The sessions' images, from nothing but the executable, alike but for their names and ids.
+pub async fn images(number: u8) -> anyhow::Result<[String; 2]> {
     let docker = client(number)?.negotiate_version().await?;
     let bytes = std::fs::read(executable("jetway-chaos-app")?)?;
-    image_of(&docker, "chaos", &[("app", &bytes)], &[r#"ENTRYPOINT ["/app"]"#, "USER 65534:65534"]).await
+    let changes = [r#"ENTRYPOINT ["/app"]"#, "USER 65534:65534"];
+    let one = image_of(&docker, "chaos", &[("app", &bytes)], &changes).await?;
+    let changes = [&changes[..], &["LABEL another=1"]].concat();
+    let other = image_of(&docker, "chaos", &[("app", &bytes)], &changes).await?;
+    tag(number, &one, TAG).await?;
+    Ok([one, other])
+}
+
+/// From now on the image of another name is meant, too.
+pub async fn tag(number: u8, image: &str, name: &str) -> anyhow::Result<()> {
+    let (repository, tag) = name.split_once(':').context("a name with a tag")?;
+    let options =
+        bollard::query_parameters::TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
+    Ok(client(number)?.negotiate_version().await?.tag_image(image, Some(options)).await?)
 }
 
 /// What an engine still has: containers, and networks that are not Docker's own.
@@ -110,6 +130,22 @@ pub async fn has(number: u8) -> anyhow::Result<Vec<String>> {
             .map(|name| format!("engine{number} network {name}")),
     );
     Ok(has)
+}
+
+/// Containers by role, in whatever state: slots, sandboxes, others.
+pub async fn roles(number: u8) -> anyhow::Result<[usize; 3]> {
+    let docker = client(number)?.negotiate_version().await?;
+    let all = bollard::query_parameters::ListContainersOptionsBuilder::default().all(true).build();
+    let mut roles = [0; 3];
+    for container in docker.list_containers(Some(all)).await? {
+        let role = container.labels.as_ref().and_then(|labels| labels.get("jetway.role"));
+        roles[match role.map(String::as_str) {
+            Some("slot") => 0,
+            Some("sandbox") => 1,
+            _ => 2,
+        }] += 1;
+    }
+    Ok(roles)
 }
 
 /// Whether programs that the engines need are there at all.

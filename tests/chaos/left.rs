@@ -10,9 +10,12 @@ use serde_json::Value;
 use crate::client::Shore;
 use crate::harness::eventually;
 use crate::network::{processes_in, run};
-use crate::parts::Parts;
+use crate::parts::{Parts, children};
 use crate::places::{CONTROLLERS, DRONES, Host, PROXIES, Part, run_dir};
-use crate::{engine, records, sweep};
+use crate::pools::SANDBOXES;
+use crate::schedule::Fault;
+use crate::seen::Done;
+use crate::{engine, pools, records, sweep};
 
 /// Until the installation is whole again after the last fault.
 const WHOLE: Duration = Duration::from_secs(90);
@@ -74,27 +77,43 @@ pub async fn visit_all(shore: &Shore) -> Vec<String> {
     failed
 }
 
-/// Rows, containers and processes end by themselves once nobody comes any more.
+/// Sessions end by themselves once nobody comes any more.
 pub async fn idle(shore: &Shore) -> Vec<String> {
     let ended = eventually("every session ends", IDLE, async || {
         let rows = records::rows(&shore.http, &Part::Controller(1).address()).await;
         let rows = rows.map_err(|error| vec![format!("{error:#}")])?;
-        let mut live: Vec<_> = rows
+        let live: Vec<_> = rows
             .iter()
             .filter(|(_, row)| row.status != "terminated")
             .map(|(id, row)| format!("row {id} {}", row.status))
             .collect();
-        for number in 1..=DRONES {
-            let has = engine::has(number).await.map_err(|error| vec![format!("{error:#}")])?;
-            live.extend(has.into_iter().filter(|what| what.contains(" container ")));
-        }
         if live.is_empty() { Ok(()) } else { Err(live) }
     });
     ended.await.err().map(|error| format!("left: {error:#}")).into_iter().collect()
 }
 
+/// What waits for sessions when there are none: as many containers as each drone is to keep, and no other.
+pub async fn kept(shore: &Shore) -> Vec<String> {
+    let kept = eventually("what is kept ready is what is wanted", IDLE, async || {
+        let say = |error: anyhow::Error| vec![format!("{error:#}")];
+        let pools = ask(shore, "/ctrl/pools").await.map_err(say)?;
+        let mut wrong = Vec::new();
+        for number in 1..=DRONES {
+            let wanted = pools::wanted(&pools, number).map_err(say)?;
+            let [slots, sandboxes, others] = engine::roles(number).await.map_err(say)?;
+            if slots as u64 != wanted || sandboxes != SANDBOXES || others > 0 {
+                wrong.push(format!(
+                    "d{number} has {slots} slots of {wanted}, {sandboxes} sandboxes of {SANDBOXES}, {others} other containers"
+                ));
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    });
+    kept.await.err().map(|error| format!("left: {error:#}")).into_iter().collect()
+}
+
 /// The parts stop in order; then what they made is gone.
-pub async fn stopped(parts: &Parts) -> anyhow::Result<Vec<String>> {
+pub async fn stopped(parts: &Parts, faults: &[Done]) -> anyhow::Result<Vec<String>> {
     let mut left = Vec::new();
     for part in Part::all().into_iter().rev() {
         if matches!(part, Part::Engine(_) | Part::Postgres) {
@@ -120,7 +139,8 @@ pub async fn stopped(parts: &Parts) -> anyhow::Result<Vec<String>> {
             files(&Part::Drone(number).directory()).into_iter().filter(|path| !is_memory(path)),
         ));
         left.extend(links(number)?);
-        left.extend(processes(number));
+        let fell = |done: &Done| done.fault == Fault::Kill(Part::Engine(number));
+        left.extend(processes(number, faults.iter().any(fell)));
     }
     left.extend(
         sweep::cgroups_of_containers().iter().map(|group| format!("left: cgroup {}", group.display())),
@@ -128,11 +148,17 @@ pub async fn stopped(parts: &Parts) -> anyhow::Result<Vec<String>> {
     Ok(left)
 }
 
-/// On a drone's host nothing but its engine, which is not ours.
-fn processes(number: u8) -> Vec<String> {
+/// On a drone's host nothing but its engine, which is not ours. Of one that was killed in the middle of something a shim may
+/// stay that has no process any more: the engine does not know of it, and so nobody can ask for its end.
+fn processes(number: u8, engine_fell: bool) -> Vec<String> {
     let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let is_empty_shim = |pid: &&i32| {
+        name(pid).starts_with("containerd-shim")
+            && u32::try_from(**pid).is_ok_and(|pid| children(pid).is_empty())
+    };
     processes_in(&Host::Drone(number).namespace())
         .iter()
+        .filter(|pid| !(engine_fell && is_empty_shim(pid)))
         .map(name)
         .filter(|name| !["dockerd", "containerd", ""].contains(&name.trim()))
         .map(|name| format!("left: process {} on the host of d{number}", name.trim()))

@@ -6,7 +6,9 @@
 //! | file | for |
 //! |---|---|
 //! | `places`, `network`, `parts`, `engine`, `postgres` | the installation, as processes on hosts that are namespaces |
+//! | `runtime` | where sessions write, in whatever container |
 //! | `schedule`, `driver`, `relay` | the faults: which and when (pure), and how |
+//! | `pools`, `slots` | what is kept ready and who asks for it; the faults of that |
 //! | `client`, `seen` | who uses it meanwhile, and what was seen |
 //! | `check`, `verdicts`, `ways` | what must not be, and what excuses what (pure) |
 //! | `records`, `left`, `planted`, `sweep` | the sessions' own files; what is left; whether the checker sees; taking away |
@@ -33,13 +35,16 @@ mod network;
 mod parts;
 mod places;
 mod planted;
+mod pools;
 mod postgres;
 mod records;
 mod relay;
 mod run;
+mod runtime;
 mod schedule;
 mod seen;
 mod settings;
+mod slots;
 mod stalls;
 mod sweep;
 mod verdicts;
@@ -56,6 +61,12 @@ use settings::{Asked, Settings};
 const INSIDE: &str = "JETWAY_CHAOS_INSIDE";
 
 fn main() -> ExitCode {
+    if let Some(engine) = runtime::called() {
+        if let Err(error) = runtime::go_on(engine) {
+            eprintln!("chaos, as a runtime: {error:#}");
+        }
+        return ExitCode::FAILURE;
+    }
     let outcome = match settings::parse(std::env::args().skip(1)) {
         Ok(Asked::List) => {
             println!("chaos: test");

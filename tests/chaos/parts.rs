@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use crate::harness::eventually;
 use crate::harness::processes::executable;
 use crate::places::{CONTROLLERS, PROXY_PORT, Part, beats_dir, engine_socket, root, run_dir};
+use crate::pools::SANDBOXES;
 use crate::{engine, postgres};
 
 /// Longer than the parts give themselves.
@@ -100,6 +101,7 @@ impl Parts {
                 let cluster = format!("{}:{PROXY_PORT}", Part::Proxy(2).host().address());
                 command.args(["controller", "--db", &database, "--cluster", &cluster, "--insecure"]);
                 command.args(["--lease-seconds", &self.lease_seconds.to_string()]);
+                command.env("JETWAY_WARM_LEARN", "true");
             }
             Part::Drone(number) => {
                 let mounts = beats_dir(number).parent().context("it has one")?.to_owned();
@@ -111,6 +113,7 @@ impl Parts {
                     .arg(run_dir(number))
                     .arg("--mount-base")
                     .arg(mounts)
+                    .args(["--sandboxes", &SANDBOXES.to_string()])
                     .env("DOCKER_HOST", format!("unix://{}", engine_socket(number).display()));
             }
             Part::Proxy(_) => {

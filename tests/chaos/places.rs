@@ -163,7 +163,7 @@ pub fn run_dir(drone: u8) -> PathBuf {
     base.join(format!("d{drone}"))
 }
 
-/// Where the sessions of a drone keep their heartbeats.
+/// Where the containers of a drone keep their heartbeats, each in a directory of its own.
 pub fn beats_dir(drone: u8) -> PathBuf {
     root().join(format!("mounts{drone}")).join("beats")
 }

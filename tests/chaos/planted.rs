@@ -1,19 +1,28 @@
-//! Proof that the checker sees what it is there for: planted records, one of each wrong, and a planted second process beside
-//! a real session.
+//! Proof that the checker sees what it is there for: planted records, one of each wrong, a planted second process beside
+//! a real session, and a planted application that is told of two sessions.
 
 use std::collections::HashMap;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use jetway_protocol::lease::LeaseTerms;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
 
 use crate::beats::Beats;
 use crate::check::{Facts, Findings, Row, Session, check};
+use crate::harness::eventually;
 use crate::harness::processes::executable;
 use crate::places::{Host, Part, root};
 use crate::records::sessions_in;
 use crate::schedule::Fault;
 use crate::seen::{Asked, Done, Dropped, Hung, Inner, Refused, SECOND, TurnedAway, Unclean, Wish};
+
+/// Of the planted hot application, on the router.
+const HOT_PORT: u16 = 8081;
+const TAKEN: Duration = Duration::from_secs(20);
 
 /// Told to stop a second before it ended.
 fn session(backend: &str, fence: u64, first: u64, last: u64) -> Session {
@@ -29,12 +38,13 @@ fn session(backend: &str, fence: u64, first: u64, last: u64) -> Session {
         key,
         backend,
     };
-    Session { drone: 2, beats }
+    Session { drone: 2, container: format!("of {}", beats.backend), beats }
 }
 
 fn facts(sessions: Vec<Session>, reason: &str, seen: Inner) -> Facts {
     let row = |session: &Session| {
-        let row = Row { status: "terminated".to_owned(), end_reason: reason.to_owned(), drone: Some(2) };
+        let (status, tier) = ("terminated".to_owned(), "cold".to_owned());
+        let row = Row { status, end_reason: reason.to_owned(), drone: Some(2), tier };
         (session.beats.backend.clone(), row)
     };
     let rows: HashMap<_, _> = sessions.iter().map(row).collect();
@@ -91,12 +101,31 @@ fn overlaps() -> Vec<Case> {
     };
     let mut within_a_beat = with(&[("b", 2, 20, 22)]);
     within_a_beat.sessions[1].beats.first += SECOND / 200;
+    let in_one_container = |mut facts: Facts| {
+        for session in &mut facts.sessions {
+            session.container = "hot".to_owned();
+            session.beats.key.clone_from(&session.beats.backend);
+        }
+        facts
+    };
+    let on_two_engines = {
+        let mut facts = in_one_container(with(&[("b", 2, 21, 22)]));
+        facts.sessions[1].drone = 3;
+        facts
+    };
     vec![
         ("one after the other", with(&[("b", 2, 21, 22)]), (0, 0, 0)),
         ("an overlap", with(&[("b", 2, 20, 22)]), (1, 0, 0)),
         ("the next one within a heartbeat", within_a_beat, (1, 0, 0)),
         ("an overlap of three", with(&[("b", 2, 12, 13), ("c", 3, 14, 22)]), (2, 0, 0)),
         ("a token that stays", with(&[("b", 1, 21, 22)]), (1, 0, 0)),
+        (
+            "a container of two sessions, one after the other",
+            in_one_container(with(&[("b", 2, 21, 22)])),
+            (1, 0, 0),
+        ),
+        ("a process of two sessions at one time", in_one_container(with(&[("b", 2, 12, 22)])), (1, 0, 0)),
+        ("two containers", on_two_engines, (0, 0, 0)),
         ("one backend in two processes", with(&[("a", 1, 21, 22)]), (1, 0, 0)),
     ]
 }
@@ -259,13 +288,40 @@ pub fn second_process(key: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the checker sees the planted process, and what it sees without.
-pub fn caught(facts: &Facts) -> anyhow::Result<String> {
+/// A hot application that is told of two sessions: the checker must see that its container was given twice.
+pub async fn second_session(http: &reqwest::Client) -> anyhow::Result<()> {
+    let directory = root().join("planted-hot");
+    std::fs::create_dir_all(&directory)?;
+    let mut process = Command::new(executable("jetway-chaos-app")?)
+        .env("BEATS", &directory)
+        .env("PORT", HOT_PORT.to_string())
+        .stdin(Stdio::null())
+        .spawn()?;
+    for (fence, key) in [(1_u64, "one"), (2, "two")] {
+        let told = json!({
+            "backend_id": format!("planted-{key}"), "fencing_token": fence,
+            "key": { "name": format!("planted-{key}"), "namespace": "", "tag": "" }, "env": {},
+        });
+        let url = format!("http://127.0.0.1:{HOT_PORT}/claim");
+        let tell = async || http.post(&url).json(&told).send().await?.error_for_status().map(drop);
+        eventually("the planted application takes a session", TAKEN, tell).await?;
+    }
+    kill(Pid::from_raw(i32::try_from(process.id())?), Signal::SIGTERM)?;
+    let status = process.wait()?;
+    ensure!(status.success(), "the planted hot application: {status}");
+    Ok(())
+}
+
+/// What the checker sees of all that was planted, and does not see without.
+pub fn caught(facts: &Facts) -> anyhow::Result<[String; 2]> {
     let planted = sessions_in(&root().join("planted"), 3)?;
     ensure!(planted.len() == 1, "there is one planted process, not {}", planted.len());
+    let hot = sessions_in(&root().join("planted-hot"), 3)?;
+    ensure!(hot.len() == 2, "a planted process has two sessions, not {}", hot.len());
     let without = check(facts).overlaps;
     let mut sessions = facts.sessions.clone();
     sessions.extend(planted);
+    sessions.extend(hot);
     let with = check(&Facts {
         start: facts.start,
         terms: facts.terms,
@@ -274,6 +330,13 @@ pub fn caught(facts: &Facts) -> anyhow::Result<String> {
         words: facts.words.clone(),
         seen: facts.seen.clone(),
     });
-    let found = with.overlaps.into_iter().find(|line| line.contains(" planted ") && !without.contains(line));
-    found.context("the checker did not see the planted second process")
+    let seen = |what: &str| {
+        let is =
+            |line: &&String| line.starts_with(what) && line.contains(" planted") && !without.contains(line);
+        with.overlaps.iter().find(is).cloned()
+    };
+    Ok([
+        seen("overlap:").context("the checker did not see the planted second process")?,
+        seen("shared:").context("the checker did not see the planted second session of one process")?,
+    ])
 }

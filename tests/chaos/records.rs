@@ -10,13 +10,15 @@ use crate::beats::Beats;
 use crate::check::{Row, Session};
 use crate::places::{DRONES, Part, beats_dir};
 
+/// Of one container.
 pub fn sessions_in(directory: &Path, drone: u8) -> anyhow::Result<Vec<Session>> {
+    let container = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut sessions = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let bytes = std::fs::read(entry?.path())?;
         // A process that was killed while it made the file has had no time to do anything else.
         if let Some(beats) = Beats::parse(&bytes) {
-            sessions.push(Session { drone, beats });
+            sessions.push(Session { drone, container: container.clone(), beats });
         }
     }
     Ok(sessions)
@@ -25,7 +27,9 @@ pub fn sessions_in(directory: &Path, drone: u8) -> anyhow::Result<Vec<Session>> 
 pub fn sessions() -> anyhow::Result<Vec<Session>> {
     let mut all = Vec::new();
     for drone in 1..=DRONES {
-        all.extend(sessions_in(&beats_dir(drone), drone)?);
+        for container in std::fs::read_dir(beats_dir(drone))? {
+            all.extend(sessions_in(&container?.path(), drone)?);
+        }
     }
     Ok(all)
 }
@@ -53,7 +57,8 @@ pub async fn rows(http: &reqwest::Client, controller: &str) -> anyhow::Result<Ha
         for backend in page["backends"].as_array().context("a list")? {
             let text = |name: &str| backend[name].as_str().unwrap_or("-").to_owned();
             let drone = text("drone").trim_start_matches('d').parse().ok();
-            let row = Row { status: text("status"), end_reason: text("end_reason"), drone };
+            let tier = String::new();
+            let row = Row { status: text("status"), end_reason: text("end_reason"), drone, tier };
             rows.insert(text("backend_id"), row);
         }
         match page["next_cursor"].as_str() {
@@ -61,4 +66,23 @@ pub async fn rows(http: &reqwest::Client, controller: &str) -> anyhow::Result<Ha
             None => return Ok(rows),
         }
     }
+}
+
+/// What each of these sessions' starts was given, by its backend's timeline.
+pub async fn tiers(
+    http: &reqwest::Client,
+    controller: &str,
+    sessions: &[Session],
+    rows: &mut HashMap<String, Row>,
+) -> anyhow::Result<()> {
+    for backend in sessions.iter().map(|session| &session.beats.backend) {
+        let Some(row) = rows.get_mut(backend) else { continue };
+        let url = format!("http://{controller}/ctrl/backends/{backend}");
+        let shown: Value = http.get(url).send().await?.error_for_status()?.json().await?;
+        let stages = shown["timeline"].as_array().context("a timeline")?;
+        let claimed = stages.iter().find(|stage| stage["stage"] == "claimed");
+        let note = claimed.and_then(|stage| stage["note"].as_str()).unwrap_or("unknown");
+        note.split(':').next().unwrap_or_default().clone_into(&mut row.tier);
+    }
+    Ok(())
 }

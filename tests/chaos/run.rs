@@ -1,5 +1,6 @@
 //! One run, from the first namespace to the summary. What is left at its end is swept away by `main.rs`.
 
+use std::collections::BTreeMap;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::check::{Facts, Findings, Session, check, closest, describe};
+use crate::check::{Facts, Findings, Session, check, closest, describe, was_hit};
 use crate::client::{Client, Shore};
 use crate::driver::Driver;
 use crate::harness::processes::executable;
@@ -22,11 +23,13 @@ use crate::seen::{Seen, now};
 use crate::settings::Settings;
 use crate::stalls::Stalls;
 use crate::ways::without_excuse;
-use crate::{engine, left, network, parts, planted, postgres, records};
+use crate::{engine, left, network, parts, planted, pools, postgres, records};
 
 const READY: Duration = Duration::from_secs(60);
 /// Clients that were told to stop are in the middle of a deadline at most.
 const LEAVE: Duration = Duration::from_secs(5);
+/// One session in so many, at least, begins with something that was kept ready.
+const WARM_ONE_IN: usize = 3;
 
 /// Everything that was started.
 struct Stage {
@@ -71,15 +74,20 @@ async fn whole_run(settings: &Settings) -> anyhow::Result<bool> {
     found.hung.extend(left::visit_all(&stage.shore).await);
     plant(&stage).await?;
     let mut remains = left::idle(&stage.shore).await;
+    remains.extend(left::kept(&stage.shore).await);
+    let (http, controller, sessions) =
+        (&stage.shore.http, Part::Controller(1).address(), records::sessions()?);
+    let mut rows = records::rows(http, &controller).await?;
+    records::tiers(http, &controller, &sessions, &mut rows).await?;
     let facts = Facts {
         start: seen.start,
         terms: LeaseTerms::of_length(settings.lease)?,
-        sessions: records::sessions()?,
-        rows: records::rows(&stage.shore.http, &Part::Controller(1).address()).await?,
+        sessions,
+        rows,
         words: records::words()?,
         seen: seen.note().clone(),
     };
-    remains.extend(left::stopped(&stage.parts).await?);
+    remains.extend(left::stopped(&stage.parts, &facts.seen.faults).await?);
     let checked = check(&facts);
     found.overlaps.extend(checked.overlaps);
     found.lost.extend(checked.lost);
@@ -91,7 +99,9 @@ async fn whole_run(settings: &Settings) -> anyhow::Result<bool> {
         format!("start {}\n{:#?}\n", facts.start, facts.seen),
     )?;
     println!("between drones and controllers: {:?}", stage.driver.relay.treated());
-    println!("the planted second process was seen: {}", planted::caught(&facts)?);
+    for seen in planted::caught(&facts)? {
+        println!("what was planted was seen: {seen}");
+    }
     println!("{}", stalls.said());
     Ok(report(settings, &facts, &found, &remains, begun))
 }
@@ -107,10 +117,10 @@ async fn set_up(settings: &Settings) -> anyhow::Result<Stage> {
     }
     postgres::make()?;
     parts.start(Part::Postgres)?;
-    let mut image = String::new();
+    let mut images = Default::default();
     for number in 1..=DRONES {
         parts.ready(Part::Engine(number), READY).await?;
-        image = engine::image(number).await?;
+        images = engine::images(number).await?;
     }
     for part in Part::all() {
         if !matches!(part, Part::Postgres | Part::Engine(_)) {
@@ -124,10 +134,11 @@ async fn set_up(settings: &Settings) -> anyhow::Result<Stage> {
         .pool_idle_timeout(Duration::from_secs(2))
         .redirect(reqwest::redirect::Policy::none())
         .build()?;
-    let shore = Arc::new(Shore { seen: Seen::new(), http, image, keys: settings.keys });
+    let shore = Arc::new(Shore { seen: Seen::new(), http, images, keys: settings.keys });
     let relay = Relay::start(settings.seed).await?;
     let driver = Arc::new(Driver::new(parts.clone(), relay, shore.clone()));
     left::whole(&shore).await?;
+    pools::declare(&shore).await?;
     Ok(Stage { parts, driver, shore, _containerds: containerds })
 }
 
@@ -157,7 +168,8 @@ async fn act(settings: &Settings, stage: &Stage) -> anyhow::Result<Findings> {
 async fn plant(stage: &Stage) -> anyhow::Result<()> {
     let held = stage.shore.connect(Part::Controller(1), "key-1", true).await;
     held.context("a session for the planted process to stand beside")?;
-    planted::second_process("key-1")
+    planted::second_process("key-1")?;
+    planted::second_session(&stage.shore.http).await
 }
 
 fn report(settings: &Settings, facts: &Facts, found: &Findings, left: &[String], begun: Instant) -> bool {
@@ -169,13 +181,22 @@ fn report(settings: &Settings, facts: &Facts, found: &Findings, left: &[String],
     for (kind, count) in &counts {
         println!("  {count:4} {kind}");
     }
-    let mut ends: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+    let mut ends: BTreeMap<&str, usize> = BTreeMap::new();
     for session in &facts.sessions {
         *ends
             .entry(facts.rows.get(&session.beats.backend).map_or("-", |row| &row.end_reason))
             .or_default() += 1;
     }
     println!("  sessions by end: {ends:?}");
+    println!("  sessions by tier: {:?}", tiers(facts));
+    let mut hits: BTreeMap<&str, usize> = BTreeMap::new();
+    for hit in &seen.hit {
+        *hits.entry(hit.how).or_default() += 1;
+    }
+    let given = facts.sessions.iter().filter(|session| was_hit(facts, session)).count();
+    println!(
+        "  containers hit while they waited: {hits:?}; of those, {given} were given to a session all the same"
+    );
     println!("  answers: {:?}", seen.answers);
     println!(
         "  {} WebSockets, {} echoes; under faults, {} WebSockets dropped, {} requests were given up, {} told to come back",
@@ -209,7 +230,32 @@ fn report(settings: &Settings, facts: &Facts, found: &Findings, left: &[String],
         found.hung.len(),
         left.len()
     );
-    found.overlaps.is_empty() && found.lost.is_empty() && found.hung.is_empty() && left.is_empty()
+    let is_much = is_much(facts);
+    if !is_much {
+        println!("chaos: too few sessions were given what was kept ready: this run shows nothing");
+    }
+    let nothing_found =
+        found.overlaps.is_empty() && found.lost.is_empty() && found.hung.is_empty() && left.is_empty();
+    nothing_found && is_much
+}
+
+/// How many sessions each tier has served.
+fn tiers(facts: &Facts) -> BTreeMap<&str, usize> {
+    let mut tiers = BTreeMap::new();
+    for session in &facts.sessions {
+        *tiers
+            .entry(facts.rows.get(&session.beats.backend).map_or("unknown", |row| &row.tier))
+            .or_default() += 1;
+    }
+    tiers
+}
+
+/// Whether claims were at work at all: some of each kind, and in a good part of all starts.
+fn is_much(facts: &Facts) -> bool {
+    let tiers = tiers(facts);
+    let of = |tier| tiers.get(tier).copied().unwrap_or(0);
+    let (hot, parked, sandbox) = (of("hot"), of("parked"), of("sandbox"));
+    hot.min(parked).min(sandbox) > 0 && (hot + parked + sandbox) * WARM_ONE_IN >= facts.sessions.len()
 }
 
 /// Every session, by its beginning.

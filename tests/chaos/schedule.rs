@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::places::{CONTROLLERS, DRONES, Host, PROXIES, Part};
+use crate::pools::{Change, Tier};
 
 /// So many faults at one time, at most: with more, every path would be excused all the time.
 pub const AT_ONCE_MAX: usize = 3;
@@ -79,6 +80,16 @@ pub enum Fault {
     LoseReplies(u8),
     /// Every connection between two hosts is reset.
     Reset(Host, Host),
+    /// SIGKILL of a drone's agent while sessions start that may get a slot, and started again.
+    KillAmidClaims(u8),
+    /// Containers that wait for their session, in the moment in which somebody asks for one.
+    KillSlots(u8),
+    /// SIGSTOP of the init of a container that waits, then SIGCONT.
+    FreezeInit(u8),
+    /// The same of an application that runs ahead of its session.
+    FreezeHot(u8),
+    /// A warm pool is something else for a while.
+    Pool(Change, Tier),
 }
 
 impl Fault {
@@ -98,6 +109,14 @@ impl Fault {
             Self::Reorder(_) => "reorder messages".to_owned(),
             Self::LoseReplies(_) => "lose replies".to_owned(),
             Self::Reset(..) => "reset connections".to_owned(),
+            Self::KillAmidClaims(_) => "kill drone amid claims".to_owned(),
+            Self::KillSlots(_) => "kill slots".to_owned(),
+            Self::FreezeInit(_) => "freeze a slot's init".to_owned(),
+            Self::FreezeHot(_) => "freeze a hot application".to_owned(),
+            Self::Pool(Change::Size, _) => "a pool of another size".to_owned(),
+            Self::Pool(Change::Image, _) => "a pool of another image".to_owned(),
+            Self::Pool(Change::Again, _) => "a pool deleted and put again".to_owned(),
+            Self::Pool(Change::Tag, _) => "a pool's tag moved".to_owned(),
         }
     }
 
@@ -105,6 +124,12 @@ impl Fault {
     pub fn holds(self) -> String {
         match self {
             Self::Kill(part) | Self::Restart(part) | Self::Pause(part) => part.to_string(),
+            Self::KillAmidClaims(drone) => Part::Drone(drone).to_string(),
+            Self::KillSlots(drone) | Self::FreezeInit(drone) | Self::FreezeHot(drone) => {
+                format!("slots {drone}")
+            }
+            // The tag is both pools'.
+            Self::Pool(..) => "pools".to_owned(),
             Self::Cut(host) | Self::CutIn(host) | Self::CutOut(host) | Self::Lossy(host) => {
                 format!("link {host}")
             }
@@ -127,7 +152,12 @@ impl Fault {
             | Self::CutOut(_)
             | Self::CutPair(..)
             | Self::Lossy(_)
-            | Self::Reset(..) => false,
+            | Self::Reset(..)
+            | Self::KillAmidClaims(_)
+            | Self::KillSlots(_)
+            | Self::FreezeInit(_)
+            | Self::FreezeHot(_)
+            | Self::Pool(..) => false,
         }
     }
 
@@ -140,14 +170,18 @@ impl Fault {
             Self::Cut(host) | Self::CutIn(host) | Self::CutOut(host) => {
                 matches!(host, Host::Drone(_) | Host::Postgres)
             }
-            Self::LoseReplies(_) => true,
+            Self::LoseReplies(_) | Self::KillAmidClaims(_) => true,
             Self::Restart(_)
             | Self::CutPair(..)
             | Self::Lossy(_)
             | Self::Delay(_)
             | Self::Duplicate(_)
             | Self::Reorder(_)
-            | Self::Reset(..) => false,
+            | Self::Reset(..)
+            | Self::KillSlots(_)
+            | Self::FreezeInit(_)
+            | Self::FreezeHot(_)
+            | Self::Pool(..) => false,
         }
     }
 }
@@ -158,9 +192,15 @@ impl fmt::Display for Fault {
             Self::Kill(part) | Self::Restart(part) | Self::Pause(part) => part.to_string(),
             Self::Cut(host) | Self::CutIn(host) | Self::CutOut(host) | Self::Lossy(host) => host.to_string(),
             Self::CutPair(one, other) | Self::Reset(one, other) => format!("{one}-{other}"),
-            Self::Delay(drone) | Self::Duplicate(drone) | Self::Reorder(drone) | Self::LoseReplies(drone) => {
-                format!("d{drone}")
-            }
+            Self::Delay(drone)
+            | Self::Duplicate(drone)
+            | Self::Reorder(drone)
+            | Self::LoseReplies(drone)
+            | Self::KillAmidClaims(drone)
+            | Self::KillSlots(drone)
+            | Self::FreezeInit(drone)
+            | Self::FreezeHot(drone) => format!("d{drone}"),
+            Self::Pool(_, tier) => tier.pool().to_owned(),
         };
         write!(f, "{} ({on})", self.kind())
     }
@@ -198,6 +238,12 @@ fn deck(dice: &mut Dice) -> Vec<Fault> {
     }
     for kind in [Fault::Delay, Fault::Duplicate, Fault::Reorder, Fault::LoseReplies] {
         deck.push(kind(1 + small(dice, DRONES)));
+    }
+    for kind in [Fault::KillAmidClaims, Fault::KillSlots, Fault::FreezeInit, Fault::FreezeHot] {
+        deck.push(kind(1 + small(dice, DRONES)));
+    }
+    for change in [Change::Size, Change::Image, Change::Again, Change::Tag] {
+        deck.push(Fault::Pool(change, dice.pick(&Tier::BOTH)));
     }
     for last in (1..deck.len()).rev() {
         deck.swap(last, usize::try_from(dice.below(last as u64 + 1)).unwrap_or(0));
@@ -268,7 +314,7 @@ pub fn self_test() -> anyhow::Result<()> {
     anyhow::ensure!(one == schedule(7, Duration::from_secs(600), lease), "a seed gives two schedules");
     anyhow::ensure!(one != schedule(8, Duration::from_secs(600), lease), "two seeds give one schedule");
     let counts = by_kind(one.iter().map(|planned| planned.fault));
-    anyhow::ensure!(counts.len() == 25 && counts.values().all(|count| *count >= 5), "{counts:?}");
+    anyhow::ensure!(counts.len() == 33 && counts.values().all(|count| *count >= 5), "{counts:?}");
     for planned in &one {
         let under_way =
             one.iter().filter(|other| other.at <= planned.at && planned.at < other.at + other.length);

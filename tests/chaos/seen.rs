@@ -77,6 +77,13 @@ pub struct Refused {
     pub at: u64,
 }
 
+/// A container that was hit while it waited for its session, or in the moment in which it got one.
+#[derive(Debug, Clone)]
+pub struct Hit {
+    pub container: String,
+    pub how: &'static str,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
     Exit,
@@ -99,6 +106,7 @@ pub struct Inner {
     pub turned_away: Vec<TurnedAway>,
     pub unclean: Vec<Unclean>,
     pub asked: Vec<Asked>,
+    pub hit: Vec<Hit>,
     /// A URL or a token led to another session than it was given for.
     pub strangers: Vec<String>,
     /// What must not happen, whatever the faults: a 500, a panic, a part that leaves by itself or does not stop.

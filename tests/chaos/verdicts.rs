@@ -1,7 +1,7 @@
 //! Whether a session's end was allowed: nobody used it, it left by itself as it was asked to, somebody stopped it, its drone
 //! was cut off for longer than a lease, or its engine died. Pure.
 
-use crate::check::{Facts, Session, describe};
+use crate::check::{Facts, Session, describe, was_hit};
 use crate::places::{CONTROLLERS, Host, Part};
 use crate::schedule::Fault;
 use crate::seen::{Done, SECOND, Wish};
@@ -44,6 +44,7 @@ pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
         }
         "external" => refuse("nobody asked for it"),
         "exited" | "lease_expired" | "lost" if left_as_asked => Ok(()),
+        _ if was_hit(facts, session) => Ok(()),
         "lease_expired" | "lost" | "exited" if was_isolated(facts, session) => Ok(()),
         "lease_expired" => refuse("its drone was not cut off for so long"),
         _ if engine_died => Ok(()),

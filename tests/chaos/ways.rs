@@ -1,9 +1,10 @@
 //! What lies on whose way, and so which faults excuse what a client saw: a WebSocket that dropped, a request that hung, a
 //! start that failed, somebody who was turned away. Pure. Excuses are as narrow as is known: what happens elsewhere is none.
 
-use crate::check::{Facts, sessions_of};
+use crate::check::{Facts, sessions_of, was_hit};
 use crate::engine::LIVE_RESTORE;
 use crate::places::{CONTROLLERS, DRONES, Host, Part};
+use crate::pools::Change;
 use crate::schedule::Fault;
 use crate::seen::{Done, Dropped, Hung, Refused, SECOND, TurnedAway, Unclean, Wish, at};
 
@@ -11,7 +12,12 @@ use crate::seen::{Done, Dropped, Hung, Refused, SECOND, TurnedAway, Unclean, Wis
 /// retransmission as long as the cut again.
 pub fn tail(done: &Done) -> u64 {
     match done.fault {
-        Fault::Kill(_) | Fault::Restart(_) | Fault::Reset(..) => 3 * SECOND,
+        Fault::Kill(_)
+        | Fault::Restart(_)
+        | Fault::Reset(..)
+        | Fault::KillAmidClaims(_)
+        | Fault::KillSlots(_)
+        | Fault::Pool(..) => 3 * SECOND,
         Fault::Pause(_)
         | Fault::Cut(_)
         | Fault::CutIn(_)
@@ -21,13 +27,19 @@ pub fn tail(done: &Done) -> u64 {
         | Fault::Delay(_)
         | Fault::Duplicate(_)
         | Fault::Reorder(_)
-        | Fault::LoseReplies(_) => 5 * SECOND + done.to.saturating_sub(done.from),
+        | Fault::LoseReplies(_)
+        | Fault::FreezeInit(_)
+        | Fault::FreezeHot(_) => 5 * SECOND + done.to.saturating_sub(done.from),
     }
 }
 
 /// Whether it was done to this part's own processes.
 pub fn of_part(fault: Fault, part: Part) -> bool {
-    matches!(fault, Fault::Kill(hit) | Fault::Restart(hit) | Fault::Pause(hit) if hit == part)
+    match fault {
+        Fault::Kill(hit) | Fault::Restart(hit) | Fault::Pause(hit) => hit == part,
+        Fault::KillAmidClaims(drone) => part == Part::Drone(drone),
+        _ => false,
+    }
 }
 
 /// Whether it was done to this host's link.
@@ -67,6 +79,20 @@ pub fn of_drone(fault: Fault, drone: u8) -> bool {
             && !of_link(fault, Host::Controller(number))
     };
     of_part(fault, Part::Engine(drone)) || (1..=CONTROLLERS).any(told)
+}
+
+/// Whether it was done to what waits for its session on a drone's host: excuses only what got it.
+fn of_slots(fault: Fault, drone: u8) -> bool {
+    matches!(
+        fault,
+        Fault::KillSlots(hit) | Fault::FreezeInit(hit) | Fault::FreezeHot(hit) if hit == drone
+    )
+}
+
+/// Whether it may be that such a fault's container was this backend's: it wrote from it, or it has never written anything.
+fn may_have_been_hit(facts: &Facts, backend: &str, drone: u8, from: u64, to: u64) -> bool {
+    sessions_of(facts, backend).all(|session| was_hit(facts, session))
+        && was_at_work(facts, from, to, |fault| of_slots(fault, drone))
 }
 
 /// Whether this part takes the sessions of a drone's host with it.
@@ -178,6 +204,7 @@ pub fn refusal(facts: &Facts, refused: &Refused) -> Option<String> {
     let Refused { what, by, unconfirmed, backend, from, at: time } = refused;
     let drone = drone_of(facts, backend);
     let excused = was_told_to_leave(facts, backend, *time)
+        || drone.is_some_and(|drone| may_have_been_hit(facts, backend, drone, *from, *time))
         || was_at_work(facts, *from, *time, |fault| match drone {
             Some(drone) => {
                 of_drone(fault, drone)
@@ -205,12 +232,19 @@ pub fn turned_away(facts: &Facts, away: &TurnedAway) -> Option<String> {
     let drone = backend.as_deref().and_then(|backend| drone_of(facts, backend));
     let ended = backend.as_deref().is_some_and(|backend| {
         was_told_to_leave(facts, backend, *time)
+            || drone.is_some_and(|drone| may_have_been_hit(facts, backend, drone, *from, *time))
             || sessions_of(facts, backend).any(|session| session.beats.last <= time + SECOND)
     });
     // A proxy that has just started has to hear from a controller which installation it is of; later it needs none.
     let asks_controllers = !matches!(to, Part::Proxy(_)) || what.contains("proxy_not_ready");
+    // What a pool is may change at any time; that there is none is no surprise where somebody has deleted it.
+    let names_none = what.contains("pool_not_found");
+    let is_deleted = |fault| matches!(fault, Fault::Pool(Change::Again, _));
     let excused = ended
         || was_at_work(facts, *from, *time, |fault| {
+            if names_none {
+                return is_deleted(fault);
+            }
             let seen = match to {
                 Part::Proxy(proxy) => on_way_in(fault, *proxy, drone),
                 _ => before(fault, *to) || (1..=DRONES).any(|drone| of_drone(fault, drone)),
