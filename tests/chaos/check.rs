@@ -140,9 +140,10 @@ pub fn closest(facts: &Facts) -> Option<u64> {
     pairs.map(|pair| pair[1].beats.first.saturating_sub(pair[0].beats.last)).min()
 }
 
-/// Whether something was done to the very container that it was in.
+/// Whether something was done to the very container that it was in, not long before its end.
 pub fn was_hit(facts: &Facts, session: &Session) -> bool {
-    facts.seen.hit.iter().any(|hit| hit.container == session.container)
+    let is_in = |container: &str| container == session.container;
+    facts.seen.hit.iter().any(|hit| is_in(&hit.container) && session.beats.last <= hit.until)
 }
 
 pub fn sessions_of<'f>(facts: &'f Facts, backend: &str) -> impl Iterator<Item = &'f Session> {

@@ -18,7 +18,7 @@ use crate::harness::processes::executable;
 use crate::places::{Host, Part, root};
 use crate::records::sessions_in;
 use crate::schedule::Fault;
-use crate::seen::{Asked, Done, Dropped, Hung, Inner, Refused, SECOND, TurnedAway, Unclean, Wish};
+use crate::seen::{Asked, Done, Dropped, Hit, Hung, Inner, Refused, SECOND, TurnedAway, Unclean, Wish};
 
 /// Of the planted hot application, on the router.
 const HOT_PORT: u16 = 8081;
@@ -146,6 +146,12 @@ fn ends() -> Vec<Case> {
             .for_each(|session| (session.beats.told_to_stop, session.beats.left) = (0, 1));
         facts
     };
+    let hit = |until| {
+        let mut facts = ended(20, "failed", none());
+        let container = facts.sessions[0].container.clone();
+        facts.seen.hit.push(Hit { container, how: "killed", until: until * SECOND });
+        facts
+    };
     let left = by_itself(ended(20, "exited", asked(Wish::Exit)));
     let mut stopped_late = by_itself(ended(20, "external", asked(Wish::Exit)));
     stopped_late.seen.asked.push(Asked { backend: "a".to_owned(), wish: Wish::Stop, at: 21 * SECOND });
@@ -157,6 +163,8 @@ fn ends() -> Vec<Case> {
         ("an idle session", ended(20, "idle", none()), (0, 0, 0)),
         ("a session without a row", rowless, (0, 1, 0)),
         ("a session that was stopped unasked", ended(20, "external", none()), (0, 1, 0)),
+        ("one whose container was killed", hit(30), (0, 0, 0)),
+        ("one whose container had been frozen long before", hit(15), (0, 1, 0)),
         ("a session that left unasked", ended(20, "exited", none()), (0, 1, 0)),
         ("a session that went away", ended(20, "lost", none()), (0, 1, 0)),
         ("its engine died", ended(15, "lost", during(Fault::Kill(Part::Engine(2)), none())), (0, 0, 0)),

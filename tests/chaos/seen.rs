@@ -82,6 +82,8 @@ pub struct Refused {
 pub struct Hit {
     pub container: String,
     pub how: &'static str,
+    /// What ends later has another reason.
+    pub until: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,6 +26,8 @@ const MOMENT_MS: (u64, u64) = (0, 12);
 const AMID_MS: (u64, u64) = (2, 40);
 /// For the visitor that is sent at the same time.
 const VISIT: Duration = Duration::from_secs(4);
+/// For an agent to notice what became of a container, on a machine under load.
+const NOTICED: Duration = Duration::from_secs(30);
 const LISTED: Duration = Duration::from_secs(5);
 
 /// A container that no session's process has written from yet.
@@ -89,8 +91,10 @@ impl Driver {
             tokio::time::timeout(VISIT, self.shore.reach(controller, &key, proxy)).await;
     }
 
-    fn hit(&self, slot: &Waiting, how: &'static str) {
-        self.shore.seen.note().hit.push(Hit { container: slot.container.clone(), how });
+    /// `length`: for which it does not go on.
+    fn hit(&self, slot: &Waiting, how: &'static str, length: Duration) {
+        let until = now() + u64::try_from((length + NOTICED).as_nanos()).unwrap_or(u64::MAX);
+        self.shore.seen.note().hit.push(Hit { container: slot.container.clone(), how, until });
     }
 
     pub async fn kill_slots(&self, drone: u8, length: Duration) -> anyhow::Result<()> {
@@ -101,7 +105,7 @@ impl Driver {
                 let hot = slot.application.is_some();
                 let killed = async {
                     tokio::time::sleep(moment).await;
-                    self.hit(&slot, "killed");
+                    self.hit(&slot, "killed", Duration::ZERO);
                     send(slot.init, Signal::SIGKILL)
                 };
                 let is = |way| match way {
@@ -119,7 +123,7 @@ impl Driver {
 
     pub async fn freeze_init(&self, drone: u8, length: Duration) -> anyhow::Result<()> {
         let Some(slot) = self.next_slot(drone, |_| true).await else { return Ok(()) };
-        self.hit(&slot, "its init frozen");
+        self.hit(&slot, "its init frozen", length);
         self.freeze(slot.init, |way| way != Way::Late, length).await
     }
 
@@ -127,7 +131,7 @@ impl Driver {
         let Some(slot) = self.next_slot(drone, |slot| slot.application.is_some()).await else {
             return Ok(());
         };
-        self.hit(&slot, "its application frozen");
+        self.hit(&slot, "its application frozen", length);
         let application = slot.application.context("it is hot")?;
         self.freeze(application, |way| way == Way::Declared(Tier::Hot), length).await
     }
