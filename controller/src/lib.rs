@@ -10,6 +10,7 @@
 //! | `stops` | every second | wishes to stop that the status does not show | `POST …/stop` at the drone |
 //! | `inventory` | every 10 s by one controller, and when a connect met a drone without its backend | `GET /b` of each drone, then its rows | ends rows whose drone says gone, or twice ended; puts back or deletes backends without a row |
 //! | `renewals` | heartbeats, gathered for 50 ms | – | their renewals, one statement a batch |
+//! | `events` (two) | drones' reports, whatever gathered while the last batch was under way | rows of backends | their events and statuses, one statement a batch; a row that is locked waits for the next batch |
 //! | `watch` | every 2 s, more often for a short lease | every drone's renewal number | its turn; ends leases that it has watched to their end |
 //! | `release` | every second, and when a drone is known to be dead | rows of terms that are over | ends them |
 //! | `warm` | every second | pools, demand and drones, by the controller that has the lock | demand; `PUT /warm` at drones whose heartbeats show other targets |

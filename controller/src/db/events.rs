@@ -120,7 +120,7 @@ impl<'a> Batch<'a> {
     }
 
     /// What was found, and what nobody else had locked: nobody waits for anybody here, so nobody can do so in a circle. An event
-    /// whose status is no higher is history only.
+    /// whose status is no higher is history only. Written so that no plan can begin with the rows of the table.
     async fn write(&self, connection: &mut PgConnection) -> Result<HashSet<Of<'a>>, DbError> {
         let keys: Vec<&Of<'a>> = self.latest.keys().collect();
         let ids: Vec<String> = keys.iter().map(|of| of.0.as_str().to_owned()).collect();
@@ -146,10 +146,12 @@ impl<'a> Batch<'a> {
              ), mine as materialized (
                  select b.id, latest.status, latest.end_json, latest.timeline, latest.number
                  from latest join drones d on d.id = latest.drone and d.term = latest.term
-                      join backends b on b.id = latest.id and b.fencing_token = latest.fencing_token
-                                     and b.drone_id = latest.drone
-                 where b.ended_at is null
-                 for no key update of b skip locked
+                      cross join lateral (
+                          select id from backends
+                          where id = latest.id and fencing_token = latest.fencing_token and drone_id = latest.drone
+                            and ended_at is null
+                          for no key update skip locked
+                      ) b
              ), history as (
                  insert into backend_events (backend, status, at, end_json)
                  select mine.id, e.status, e.at, e.end_json
@@ -209,8 +211,12 @@ async fn why_left(
     let rows = sqlx::query!(
         "select d.term is not distinct from told.term as \"is_present!\",
                 exists (select 1 from unnest($3::bigint[], $4::text[], $5::bigint[]) as e (number, id, fencing_token)
-                        join backends b on b.id = e.id and b.fencing_token = e.fencing_token
-                        where e.number = told.number and b.drone_id = told.drone and b.ended_at is null) as \"is_live!\"
+                        cross join lateral (
+                            select 1 from backends
+                            where id = e.id and fencing_token = e.fencing_token and drone_id = told.drone
+                              and ended_at is null offset 0
+                        ) live
+                        where e.number = told.number) as \"is_live!\"
          from unnest($1::uuid[], $2::bigint[]) with ordinality as told (drone, term, number)
               left join drones d on d.id = told.drone
          order by told.number",
