@@ -26,6 +26,7 @@ struct Request {
 }
 
 fn main() -> io::Result<()> {
+    raise_file_limit();
     let signals = block_terminate();
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(8080_u16);
     set_session(std::env::var("SESSION").unwrap_or_default());
@@ -37,6 +38,17 @@ fn main() -> io::Result<()> {
         std::thread::spawn(move || serve(stream, &echo));
     }
     Ok(())
+}
+
+/// As many files as it may have: one each tunnel.
+fn raise_file_limit() {
+    // SAFETY: the limit outlives both calls, and is filled by the first.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+    }
 }
 
 fn set_session(name: String) {

@@ -22,8 +22,7 @@ use crate::report::{Bar, Row};
 const LIMIT: Duration = Duration::from_secs(300);
 const LENGTH: Duration = Duration::from_secs(10);
 const PER_SECOND: u32 = 1000;
-/// Two files a tunnel in a proxy, one in a session, of 20,000 each; a third proxy has room for the others.
-const PROXIES: usize = 3;
+/// Each with a proxy of its own: a tunnel is two files there, of 20,000, and one in the session.
 const SESSIONS: usize = 4;
 const HELD_BY_EACH: usize = 5000;
 const SOON: Duration = Duration::from_secs(20);
@@ -71,7 +70,7 @@ impl Crowd {
     async fn gather(jetway: &Jetway) -> anyhow::Result<Self> {
         let mut crowd = Self { holds: Vec::new(), proxies: Vec::new() };
         let mut ports = vec![jetway.stack.proxy_port];
-        for n in 1..PROXIES {
+        for n in 1..SESSIONS {
             ports.push(crowd.proxy(jetway, n).await?);
         }
         for n in 0..SESSIONS {
@@ -80,8 +79,7 @@ impl Crowd {
             jetway.site.tunnel(&connected).await?;
             let (host, path) = split(&connected.url)?;
             let source = Ipv4Addr::new(127, 0, 1, u8::try_from(n)? + 1);
-            // The sessions' tunnels are spread over the proxies: 5,000 by each of the first two, the rest by the last.
-            let proxy = ports[n.min(PROXIES - 1)];
+            let proxy = ports[n];
             crowd.holds.push(Hold {
                 proxy: ([127, 0, 0, 1], proxy).into(),
                 source,
