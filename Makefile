@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build image dev test chaos figures bench check fmt sqlx fresh-machine clean
+.PHONY: help setup build image dev test chaos conformance fuzz figures bench check fmt sqlx fresh-machine clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,14 @@ test: ## Set up and run all tests; make test ARGS="-E 'test(name)'" runs some
 chaos: ## Run everything under faults at random, as root; MINUTES=10 SEED=7 choose, ARGS="--keep-logs DIR" keeps logs
 	@scripts/setup --test
 	@tests/run --chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+conformance: ## Run the Autobahn cases against a session, at its own address and through the proxy, and compare the verdicts
+	@scripts/setup --test
+	@tests/run --conformance
+
+fuzz: ## Feed what reads bytes from outside with chosen ones; SECONDS=60 for each, TARGETS="headers token" choose
+	@scripts/setup --test
+	@scripts/fuzz $(or $(SECONDS),60) $(TARGETS)
 
 figures: ## Measure a connect stage by stage, beside bare Docker (by hand, on a quiet machine)
 	@scripts/setup --test

@@ -2,6 +2,7 @@
 //! A client that does more would be measured with what it measures.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -73,6 +74,16 @@ impl Connection {
 
     async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<Answer> {
         self.stream.write_all(request).await?;
+        self.answer().await
+    }
+
+    /// To the same socket, for another thread. It does not wait for room.
+    pub fn writer(&self) -> anyhow::Result<std::net::TcpStream> {
+        Ok(self.stream.as_fd().try_clone_to_owned()?.into())
+    }
+
+    /// Of a request that was sent.
+    pub async fn answer(&mut self) -> anyhow::Result<Answer> {
         let (head, status, length) = self.head().await?;
         while self.buffer.len() < head + length {
             self.more().await?;

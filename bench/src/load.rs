@@ -2,16 +2,19 @@
 //! carried in a second. *Open*: requests are due by the clock, whoever is still busy, and a latency counts from when a request was
 //! due, so that a system that stalls cannot hide it.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::http::Connection;
+use crate::http::{ANSWER_MAX, Connection};
 use crate::measure::Samples;
 
 /// Requests that wait for one connection: more than that is an overload, and is said to be one.
@@ -92,27 +95,15 @@ pub async fn open(
     length: Duration,
     requests: &Requests,
 ) -> anyhow::Result<Outcome> {
-    let (mut workers, mut queues) = (JoinSet::new(), Vec::new());
+    let (mut workers, mut lines) = (JoinSet::new(), Vec::new());
     for _ in 0..connections {
-        let (queue, mut due) = mpsc::channel::<(u64, Instant)>(WAITING_MAX);
-        queues.push(queue);
-        let requests = requests.clone();
-        let mut connection = Connection::open(to).await?;
-        workers.spawn(async move {
-            let mut outcome = Outcome::default();
-            while let Some((n, since)) = due.recv().await {
-                let answer = connection.send(&requests(n)).await;
-                let broken = answer.is_err();
-                outcome.count(since, answer);
-                if broken {
-                    connection = Connection::open(to).await?;
-                }
-            }
-            anyhow::Ok(outcome)
-        });
+        let connection = Connection::open(to).await?;
+        let line = Arc::new(Line::new(connection.writer()?, requests.clone()));
+        lines.push(line.clone());
+        workers.spawn(async move { line.answers(connection, to).await });
     }
     // A thread of its own: the runtime's clock ticks in milliseconds.
-    let pace = thread::spawn(move || pace(&queues, rate, length));
+    let pace = thread::spawn(move || pace(&lines, rate, length));
     let mut outcome = gather(workers).await?;
     let late = pace.join().map_err(|_| anyhow::anyhow!("the pace panicked"))?;
     if late > 0 {
@@ -124,9 +115,11 @@ pub async fn open(
 }
 
 /// The number of requests for which there was no room.
-fn pace(queues: &[mpsc::Sender<(u64, Instant)>], rate: f64, length: Duration) -> u64 {
+fn pace(lines: &[Arc<Line>], rate: f64, length: Duration) -> u64 {
+    // The kernel lets a thread sleep 50 µs longer than it asked for (prctl(2), PR_SET_TIMERSLACK), and that is nobody's latency.
+    let _only_less_exact = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
     let (begin, mut refused) = (Instant::now(), 0);
-    for (n, queue) in (0_u64..).zip(queues.iter().cycle()) {
+    for (n, line) in (0_u64..).zip(lines.iter().cycle()) {
         let due = begin + Duration::from_secs_f64(n as f64 / rate);
         if due >= begin + length {
             break;
@@ -134,9 +127,97 @@ fn pace(queues: &[mpsc::Sender<(u64, Instant)>], rate: f64, length: Duration) ->
         while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             thread::park_timeout(left);
         }
-        refused += u64::from(queue.try_send((n, due)).is_err());
+        refused += u64::from(!line.is_due(n, due));
+    }
+    for line in lines {
+        line.end();
     }
     refused
+}
+
+/// One connection's requests. The thread that keeps the pace sends them itself, as long as none is before them: to wake
+/// another one for it would count as the latency of what is measured.
+struct Line {
+    requests: Requests,
+    queue: Mutex<Queue>,
+    over: Notify,
+}
+
+struct Queue {
+    writer: std::net::TcpStream,
+    /// When it was due that is under way.
+    under_way: Option<Instant>,
+    waiting: VecDeque<(u64, Instant)>,
+    is_over: bool,
+}
+
+impl Line {
+    fn new(writer: std::net::TcpStream, requests: Requests) -> Self {
+        let queue = Queue { writer, under_way: None, waiting: VecDeque::new(), is_over: false };
+        Self { requests, queue: Mutex::new(queue), over: Notify::new() }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False: too many wait.
+    fn is_due(&self, n: u64, due: Instant) -> bool {
+        let mut queue = self.queue();
+        if queue.under_way.is_none() {
+            self.send(&mut queue, n, due);
+        } else if queue.waiting.len() < WAITING_MAX {
+            queue.waiting.push_back((n, due));
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn send(&self, queue: &mut Queue, n: u64, due: Instant) {
+        queue.under_way = Some(due);
+        if queue.writer.write_all(&(self.requests)(n)).is_err() {
+            // Whoever waits for the answer sees the end.
+            let _broken_already = queue.writer.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// No more will be due.
+    fn end(&self) {
+        let mut queue = self.queue();
+        queue.is_over = true;
+        if queue.under_way.is_none() {
+            self.over.notify_one();
+        }
+    }
+
+    async fn answers(&self, mut connection: Connection, to: SocketAddr) -> anyhow::Result<Outcome> {
+        let mut outcome = Outcome::default();
+        loop {
+            let answer = tokio::select! {
+                answer = timeout(ANSWER_MAX, connection.answer()) => answer.context("no answer in time").flatten(),
+                () = self.over.notified() => return Ok(outcome),
+            };
+            let broken = answer.is_err();
+            let answered = self.queue().under_way;
+            if let Some(due) = answered {
+                outcome.count(due, answer);
+            }
+            if broken {
+                connection = Connection::open(to).await?;
+                self.queue().writer = connection.writer()?;
+            }
+            let mut queue = self.queue();
+            if queue.under_way.take() != answered {
+                outcome.failed("sent as the connection broke".to_owned());
+            }
+            match queue.waiting.pop_front() {
+                Some((n, due)) => self.send(&mut queue, n, due),
+                None if queue.is_over => return Ok(outcome),
+                None => {}
+            }
+        }
+    }
 }
 
 async fn gather(mut workers: JoinSet<anyhow::Result<Outcome>>) -> anyhow::Result<Outcome> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use jetway_protocol::at_rest::AtRest;
 use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, GrantId, InstallationId};
+use jetway_protocol::key::Key;
 use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::secret::Secret;
 use jetway_protocol::token::{STATIC_PREFIX, TokenContent, TokenSealer};
@@ -15,11 +16,15 @@ use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::connect::deliver::Deliveries;
+use crate::connect::offer::Offers;
+use crate::connect::recent::Recent;
 use crate::db::Pools;
+use crate::db::backends::FoundTogether;
 use crate::db::hot::Hot;
 use crate::drone::DroneCalls;
 use crate::events::Events;
 use crate::fleet::Fleet;
+use crate::gather::Gather;
 use crate::lease::Leases;
 use crate::silence::Silence;
 use crate::warm::Warm;
@@ -36,6 +41,8 @@ pub type App = Arc<Shared>;
 pub struct Shared {
     /// For the statements of connects.
     pub hot: Arc<Hot>,
+    /// Keys that connects look up now.
+    pub reads: Arc<Gather<Key, FoundTogether>>,
     /// For other requests of applications, operators and browsers.
     pub db: PgPool,
     /// For what drones and proxies report.
@@ -60,6 +67,8 @@ pub struct Shared {
     /// "Look now" for the task that compares inventories.
     pub inventory_nudge: Notify,
     pub connects: Arc<Semaphore>,
+    pub recent: Recent,
+    pub offers: Offers,
     pub deliveries: Deliveries,
     pub status_streams: Arc<Semaphore>,
     pub log_streams: Arc<Semaphore>,
@@ -103,6 +112,7 @@ impl Shared {
         let at_rest = AtRest::new(&secret, installation);
         Arc::new(Self {
             hot,
+            reads: Arc::default(),
             db,
             internal,
             housekeeping,
@@ -122,6 +132,8 @@ impl Shared {
             lifecycle,
             inventory_nudge: Notify::new(),
             connects: Arc::new(Semaphore::new(CONNECTS_MAX as usize)),
+            recent: Recent::default(),
+            offers: Offers::default(),
             deliveries: Deliveries::default(),
             status_streams: Arc::new(Semaphore::new(STATUS_STREAMS_MAX)),
             log_streams: Arc::new(Semaphore::new(LOG_STREAMS_MAX)),

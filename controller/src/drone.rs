@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use jetway_protocol::drone_api::{
-    AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, Inventory, PutBackend, Refusal,
-    RefusalCode, Revoke, RevokeReply, SetWarm, Stop,
+    AddGrant, AddGrants, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, GrantsReply,
+    Inventory, PutBackend, Refusal, RefusalCode, Revoke, RevokeReply, SetWarm, Stop,
 };
 use jetway_protocol::ids::{BackendId, Term};
 use jetway_protocol::secret::{Purpose, Secret};
@@ -52,6 +52,15 @@ impl DroneCalls {
         deadline: Duration,
     ) -> Result<GrantReply, CallError> {
         self.client.post(&url(drone, &format!("/b/{id}/grants")), body, deadline).await
+    }
+
+    pub async fn grants(
+        &self,
+        drone: &DroneRef,
+        body: &AddGrants,
+        deadline: Duration,
+    ) -> Result<GrantsReply, CallError> {
+        self.client.post(&url(drone, "/grants"), body, deadline).await
     }
 
     pub async fn stop(

@@ -101,7 +101,7 @@ impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         use std::error::Error;
         let answer = match &error {
-            DbError::Query(_) | DbError::Silent => {
+            DbError::Query(_) | DbError::Silent | DbError::Together(_) => {
                 Self::new(Code::Database, "the database does not answer; try again")
                     .retry_after_ms(DATABASE_RETRY_MS)
             }

@@ -28,6 +28,9 @@ mod drone;
 mod error;
 mod events;
 mod fleet;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod gather;
 mod http;
 mod lease;
 mod object;

@@ -76,7 +76,8 @@ impl Silence {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let task = lifecycle.spawn(work);
+        // Moved once: a task is moved several times on its way to the runtime.
+        let task = lifecycle.spawn(Box::pin(work));
         tokio::select! {
             done = task => done.map_err(|error| match error.try_into_panic() {
                 Ok(panic) => Unfinished::Panicked(panic),

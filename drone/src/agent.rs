@@ -133,6 +133,14 @@ impl Agent {
         })
     }
 
+    /// Whoever has something of it open is told that it is about to be stopped, and where to go is asked anew.
+    pub fn tell_to_leave(&self, backend: &Backend) {
+        for proxy in self.streams.proxies() {
+            let (backend, fencing_token) = (backend.id.clone(), backend.fencing_token);
+            self.streams.push(proxy, ToProxy::Leave { backend, fencing_token });
+        }
+    }
+
     /// Held for a few lines, never across an await.
     pub fn tombstones(&self) -> MutexGuard<'_, Tombstones> {
         self.tombstones.lock().unwrap_or_else(PoisonError::into_inner)

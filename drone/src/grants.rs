@@ -1,11 +1,13 @@
 //! Who may enter one backend, in the order they were let in. Journal and proxies are told by the caller.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 
 use jetway_protocol::drone_api::GrantView;
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{GrantId, ProxyId};
 use jetway_protocol::time::UnixMicros;
+use tokio::time::Instant;
 
 /// Grants of one backend, at most: each connect adds one, so a session that lives for months needs a bound. The oldest
 /// that nobody needs goes when it is reached.
@@ -13,6 +15,10 @@ pub const GRANTS_MAX: usize = 16 * 1024;
 
 /// Ids of grants that were taken back, kept so that their holders are told at once.
 const REMOVED_MAX: usize = 1024;
+
+/// Where every grant was needed, so long passes before all are looked at again: who asks for ever more of them must not keep the
+/// backend busy with that.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Every grant of the backend is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +31,8 @@ pub struct Grants {
     ages: HashMap<GrantId, u64>,
     removed: VecDeque<GrantId>,
     next: u64,
+    /// Each was found to be needed, and is not looked at again until then.
+    full_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -56,17 +64,23 @@ impl Grants {
     }
 
     /// The grant that has to go before another one is added; `None` where there is room.
-    pub fn to_evict(
-        &self,
+    pub fn evictable(
+        &mut self,
+        now: Instant,
         may_be_in_use: impl Fn(&Grant, bool, &[Entered]) -> bool,
     ) -> Result<Option<GrantId>, Full> {
         if self.ages.len() < GRANTS_MAX {
             return Ok(None);
         }
+        if self.full_until.is_some_and(|until| now < until) {
+            return Err(Full);
+        }
         let unneeded = |held: &&Held| {
             held.grant.id != GrantId::STATIC && !may_be_in_use(&held.grant, held.used, &held.entered)
         };
-        self.by_age.values().find(unneeded).map(|held| Some(held.grant.id)).ok_or(Full)
+        let found = self.by_age.values().find(unneeded).map(|held| held.grant.id);
+        self.full_until = found.is_none().then_some(now + LOOK_AGAIN);
+        found.map(Some).ok_or(Full)
     }
 
     pub fn get(&self, id: GrantId) -> Option<&Grant> {
@@ -151,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_oldest_that_nobody_needs_goes_but_never_the_static_one() {
-        let mut grants = Grants::default();
+        let (mut grants, now) = (Grants::default(), Instant::now());
         let fixed = Grant {
             id: GrantId::STATIC,
             user: None,
@@ -161,11 +175,13 @@ mod tests {
         };
         grants.add(fixed, UnixMicros(0));
         for id in 1..GRANTS_MAX as u64 {
-            assert_eq!(grants.to_evict(|_, _, _| true), Ok(None));
+            assert_eq!(grants.evictable(now, |_, _, _| true), Ok(None));
             grants.add(grant(id, "u"), UnixMicros(0));
         }
         grants.enter(GrantId(1), Entered { proxy: ProxyId::random(), spell: 0 });
-        assert_eq!(grants.to_evict(|_, _, entered| !entered.is_empty()), Ok(Some(GrantId(2))));
-        assert_eq!(grants.to_evict(|_, _, _| true), Err(Full));
+        assert_eq!(grants.evictable(now, |_, _, entered| !entered.is_empty()), Ok(Some(GrantId(2))));
+        assert_eq!(grants.evictable(now, |_, _, _| true), Err(Full));
+        assert_eq!(grants.evictable(now, |_, _, _| panic!("each was looked at just now")), Err(Full));
+        assert!(grants.evictable(now + LOOK_AGAIN, |_, _, _| false).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: `jetway-init [--socket PATH] [--lease DIRECTORY] [--] entrypoint args…`, or `jetway-init --sandbox`. What the
+//! The command line: `jetway-init [--socket PATH] [--lease DIRECTORY] [--] entrypoint args…`, or `jetway-init --sandbox [FILE]`. What the
 //! command means is `application`'s business.
 
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use jetway_protocol::init::{LEASE_DIR, SOCKET_PATH};
 
 pub const USAGE: &str =
     "usage: jetway-init [--socket PATH] [--lease DIRECTORY] [--] [ENTRYPOINT [ARGUMENT]...]
-       jetway-init --sandbox";
+       jetway-init --sandbox [FILE]";
 
 /// Bytes of a socket's path: `sockaddr_un` has 108 and a closing zero (unix(7)).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -18,7 +18,8 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Task {
     Session(Arguments),
-    Sandbox,
+    /// For as long as the file is there.
+    Sandbox(Option<PathBuf>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub enum Misuse {
     NoPath(&'static str),
     #[error("the socket's path must have 1 to {SOCKET_PATH_BYTES_MAX} bytes, this one has {0}")]
     PathLength(usize),
-    #[error("--sandbox stands alone")]
+    #[error("--sandbox takes one file at most, and nothing else")]
     NotAlone,
     #[error("unknown option {0:?}; put -- before an entrypoint that starts with -")]
     UnknownOption(OsString),
@@ -46,7 +47,8 @@ pub enum Misuse {
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, Misuse> {
     let mut words = words.into_iter().peekable();
     if words.next_if(|word| word == "--sandbox").is_some() {
-        return if words.next().is_none() { Ok(Task::Sandbox) } else { Err(Misuse::NotAlone) };
+        let wanted = words.next().map(PathBuf::from);
+        return if words.next().is_none() { Ok(Task::Sandbox(wanted)) } else { Err(Misuse::NotAlone) };
     }
     let (mut socket, mut lease) = (PathBuf::from(SOCKET_PATH), PathBuf::from(LEASE_DIR));
     while let Some(option) = words.next_if(|word| word.as_bytes().starts_with(b"-")) {
@@ -95,7 +97,8 @@ mod tests {
         check(&["--socket=/s", "--", "-app", "--"], "/s", &["-app", "--"]);
         check(&["app", "--"], SOCKET_PATH, &["app", "--"]);
         check(&["--", "--sandbox"], SOCKET_PATH, &["--sandbox"]);
-        assert_eq!(parse(["--sandbox".into()]), Ok(Task::Sandbox));
+        assert_eq!(parse(["--sandbox".into()]), Ok(Task::Sandbox(None)));
+        assert_eq!(parse(["--sandbox".into(), "/wanted".into()]), Ok(Task::Sandbox(Some("/wanted".into()))));
     }
 
     #[test]
@@ -104,7 +107,7 @@ mod tests {
         assert_eq!(parsed(&["--lease"]), Err(Misuse::NoPath("--lease")));
         assert_eq!(parsed(&["--socket", ""]), Err(Misuse::PathLength(0)));
         assert_eq!(parsed(&["--socket", &"a".repeat(108)]), Err(Misuse::PathLength(108)));
-        assert_eq!(parse(["--sandbox".into(), "app".into()]), Err(Misuse::NotAlone));
+        assert_eq!(parse(["--sandbox".into(), "app".into(), "x".into()]), Err(Misuse::NotAlone));
         assert_eq!(parsed(&["--socket=/s", "--sandbox"]), Err(Misuse::UnknownOption("--sandbox".into())));
         assert_eq!(parsed(&["-x", "app"]), Err(Misuse::UnknownOption("-x".into())));
     }

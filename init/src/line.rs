@@ -17,6 +17,8 @@ const REDIAL_MIN: Duration = Duration::from_millis(5);
 const REDIAL_MAX: Duration = Duration::from_millis(250);
 /// A connection that lived so long was a good one: the pauses begin anew.
 const GOOD_CONNECTION: Duration = Duration::from_secs(1);
+/// The socket is never away for a moment: without one for so long, nobody will come.
+const GONE_AFTER: Duration = Duration::from_secs(2);
 /// Bytes that wait for a drone that does not read; more, and the line counts as broken. Init says little.
 const OUTGOING_BYTES_MAX: usize = 256 * 1024;
 const READ_BYTES: usize = 16 * 1024;
@@ -36,6 +38,8 @@ pub struct Line {
     /// Dials that did not lead to a good connection.
     attempts: u32,
     next_dial: Instant,
+    /// Since when there is no socket to dial.
+    without_socket: Option<Instant>,
 }
 
 struct Connection {
@@ -47,7 +51,7 @@ struct Connection {
 
 impl Line {
     pub fn new(path: PathBuf, now: Instant) -> Self {
-        Self { path, connection: None, attempts: 0, next_dial: now }
+        Self { path, connection: None, attempts: 0, next_dial: now, without_socket: None }
     }
 
     /// What to wait for on the socket, if there is one.
@@ -62,15 +66,26 @@ impl Line {
         self.connection.is_none().then_some(self.next_dial)
     }
 
+    /// The drone has taken the slot away.
+    pub fn is_gone(&self, now: Instant) -> bool {
+        self.without_socket.is_some_and(|since| now.saturating_duration_since(since) >= GONE_AFTER)
+    }
+
     /// Dials if it is time to, and says hello. True if there is a new connection.
     pub fn dial(&mut self, now: Instant, hello: impl FnOnce() -> FromInit) -> bool {
         if self.connection.is_some() || now < self.next_dial {
             return false;
         }
-        let Ok(stream) = kernel::dial(&self.path) else {
-            self.redial_later(now);
-            return false;
+        let stream = match kernel::dial(&self.path) {
+            Ok(stream) => stream,
+            Err(error) => {
+                let is_gone = error.kind() == io::ErrorKind::NotFound;
+                self.without_socket = is_gone.then(|| self.without_socket.unwrap_or(now));
+                self.redial_later(now);
+                return false;
+            }
         };
+        self.without_socket = None;
         let (incoming, outgoing) = (Incoming::default(), Vec::new());
         self.connection = Some(Connection { stream, since: now, incoming, outgoing });
         self.say(&hello(), now);

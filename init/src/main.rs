@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     };
     let ended = match task {
         Task::Session(arguments) => Supervisor::new(arguments).map(|mut supervisor| supervisor.run()),
-        Task::Sandbox => sandbox::hold().map(|()| 0),
+        Task::Sandbox(wanted) => sandbox::hold(wanted.as_deref()).map(|()| 0),
     };
     match ended {
         // An exit status has 8 bits; neither gives one above 255.

@@ -7,6 +7,9 @@
 //! | ahead | answer again | bind it: nothing is executed | exit 0 | exit 0 if it asks for an end, else forward | say so, exit with its status |
 //! | taken | – | same id: answer again, else refuse | signal once, then a deadline | forward | say so, exit with its status |
 //!
+//! Before the session, a slot that is taken away (no socket any more) is an end as well: an engine that was killed over this
+//! container's start may have forgotten it, and then nobody else ends it.
+//!
 //! One application is executed ever, and one session taken. An exit takes along whatever runs. The drone's deadline
 //! ([`jetway_protocol::lease`]), where the session has one, is a stop and then an exit; before the session there is none.
 
@@ -104,6 +107,11 @@ impl State {
             session,
             ahead,
         })
+    }
+
+    /// There is no drone's socket any more. A session has its lease.
+    pub fn slot_is_gone(&self) -> Vec<Action> {
+        if self.taken.is_none() { vec![Action::Exit { status: 0 }] } else { Vec::new() }
     }
 
     pub fn group(&self) -> Option<i32> {

@@ -60,6 +60,12 @@ impl Supervisor {
             {
                 search.tell_again();
             }
+            if self.line.is_gone(now) {
+                let actions = self.state.slot_is_gone();
+                if let Some(status) = self.carry_out_all(actions) {
+                    return status;
+                }
+            }
             if let Err(error) = self.wait(now) {
                 // Cannot happen with valid descriptors. Without waiting init cannot work, and its end is safe.
                 kernel::tell(&format!("cannot wait: {error}"));

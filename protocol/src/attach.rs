@@ -12,6 +12,7 @@
 //!   the drone's, what is in use is the proxy's to say). `uses: 0` starts the drone's idle clock at once.
 //! * **Ended, Revoked.** Pushed. After `Ended` the proxy closes what is open, never dials the address again on that
 //!   token and says [`ToDrone::EndedSeen`]; only then may the drone use the address again.
+//! * **Leave.** Pushed before a stop after which clients should come back: WebSockets get a close frame with the status 1012.
 //!
 //! Both sides send something at least every [`PING_SECONDS`]. A drone that hears nothing for [`DEADLINE_SECONDS`] takes the stream
 //! for broken. The proxy's are WebSocket pings; its stream stands for [`DEADLINE_SECONDS`] from the *sending* of the last one
@@ -125,6 +126,11 @@ pub enum ToProxy {
         fencing_token: FencingToken,
         grants: Vec<GrantId>,
     },
+    /// It is about to be stopped, and will be started elsewhere: its WebSockets are told to come back.
+    Leave {
+        backend: BackendId,
+        fencing_token: FencingToken,
+    },
     Ping,
 }
 
@@ -190,6 +196,6 @@ mod tests {
         let slow_proxy = whole(DEADLINE_SECONDS) / (1.0 - 1.0 / parts);
         let fast_drone = whole(SILENT_SECONDS) / (1.0 + 1.0 / parts);
         assert!(slow_proxy + 0.5 < fast_drone, "{slow_proxy} {fast_drone}");
-        assert!(PING_SECONDS * 3 <= DEADLINE_SECONDS, "one ping may be lost");
+        const { assert!(PING_SECONDS * 3 <= DEADLINE_SECONDS, "one ping may be lost") };
     }
 }

@@ -8,6 +8,7 @@
 //! | `GET /b/{id}` | – | 200 [`BackendView`] |
 //! | `DELETE /b/{id}` | [`DeleteBackend`] | 200 [`DeleteReply`]: a tombstone is set; a live backend is stopped hard |
 //! | `POST /b/{id}/grants` | [`AddGrant`] | 200 [`GrantReply`] |
+//! | `POST /grants` | [`AddGrants`] | 200 [`GrantsReply`]: each answered as if it had come alone |
 //! | `POST /b/{id}/revoke` | [`Revoke`] | 200 [`RevokeReply`] |
 //! | `POST /b/{id}/stop` | [`Stop`] | 200 [`BackendView`] |
 //! | `GET /b/{id}/follow` | – | 200, one [`StatusEntry`] a line (NDJSON): history first, then live; the stream ends after `terminated` |
@@ -75,6 +76,33 @@ pub struct GrantReply {
     pub status: Status,
 }
 
+/// Grants of many backends at once, 64 at most.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AddGrants {
+    pub term: Term,
+    pub grants: Vec<GrantTo>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GrantTo {
+    pub backend: BackendId,
+    pub fencing_token: FencingToken,
+    pub grant: Grant,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantsReply {
+    /// One for each grant, in their order.
+    pub answers: Vec<GrantAnswer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum GrantAnswer {
+    Added(GrantReply),
+    Refused(Refusal),
+}
+
 /// Ends what a user may do with a backend: grants are deleted, open connections closed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoke {
@@ -96,6 +124,9 @@ pub struct Stop {
     pub term: Option<Term>,
     pub kind: TerminationKind,
     pub reason: EndReason,
+    /// Its clients are told first, and asked to come back: where they come back to is another drone's.
+    #[serde(default)]
+    pub leave: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

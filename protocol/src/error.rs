@@ -97,6 +97,10 @@ codes! {
     PortUnknown = "port_unknown", 404, NotFound;
     /// Proxy: no, several or contradicting Hosts, or a request target that is not a path.
     BadRequest = "bad_request", 400, Other;
+    /// Proxy: this client, or whoever comes with this token, has its share.
+    TooManyRequests = "too_many_requests", 429, Other;
+    /// Proxy: the client stopped in the middle of a request's body.
+    RequestTimeout = "request_timeout", 408, Other;
     /// Proxy: the backend did not become ready while the request was held.
     BackendNotReady = "backend_not_ready", 504, Other;
     /// Proxy: no connection to the backend.

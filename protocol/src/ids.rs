@@ -1,6 +1,7 @@
 //! Identifiers. Each is a type whose `Deserialize` goes through the same check as its `FromStr`.
 
 use std::fmt;
+use std::num::NonZero;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -192,15 +193,8 @@ impl GrantId {
     pub const STATIC: GrantId = GrantId(0);
 
     pub fn random() -> Self {
-        loop {
-            let (high, _) = Uuid::new_v4().as_u64_pair();
-            // Six bits of a version 4 UUID are fixed, all outside the top 48; fold the low half in.
-            let (_, low) = Uuid::new_v4().as_u64_pair();
-            let id = high.rotate_left(17) ^ low;
-            if id != 0 {
-                return Self(id);
-            }
-        }
+        let any_but_static = rand::random::<NonZero<u64>>();
+        Self(any_but_static.get())
     }
 }
 impl fmt::Display for GrantId {

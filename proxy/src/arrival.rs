@@ -11,7 +11,7 @@ use tokio::time::{error::Elapsed, timeout};
 
 use crate::forwarders::{Forwarders, Peer};
 use crate::proxy_protocol::{self, HEADER_BYTES_MAX, Header};
-use crate::socket::ClientSocket;
+use crate::socket::Socket;
 
 /// What an HTTP/2 client that knows its server begins with (RFC 9113 §3.4); no request of HTTP/1 does.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,7 +46,7 @@ pub enum NotArrived {
 /// A connection from its first bytes on.
 #[derive(Debug)]
 pub struct Arrival {
-    pub socket: ClientSocket,
+    pub socket: Socket,
     pub peer: Peer,
     pub http: Http,
 }
@@ -66,7 +66,7 @@ impl Reception {
             peer = client.map_or(peer, |client| self.forwarders.peer(client));
         }
         let http = timeout(time, spoken(&stream, &mut ahead)).await??;
-        Ok(Arrival { socket: ClientSocket::new(stream, Bytes::from(ahead)), peer, http })
+        Ok(Arrival { socket: Socket::new(stream, Bytes::from(ahead)), peer, http })
     }
 }
 

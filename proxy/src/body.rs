@@ -17,14 +17,15 @@ use crate::attach::{Gate, Using};
 use crate::connection::Connection;
 use crate::expect::Patience;
 use crate::headers;
+use crate::paced::{BodyError, Paced};
 use crate::upstream::Upstream;
 
 /// From the client to the backend.
 #[derive(Debug)]
 pub enum RequestBody {
-    Client(Incoming),
+    Client(Paced<Incoming>),
     /// The client sends it once the backend has said that it wants it.
-    Expected(Incoming, Patience),
+    Expected(Paced<Incoming>, Patience),
     None,
 }
 
@@ -32,7 +33,12 @@ pub enum RequestBody {
 #[derive(Debug)]
 pub enum OutBody {
     Own(Full<Bytes>),
-    Backend { body: Incoming, carried: Carried },
+    /// `first`: what had come with the head.
+    Backend {
+        first: Option<Frame<Bytes>>,
+        body: Incoming,
+        carried: Carried,
+    },
 }
 
 /// What a response keeps until its last byte has passed: dropped before, it breaks the backend's connection off.
@@ -115,36 +121,42 @@ impl OutBody {
         OutBody::Own(Full::new(bytes))
     }
 
-    pub fn backend(body: Incoming, kept: Kept, gate: &Arc<Gate>, lifecycle: &Lifecycle) -> Self {
+    pub fn backend(
+        first: Option<Frame<Bytes>>,
+        body: Incoming,
+        kept: Kept,
+        gate: &Arc<Gate>,
+        lifecycle: &Lifecycle,
+    ) -> Self {
         // hyper never polls a body that has nothing to give.
-        if body.is_end_stream() {
+        if first.is_none() && body.is_end_stream() {
             kept.finish();
-            return OutBody::Backend { body, carried: Carried::Here(None) };
+            return OutBody::Backend { first, body, carried: Carried::Here(None) };
         }
         let carried = Carried::new(kept, gate, lifecycle);
-        OutBody::Backend { body, carried }
+        OutBody::Backend { first: first.map(filtered), body, carried }
     }
 }
 
 type Polled<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
 
-fn poll_incoming(body: &mut Incoming, cx: &mut Context<'_>) -> Polled<hyper::Error> {
+fn poll_incoming<B: Body<Data = Bytes> + Unpin>(body: &mut B, cx: &mut Context<'_>) -> Polled<B::Error> {
     let frame = ready!(Pin::new(body).poll_frame(cx));
-    Poll::Ready(frame.map(|frame| {
-        frame.map(|mut frame| {
-            if let Some(trailers) = frame.trailers_mut() {
-                headers::trailers(trailers);
-            }
-            frame
-        })
-    }))
+    Poll::Ready(frame.map(|frame| frame.map(filtered)))
+}
+
+fn filtered(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        headers::trailers(trailers);
+    }
+    frame
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<hyper::Error> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<BodyError> {
         match &mut *self {
             RequestBody::Client(body) => poll_incoming(body, cx),
             RequestBody::Expected(body, patience) => {
@@ -177,8 +189,11 @@ impl Body for OutBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<hyper::Error> {
         match &mut *self {
             OutBody::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            OutBody::Backend { body, carried } => {
-                let frame = ready!(poll_incoming(body, cx));
+            OutBody::Backend { first, body, carried } => {
+                let frame = match first.take() {
+                    Some(frame) => Some(Ok(frame)),
+                    None => ready!(poll_incoming(body, cx)),
+                };
                 if frame.is_none() || body.is_end_stream() {
                     carried.finish();
                 }
@@ -190,14 +205,22 @@ impl Body for OutBody {
     fn is_end_stream(&self) -> bool {
         match self {
             OutBody::Own(body) => body.is_end_stream(),
-            OutBody::Backend { body, .. } => body.is_end_stream(),
+            OutBody::Backend { first, body, .. } => first.is_none() && body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             OutBody::Own(body) => body.size_hint(),
-            OutBody::Backend { body, .. } => body.size_hint(),
+            OutBody::Backend { first, body, .. } => {
+                let here = first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+                let (rest, mut hint) = (body.size_hint(), SizeHint::new());
+                hint.set_lower(rest.lower() + here);
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper + here);
+                }
+                hint
+            }
         }
     }
 }

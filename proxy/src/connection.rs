@@ -1,58 +1,84 @@
-//! What lives as long as one client connection: its peer, its own upstreams, the token it used last.
+//! What lives as long as one client connection: its peer, its own upstreams, and what its last request was about.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
 
+use http::{HeaderValue, Request};
+use jetway_protocol::attach::Entry;
+use jetway_protocol::ids::BackendId;
 use jetway_protocol::token::TokenContent;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
+use crate::allowance::{Client, Place};
 use crate::answer::Problem;
 use crate::attach::Gate;
+use crate::ending::Ending;
 use crate::forwarders::Peer;
+use crate::headers::{Forwarding, Standing, Unwritable};
 use crate::installation::Installation;
+use crate::route::{self, InvalidTarget};
 use crate::streams::Streams;
-use crate::upstream::{Call, Dialer, Leads, Upstream};
+use crate::upstream::{Call, Dialer, Driver, Leads, Upstream};
+use crate::workers::Load;
 
 /// Upstreams that wait for the next request of a client that makes many at once.
 const IDLE_KEPT_MAX: usize = 8;
+
+/// A connection's places: among all that are open, among its client's, and among its worker's.
+#[derive(Debug)]
+pub struct Taken {
+    pub _of_all: OwnedSemaphorePermit,
+    pub _of_the_clients: Option<Place<Client>>,
+    pub _of_its_worker: Load,
+}
 
 #[derive(Debug)]
 pub struct Connection {
     pub peer: Peer,
     pub dialer: Arc<Dialer>,
-    /// Closes upgraded connections when the process stops.
-    pub tunnels_stop: CancellationToken,
+    /// When the process stops.
+    pub ending: Arc<Ending>,
     /// Ends the connection itself: what it carries must not go on, and its client does not read.
     pub cut: CancellationToken,
-    /// Its place among the open connections, kept by its tunnel, too.
-    pub place: Arc<OwnedSemaphorePermit>,
+    /// Kept by its tunnel, too.
+    pub place: Arc<Taken>,
     /// Where requests come side by side (HTTP/2).
     pub streams: Option<Streams>,
     upstreams: Mutex<Vec<Upstream>>,
     /// Of several requests that find no connection to share, one dials.
     dialling: tokio::sync::Mutex<()>,
-    opened: Mutex<Option<(String, Arc<TokenContent>)>>,
+    last: Mutex<Last>,
+}
+
+/// Of the request before: a page's parts come with the same token and host.
+#[derive(Debug, Default)]
+struct Last {
+    token: Option<(String, Arc<TokenContent>)>,
+    /// As it came, and as it is compared.
+    host: Option<(HeaderValue, Arc<str>)>,
+    standing: Option<Arc<Standing>>,
 }
 
 impl Connection {
     pub fn new(
         peer: Peer,
         dialer: Arc<Dialer>,
-        tunnels_stop: CancellationToken,
+        ending: Arc<Ending>,
         cut: CancellationToken,
-        place: OwnedSemaphorePermit,
+        place: Taken,
         streams: Option<Streams>,
     ) -> Self {
         Self {
             peer,
             dialer,
-            tunnels_stop,
+            ending,
             cut,
             place: Arc::new(place),
             streams,
             upstreams: Mutex::default(),
             dialling: tokio::sync::Mutex::default(),
-            opened: Mutex::default(),
+            last: Mutex::default(),
         }
     }
 
@@ -77,17 +103,16 @@ impl Connection {
 
     /// One that was dialled for this request, or just now for another that it can be shared with.
     pub async fn dial(&self, leads: &Leads, gate: &Arc<Gate>, call: &Call<'_>) -> Result<Upstream, Problem> {
-        // Where many requests come side by side, a cut would take the others along; there, what is carried is let go of
-        // by itself.
-        let cut = self.streams.is_none().then(|| self.cut.clone());
         if !leads.is_shared() {
-            return self.dialer.dial(leads, gate, call, cut).await;
+            // Requests that come side by side are tasks of their own.
+            let driver = if self.streams.is_none() { Driver::Client } else { Driver::Own };
+            return self.dialer.dial(leads, gate, call, driver).await;
         }
         let _one_dials = self.dialling.lock().await;
         if let Some(upstream) = self.take_idle(leads).await {
             return Ok(upstream);
         }
-        let upstream = self.dialer.dial(leads, gate, call, cut).await?;
+        let upstream = self.dialer.dial(leads, gate, call, Driver::Own).await?;
         if let Some(shared) = upstream.shared() {
             self.keep(shared);
         }
@@ -107,22 +132,71 @@ impl Connection {
         kept.push(upstream.now_idle());
     }
 
+    /// The upstream has more to carry than this task will wait for.
+    pub fn let_go(&self, upstream: &mut Upstream) {
+        // Where many requests come side by side, a cut would take the others along; there, what is carried is let go of
+        // by itself.
+        let cut = self.streams.is_none().then(|| self.cut.clone());
+        upstream.go_by_itself(&self.dialer, cut);
+    }
+
+    /// At each turn of the connection's task: closes the upstreams that wait for nothing any more.
+    pub fn tend(&self, cx: &mut Context<'_>) {
+        let mut kept = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain_mut(|upstream| upstream.waits(cx));
+    }
+
     fn discard(&self, upstream: &Upstream) {
         let mut kept = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|other| !other.is_the_same(upstream));
     }
 
-    /// Opens a token; a page's parts come with the same one, so the last is remembered. Forged ones are not: they
-    /// cost the same each time, and nobody is asked.
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a token. Forged ones are not remembered: they cost the same each time, and nobody is asked.
     pub fn open(&self, installation: &Installation, token: &str) -> Option<Arc<TokenContent>> {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((last, content)) = &*opened
-            && last == token
+        let mut last = self.last();
+        if let Some((before, content)) = &last.token
+            && before == token
         {
             return Some(content.clone());
         }
         let content = Arc::new(installation.sealer.open(token).ok()?);
-        *opened = Some((token.to_owned(), content.clone()));
+        last.token = Some((token.to_owned(), content.clone()));
         Some(content)
+    }
+
+    /// The one Host of a request.
+    pub fn host<B>(&self, request: &Request<B>) -> Result<Arc<str>, InvalidTarget> {
+        let given = route::lone_host(request.uri(), request.headers());
+        if let (Some(given), Some((before, host))) = (given, &self.last().host)
+            && given == before
+        {
+            return Ok(host.clone());
+        }
+        let host = Arc::from(route::host(request.version(), request.uri(), request.headers())?);
+        if let Some(given) = given {
+            self.last().host = Some((given.clone(), Arc::clone(&host)));
+        }
+        Ok(host)
+    }
+
+    pub fn standing(
+        &self,
+        entry: &Arc<Entry>,
+        backend: &BackendId,
+        forwarding: &Forwarding<'_>,
+    ) -> Result<Arc<Standing>, Unwritable> {
+        let mut last = self.last();
+        if let Some(standing) = &last.standing
+            && standing.suits(entry, forwarding.host, forwarding.scheme)
+        {
+            return Ok(standing.clone());
+        }
+        let standing = Arc::new(Standing::new(entry.clone(), backend, forwarding)?);
+        last.standing = Some(standing.clone());
+        Ok(standing)
     }
 }

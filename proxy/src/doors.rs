@@ -1,6 +1,8 @@
 //! The ways to a backend's port: its own address, or through its drone's server.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
@@ -9,24 +11,41 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use jetway_protocol::drone_api::{DIAL_PROTOCOL, FENCING_HEADER, PORT_HEADER};
+use jetway_service::backoff::Backoff;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::answer::Problem;
 use crate::attach::Door;
+use crate::socket::Socket;
 use crate::upstream::Call;
 
-pub async fn open(lifecycle: &Lifecycle, bearer: &str, call: &Call<'_>) -> Result<TcpStream, Problem> {
+/// An application that was ready may open its port anew, as some do when they reload their code: that is worth a moment.
+const REFUSED_PATIENCE: Duration = Duration::from_millis(500);
+const AGAIN_FIRST: Duration = Duration::from_millis(10);
+const AGAIN_MAX: Duration = Duration::from_millis(100);
+
+pub async fn open(lifecycle: &Lifecycle, bearer: &str, call: &Call<'_>) -> Result<Socket, Problem> {
     match call.door {
-        Door::Direct => direct(call.address).await,
+        Door::Direct => Ok(Socket::new(direct(call.address).await?, Bytes::new())),
         Door::Drone(server) => through_drone(lifecycle, bearer, server, call).await,
     }
 }
 
 async fn direct(address: SocketAddr) -> Result<TcpStream, Problem> {
-    let stream = TcpStream::connect(address).await.map_err(|error| connect_problem(&error))?;
-    jetway_service::socket::prepare(&stream);
-    Ok(stream)
+    let until = Instant::now() + REFUSED_PATIENCE;
+    let mut backoff = Backoff::new(AGAIN_FIRST, AGAIN_MAX);
+    loop {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                jetway_service::socket::prepare(&stream);
+                return Ok(stream);
+            }
+            Err(error) if may_pass(error.kind()) && Instant::now() < until => backoff.wait().await,
+            Err(error) => return Err(connect_problem(address, &error)),
+        }
+    }
 }
 
 /// The byte stream that the drone's server makes of `GET /b/{id}/dial`.
@@ -35,9 +54,9 @@ async fn through_drone(
     bearer: &str,
     server: &str,
     call: &Call<'_>,
-) -> Result<TcpStream, Problem> {
+) -> Result<Socket, Problem> {
     let Call { key, address, .. } = call;
-    let stream = TcpStream::connect(server).await.map_err(|error| connect_problem(&error))?;
+    let stream = TcpStream::connect(server).await.map_err(|error| connect_problem(server, &error))?;
     jetway_service::socket::prepare(&stream);
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|_| Problem::Terminated)?;
@@ -65,16 +84,20 @@ async fn through_drone(
     }
     let upgraded = hyper::upgrade::on(&mut response).await.map_err(|_| Problem::Terminated)?;
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| Problem::Internal("not a socket"))?;
-    if !parts.read_buf.is_empty() {
-        // An HTTP server never speaks first.
-        return Err(Problem::Terminated);
-    }
-    Ok(parts.io.into_inner())
+    // A server of HTTP/2 may speak first (RFC 9113 §3.4), and be as fast as the drone's answer.
+    Ok(Socket::new(parts.io.into_inner(), parts.read_buf))
 }
 
-fn connect_problem(error: &std::io::Error) -> Problem {
+/// An address that somebody else's packets went to before the container had it may still count as unreachable: the kernel has asked
+/// for it in vain (arp(7), `mcast_solicit`), and asks anew.
+fn may_pass(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable)
+}
+
+fn connect_problem(to: impl std::fmt::Display, error: &std::io::Error) -> Problem {
+    tracing::info!(%to, %error, "no connection");
     match error.kind() {
-        std::io::ErrorKind::TimedOut => Problem::ConnectTimeout,
+        ErrorKind::TimedOut => Problem::ConnectTimeout,
         _ => Problem::Refused,
     }
 }

@@ -1,22 +1,30 @@
 //! One client connection's HTTP/1.1, until its end or its upgrade.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_util::sync::CancellationToken;
 
+use crate::connection::Connection;
+use crate::forwarders::Peer;
 use crate::listener::Serving;
-use crate::socket::ClientSocket;
+use crate::socket::Socket;
 
 /// Request line and headers; 16 kB of cookies and 8 kB of token fit in.
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-pub async fn serve(socket: ClientSocket, serving: Serving) {
-    let Serving { connection, server, lifecycle, limits, in_use: _in_use } = serving;
-    let (peer, cut, end) = (connection.peer, connection.cut.clone(), connection.tunnels_stop.clone());
+pub async fn serve(socket: Socket, serving: Serving) {
+    let Serving { connection, server, limits, in_use: _in_use, .. } = serving;
+    let (peer, cut, ending) = (connection.peer, connection.cut.clone(), connection.ending.clone());
+    let (first, tended) = (CancellationToken::new(), connection.clone());
+    let asked = first.clone();
     let service = service_fn(move |request| {
+        asked.cancel();
         let (server, connection) = (server.clone(), connection.clone());
         async move { Ok::<_, Infallible>(server.serve(&connection, request).await) }
     });
@@ -34,16 +42,38 @@ pub async fn serve(socket: ClientSocket, serving: Serving) {
         .with_upgrades();
     tokio::pin!(http);
     let ended = tokio::select! {
-        ended = http.as_mut() => ended,
+        ended = served(http.as_mut(), &tended) => ended,
         () = cut.cancelled() => Ok(()),
-        () = lifecycle.stopping() => {
+        () = ending.closing() => {
+            // Who has just connected is about to ask. Who has been served before knows that an idle connection may be closed.
+            tokio::select! {
+                ended = served(http.as_mut(), &tended) => return log(&peer, ended),
+                () = first.cancelled() => {}
+                () = ending.last_chance() => {}
+            }
             http.as_mut().graceful_shutdown();
             tokio::select! {
-                ended = http.as_mut() => ended,
-                () = end.cancelled() => Ok(()),
+                ended = served(http.as_mut(), &tended) => ended,
+                () = ending.is_cut() => Ok(()),
             }
         }
     };
+    log(&peer, ended);
+}
+
+/// And after each of its turns, upstreams that wait for the next request are looked after.
+async fn served<F: Future>(mut http: Pin<&mut F>, connection: &Connection) -> F::Output {
+    poll_fn(|cx| {
+        let ended = http.as_mut().poll(cx);
+        if ended.is_pending() {
+            connection.tend(cx);
+        }
+        ended
+    })
+    .await
+}
+
+fn log(peer: &Peer, ended: hyper::Result<()>) {
     if let Err(reason) = ended {
         tracing::debug!(peer = %peer.address, %reason, "a client's connection broke");
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http1::HEAD_BYTES_MAX;
 use crate::listener::Serving;
-use crate::socket::ClientSocket;
+use crate::socket::Socket;
 use crate::tasks::Tasks;
 
 /// Requests and tunnels of one connection at a time (RFC 9113 §6.5.2 wants at least 100).
@@ -28,10 +28,10 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PONG_MAX: Duration = Duration::from_secs(20);
 
-pub async fn serve(socket: ClientSocket, serving: Serving) {
+pub async fn serve(socket: Socket, serving: Serving) {
     let Serving { connection, server, lifecycle, limits, in_use } = serving;
     let Some(streams) = connection.streams.clone() else { return };
-    let (peer, cut, end) = (connection.peer, connection.cut.clone(), connection.tunnels_stop.clone());
+    let (peer, cut, ending) = (connection.peer, connection.cut.clone(), connection.ending.clone());
     let service = service_fn(move |request| {
         let (server, connection) = (server.clone(), connection.clone());
         let asked = connection.streams.as_ref().map(crate::streams::Streams::ask);
@@ -43,7 +43,7 @@ pub async fn serve(socket: ClientSocket, serving: Serving) {
             Ok::<_, Infallible>(response)
         }
     });
-    let tasks = Tasks { lifecycle: lifecycle.clone(), end: CancellationToken::new() };
+    let tasks = Tasks { lifecycle, end: CancellationToken::new() };
     let _no_stream_outlives_it = tasks.end.clone().drop_guard();
     let http = http2::Builder::new(tasks)
         .timer(TokioTimer::new())
@@ -79,18 +79,18 @@ pub async fn serve(socket: ClientSocket, serving: Serving) {
                 () = sleep(limits.idle) => Ok(()),
             }
         }
-        () = lifecycle.stopping() => {
+        () = ending.closing() => {
             http.as_mut().graceful_shutdown();
             let last_request = async {
                 streams.last_request().await;
                 drop(in_use);
                 // Its tunnels live until theirs is the turn.
-                end.cancelled().await;
+                ending.is_cut().await;
             };
             tokio::select! {
                 ended = http.as_mut() => ended,
                 () = last_request => Ok(()),
-                () = end.cancelled() => Ok(()),
+                () = ending.is_cut() => Ok(()),
             }
         }
     };

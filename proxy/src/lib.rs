@@ -1,9 +1,9 @@
 //! The proxy: client connections, from the URL's token to the session's own process. It talks to drones; it never
 //! talks to Postgres, and needs no controller to serve a URL that was handed out.
 //!
-//! In reading order: `listener` (accept, limits, the end) → `arrival` (who comes, what it speaks; `forwarders`, `proxy_protocol`) →
+//! In reading order: `listener` (accept, limits, the end; `workers` has the threads) → `arrival` (who comes, what it speaks; `forwarders`, `proxy_protocol`) →
 //! `http1`, `http2` (`streams`) → `serve` (one request) → `route`, `connection` (the token) → `attach` (may it enter, is it in
-//! use) → `forward`, `headers`, `body`, `expect`, `upstream`, `doors` → `switch`, `upgrade`, `tunnel`. `answer` makes whatever the
+//! use) → `forward`, `headers`, `body`, `expect`, `upstream`, `doors` → `switch`, `upgrade`, `tunnel` (`frames`, `leaving`). `answer` makes whatever the
 //! proxy says itself, `problem` says why.
 //!
 //! | task | woken by | does |
@@ -17,24 +17,33 @@
 //! | attach stream | its socket; changed counts; timers | one a drone: asks, reports, hears of ends |
 //! | registration | a timer | tells a controller that this proxy lives, learns the installation |
 
+mod allowance;
 mod answer;
 mod arrival;
 mod attach;
 mod body;
 mod connection;
 mod doors;
+mod driven;
+mod ending;
 mod expect;
 mod forward;
 mod forwarders;
+mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod headers;
 mod http1;
 mod http2;
 mod installation;
+mod leaving;
 mod listener;
+mod paced;
 mod page;
 mod problem;
 mod proxy_protocol;
 mod route;
+mod seldom;
 mod serve;
 mod socket;
 mod streams;
@@ -43,6 +52,7 @@ mod tasks;
 mod tunnel;
 mod upgrade;
 mod upstream;
+mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,18 +65,22 @@ use jetway_service::client::Client;
 use jetway_service::clock;
 use jetway_service::controllers::{self, BadUrl};
 use jetway_service::lifecycle::Lifecycle;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::allowance::Allowances;
+pub use crate::allowance::Share;
 use crate::arrival::Reception;
 use crate::attach::{Drones, Identity};
+use crate::ending::Ending;
 use crate::forwarders::Forwarders;
 pub use crate::forwarders::{InvalidNetwork, Network};
 use crate::installation::Registration;
 use crate::listener::{Door, Limits, Listener};
 use crate::serve::{HELD_MAX, Server};
 use crate::upstream::Dialer;
+use crate::workers::Workers;
 
 /// How long a request is held while its backend starts, unless set.
 pub const HOLD: Duration = Duration::from_secs(60);
@@ -90,6 +104,16 @@ pub struct Config {
     pub trusted_forwarders: Vec<Network>,
     /// Connections from trusted forwarders begin with a PROXY header, version 1 or 2.
     pub proxy_protocol: bool,
+    /// From the stop to the end of the last WebSocket. Zero: as soon as requests in flight have their answers.
+    pub drain: Duration,
+    /// What one client may take; forwarders are none.
+    pub client: Share,
+    /// What may be taken with one token.
+    pub token: Share,
+    /// The longest wait for the next piece of an HTTP/1.1 request's body.
+    pub body_pause: Option<Duration>,
+    /// Others may listen on the same address, such as the process that takes this one's place.
+    pub reuse_port: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +130,8 @@ pub enum StartError {
         "cannot listen on {address}; choose another address with --listen (jetway dev: --proxy), port 0 for any"
     )]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot start a thread for clients")]
+    Threads(#[source] std::io::Error),
     #[error("cannot tell which host this is; /proc must be mounted, and readable for this user")]
     Host(#[source] std::io::Error),
 }
@@ -144,7 +170,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         return Err(StartError::NobodyTrusted);
     }
     let listen_error = |source| StartError::Listen { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
+    let listener = listener(config.listen, config.reuse_port).map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
     let (tell_refused, refused) = watch::channel(None);
     let proxy = Proxy { address, id: ProxyId::random(), refused };
@@ -162,7 +188,8 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
     lifecycle.spawn_until_stopped(registration.run(tell, tell_refused));
 
     let bearer = config.secret.bearer(Purpose::ProxyToDrone);
-    let (tunnels_stop, streams_stop) = (CancellationToken::new(), CancellationToken::new());
+    let streams_stop = CancellationToken::new();
+    let limits = Limits::draining_for(config.drain);
     let drones = Drones::new(Identity {
         proxy: proxy.id,
         name: config.name,
@@ -174,7 +201,17 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         lifecycle: lifecycle.clone(),
         stop: streams_stop.clone(),
     });
-    let server = Server { drones, known, hold: config.hold, root_redirect, held: Semaphore::new(HELD_MAX) };
+    let allowances = Arc::new(Allowances::new(config.client, config.token));
+    let server = Server {
+        drones,
+        known,
+        hold: config.hold,
+        root_redirect,
+        held: Semaphore::new(HELD_MAX),
+        allowances: allowances.clone(),
+        body_pause: config.body_pause,
+    };
+    lifecycle.spawn_until_stopped(async move { allowances.sweep().await });
     let dialer = Dialer { lifecycle: lifecycle.clone(), bearer };
     let door = Door {
         reception: Reception {
@@ -184,9 +221,21 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         server: Arc::new(server),
         dialer: Arc::new(dialer),
         lifecycle: lifecycle.clone(),
-        tunnels_stop,
-        limits: Limits::default(),
+        ending: Arc::new(Ending::new(limits.spread)),
+        limits,
     };
-    lifecycle.spawn(Listener { listener, door: Arc::new(door), streams_stop }.run());
+    let workers = Workers::for_this_machine(&lifecycle).map_err(StartError::Threads)?;
+    lifecycle.spawn(Listener { listener, door: Arc::new(door), workers, streams_stop }.run());
     Ok(proxy)
+}
+
+/// Connections that have come and are not accepted yet, at most, as far as the kernel allows them.
+const BACKLOG: u32 = 4096;
+
+fn listener(address: SocketAddr, reuse_port: bool) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(reuse_port)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

@@ -1,5 +1,6 @@
 //! The door: accepts client connections, bounds them, reads their heads in time, and closes them in order.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,22 +8,38 @@ use std::time::Duration;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::allowance::Client;
 use crate::arrival::{Arrival, Http, Reception};
-use crate::connection::Connection;
+use crate::connection::{Connection, Taken};
+use crate::ending::Ending;
 use crate::serve::Server;
 use crate::streams::Streams;
 use crate::upstream::Dialer;
+use crate::workers::{Load, Workers};
 use crate::{http1, http2};
 
 /// What an open file limit that is reached costs: a pause, not a spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For the last closes to be told to the drones, and for the streams to close before the tunnels do.
 const LAST_WORD: Duration = Duration::from_millis(100);
+/// Of a drain: for balancers to notice, and for WebSockets to leave. Less than a drone waits for clients to come back.
+const PART_MAX: Duration = Duration::from_secs(5);
+/// Who has connected just before the end has this long to say what for.
+pub const FIRST_REQUEST_MAX: Duration = Duration::from_secs(1);
+/// A WebSocket's client that was told has this long to answer.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+/// An answer of the kernel's that nobody came in between.
+const AT_ONCE: Duration = Duration::from_micros(5);
+const QUESTIONS_MAX: u32 = 1000;
+/// The client has its share of connections.
+const SHARE_TAKEN: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nproxy-status: jetway; error=connection_limit_reached\r\n\
+    retry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nproxy-status: jetway; error=connection_limit_reached\r\n\
     retry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -37,8 +54,14 @@ pub struct Limits {
     pub head: Duration,
     /// An HTTP/2 connection without requests lives this long, and twice as long at most.
     pub idle: Duration,
-    /// Requests in flight have this long at the end.
+    /// From the stop on: so long `/ready` says no while whoever comes is still served.
+    pub notice: Duration,
+    /// Requests in flight have this long after that.
     pub drain: Duration,
+    /// From the stop on: WebSockets live so long at least.
+    pub live: Duration,
+    /// Then they are told to come back, one after another within this time.
+    pub spread: Duration,
 }
 
 impl Default for Limits {
@@ -47,14 +70,28 @@ impl Default for Limits {
             connections: 128 * 1024,
             head: Duration::from_secs(20),
             idle: Duration::from_secs(60),
+            notice: Duration::ZERO,
             drain: Duration::from_secs(5),
+            live: Duration::ZERO,
+            spread: Duration::ZERO,
         }
+    }
+}
+
+impl Limits {
+    /// The end in about `drain`, or as soon as nothing is open any more.
+    pub fn draining_for(drain: Duration) -> Self {
+        let defaults = Self::default();
+        let part = (drain / 4).min(PART_MAX);
+        let live = drain - part;
+        Self { notice: part, drain: defaults.drain.max(live - part), live, spread: part, ..defaults }
     }
 }
 
 pub struct Listener {
     pub listener: TcpListener,
     pub door: Arc<Door>,
+    pub workers: Arc<Workers>,
     pub streams_stop: CancellationToken,
 }
 
@@ -64,7 +101,7 @@ pub struct Door {
     pub server: Arc<Server>,
     pub dialer: Arc<Dialer>,
     pub lifecycle: Lifecycle,
-    pub tunnels_stop: CancellationToken,
+    pub ending: Arc<Ending>,
     pub limits: Limits,
 }
 
@@ -79,26 +116,40 @@ pub struct Serving {
 }
 
 impl Listener {
-    /// Serves until the process stops; then in order: no new connections, requests to their end, streams, tunnels.
+    /// Serves until the process stops; then in order: `/ready` says no, no new connections, requests to their end, streams, tunnels.
     pub async fn run(self) {
-        let connections = TaskTracker::new();
-        self.door.lifecycle.token().run_until_cancelled(self.accept_all(&connections)).await;
-        let Listener { listener, door, streams_stop } = self;
-        drop(listener);
+        let (connections, limits) = (TaskTracker::new(), self.door.limits);
+        let permits = Arc::new(Semaphore::new(limits.connections));
+        let stopped_at = tokio::select! {
+            () = self.accept_all(&connections, &permits) => Instant::now(),
+            stopped_at = async {
+                self.door.lifecycle.stopping().await;
+                let stopped_at = Instant::now();
+                sleep(limits.notice).await;
+                stopped_at
+            } => stopped_at,
+        };
+        self.door.ending.close();
+        let Listener { listener, door, workers, streams_stop } = self;
+        for (stream, peer) in listener.into_std().map(close).unwrap_or_default() {
+            door.admit(stream, peer, &workers, &connections, &permits);
+        }
         connections.close();
-        if timeout(door.limits.drain, connections.wait()).await.is_err() {
+        if timeout(limits.drain, connections.wait()).await.is_err() {
             tracing::info!(connections = connections.len(), "closing connections with requests in flight");
         }
+        let _none_left = timeout_at(stopped_at + limits.live, door.ending.tunnels.wait()).await;
         // Streams first: what clients closed has been told; what we close now must not look like it. The drone then
         // gives the clients its grace to come back through the next proxy.
         sleep(LAST_WORD).await;
         streams_stop.cancel();
         sleep(LAST_WORD).await;
-        door.tunnels_stop.cancel();
+        door.ending.leave();
+        let _all_have_left = timeout(limits.spread + GOODBYE_MAX, door.ending.tunnels.wait()).await;
+        door.ending.cut();
     }
 
-    async fn accept_all(&self, connections: &TaskTracker) {
-        let permits = Arc::new(Semaphore::new(self.door.limits.connections));
+    async fn accept_all(&self, connections: &TaskTracker, permits: &Arc<Semaphore>) {
         loop {
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -108,28 +159,67 @@ impl Listener {
                     continue;
                 }
             };
-            let Ok(permit) = permits.clone().try_acquire_owned() else {
-                let _best_effort = stream.try_write(FULL);
-                continue;
-            };
-            jetway_service::socket::prepare(&stream);
-            let (door, in_use) = (self.door.clone(), connections.token());
-            self.door.lifecycle.spawn(async move { door.serve(stream, peer, permit, in_use).await });
+            // Without a reactor it is another thread's to have.
+            if let Ok(stream) = stream.into_std() {
+                self.door.admit(stream, peer, &self.workers, connections, permits);
+            }
         }
     }
 }
 
+/// Closes the socket, and returns those who have come before that: the close would reset them. Between the kernel's "none" and the close
+/// another one may come: where that took long, because other threads had their turn, the kernel is asked again.
+fn close(listener: std::net::TcpListener) -> Vec<(std::net::TcpStream, SocketAddr)> {
+    let (mut come, mut questions) = (Vec::new(), 0);
+    loop {
+        let asked = std::time::Instant::now();
+        match listener.accept() {
+            Ok(one) => come.push(one),
+            Err(_) if asked.elapsed() > AT_ONCE && questions < QUESTIONS_MAX => questions += 1,
+            Err(_none) => break,
+        }
+    }
+    drop(listener);
+    come
+}
+
 impl Door {
+    fn admit(
+        self: &Arc<Self>,
+        mut stream: std::net::TcpStream,
+        peer: SocketAddr,
+        workers: &Workers,
+        connections: &TaskTracker,
+        permits: &Arc<Semaphore>,
+    ) {
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
+            let _best_effort = stream.set_nonblocking(true).and_then(|()| stream.write_all(FULL));
+            return;
+        };
+        let (door, in_use) = (self.clone(), connections.token());
+        let (worker, load) = workers.next();
+        let served = async move {
+            match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                Ok(stream) => {
+                    jetway_service::socket::prepare(&stream);
+                    door.serve(stream, peer, (permit, load), in_use).await;
+                }
+                Err(reason) => tracing::warn!(%reason, "no connection taken over"),
+            }
+        };
+        self.lifecycle.spawn_on(served, worker);
+    }
+
     async fn serve(
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        permit: OwnedSemaphorePermit,
+        (permit, load): (OwnedSemaphorePermit, Load),
         in_use: TaskTrackerToken,
     ) {
         let arrival = tokio::select! {
             arrival = self.reception.receive(stream, address, self.limits.head) => arrival,
-            () = self.lifecycle.stopping() => return,
+            () = self.ending.last_chance() => return,
         };
         let Arrival { socket, peer, http } = match arrival {
             Ok(arrival) => arrival,
@@ -138,10 +228,16 @@ impl Door {
                 return;
             }
         };
+        let Ok(of_the_clients) =
+            Client::of(peer).map_or(Ok(None), |client| self.server.allowances.clients.enter(client))
+        else {
+            return socket.refuse(SHARE_TAKEN);
+        };
+        let place = Taken { _of_all: permit, _of_the_clients: of_the_clients, _of_its_worker: load };
         let cut = CancellationToken::new();
         let streams = (http == Http::Two).then(|| Streams::new(cut.clone()));
-        let (dialer, stop) = (self.dialer.clone(), self.tunnels_stop.clone());
-        let connection = Arc::new(Connection::new(peer, dialer, stop, cut, permit, streams));
+        let (dialer, ending) = (self.dialer.clone(), self.ending.clone());
+        let connection = Arc::new(Connection::new(peer, dialer, ending, cut, place, streams));
         let (server, lifecycle, limits) = (self.server.clone(), self.lifecycle.clone(), self.limits);
         let serving = Serving { connection, server, lifecycle, limits, in_use };
         match http {
@@ -154,18 +250,18 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::allowance::{Allowances, Share};
+    use crate::attach::{Drones, Identity};
     use jetway_protocol::ids::{BootId, ProxyId};
     use jetway_service::client::Client;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::watch;
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::attach::{Drones, Identity};
 
     /// A listener that knows no installation, and where it listens.
     async fn listening(lifecycle: &Lifecycle, limits: Limits) -> SocketAddr {
-        let (tunnels_stop, streams_stop) = (CancellationToken::new(), CancellationToken::new());
+        let streams_stop = CancellationToken::new();
+        let ending = Arc::new(Ending::new(limits.spread));
         let drones = Drones::new(Identity {
             proxy: ProxyId::random(),
             name: "p".into(),
@@ -179,13 +275,16 @@ mod tests {
         });
         let known = watch::channel(None).1;
         let held = Semaphore::new(0);
-        let server = Server { drones, known, hold: Duration::from_secs(1), root_redirect: None, held };
+        let (hold, root_redirect, body_pause) = (Duration::from_secs(1), None, None);
+        let allowances = Arc::new(Allowances::new(Share::default(), Share::default()));
+        let server = Server { drones, known, hold, root_redirect, held, allowances, body_pause };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let dialer = Arc::new(Dialer { lifecycle: lifecycle.clone(), bearer: "b".into() });
         let (server, lifecycle, reception) = (Arc::new(server), lifecycle.clone(), Reception::default());
-        let door = Door { reception, server, dialer, lifecycle: lifecycle.clone(), tunnels_stop, limits };
-        lifecycle.spawn(Listener { listener, door: Arc::new(door), streams_stop }.run());
+        let door = Door { reception, server, dialer, lifecycle: lifecycle.clone(), ending, limits };
+        let workers = Arc::new(Workers::new(1).unwrap());
+        lifecycle.spawn(Listener { listener, door: Arc::new(door), workers, streams_stop }.run());
         address
     }
 

@@ -1,5 +1,7 @@
 //! Why the proxy answers by itself, and what of it is told: code, error of RFC 9209, a sentence.
 
+use std::time::Duration;
+
 use jetway_protocol::error::Code;
 use jetway_protocol::ids::PortName;
 use jetway_protocol::status::End;
@@ -22,6 +24,12 @@ pub enum Problem {
     NotReady,
     DroneSilent,
     Busy,
+    /// The client, or the token, has as much open as it may.
+    TooManyOpen,
+    /// The client, or the token, has asked as often as it may; it may again after so long.
+    TooManyRequests(Duration),
+    /// The client stopped in the middle of its request's body.
+    BodyPaused,
     /// The proxy does not know its installation yet.
     NoInstallation,
     Refused,
@@ -126,6 +134,24 @@ impl Problem {
             Problem::Busy => {
                 told(Code::Busy, "connection_limit_reached", "too many requests wait; try again", true)
             }
+            Problem::TooManyOpen => told(
+                Code::TooManyRequests,
+                "connection_limit_reached",
+                "too much is open at a time; close something, or try again",
+                true,
+            ),
+            Problem::TooManyRequests(wait) => told(
+                Code::TooManyRequests,
+                "http_request_denied",
+                &format!("too many requests a second; try again in {} ms", wait.as_millis() + 1),
+                true,
+            ),
+            Problem::BodyPaused => told(
+                Code::RequestTimeout,
+                "http_request_error",
+                "the request's body stopped coming; send it again",
+                false,
+            ),
             Problem::NoInstallation => told(
                 Code::ProxyNotReady,
                 "proxy_internal_error",

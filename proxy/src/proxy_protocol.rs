@@ -188,7 +188,8 @@ mod tests {
         let four = [192, 0, 2, 7, 10, 0, 0, 1, 0xc7, 0x38, 0x01, 0xbb];
         let four_and_tlvs = [&four[..], &[0x03, 0, 4, 1, 2, 3, 4]].concat();
         let mut six = [0; 36];
-        (six[..2].copy_from_slice(&[0x20, 0x01]), six[15] = 9, six[33] = 80);
+        six[..2].copy_from_slice(&[0x20, 0x01]);
+        (six[15], six[33]) = (9, 80);
         let table: &[(&str, Vec<u8>, Result<Header, NoHeader>)] = &[
             ("IPv4", version_2(0x21, 0x11, &four), complete(28, Some("192.0.2.7:51000"))),
             ("IPv4, TLVs", version_2(0x21, 0x11, &four_and_tlvs), complete(35, Some("192.0.2.7:51000"))),

@@ -2,7 +2,7 @@
 //!
 //! Pure. Whether the token is any good is not decided here.
 
-use http::header::{HOST, HeaderMap};
+use http::header::{HOST, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Uri, Version};
 use jetway_protocol::ids::ClusterName;
@@ -86,6 +86,15 @@ pub fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<String, 
     match uri.authority() {
         Some(named) if !named.as_str().eq_ignore_ascii_case(text) => Err(InvalidTarget::HostMismatch),
         _ => Ok(text.to_ascii_lowercase()),
+    }
+}
+
+/// The Host of a request that has no other word on it.
+pub fn lone_host<'a>(uri: &Uri, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(HOST).iter();
+    match (values.next(), values.next(), uri.authority()) {
+        (Some(value), None, None) => Some(value),
+        _ => None,
     }
 }
 

@@ -15,12 +15,13 @@ use jetway_protocol::token::TokenContent;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use crate::allowance::{Allowances, Client, Token};
 use crate::answer::{self, Problem};
 use crate::attach::{Admission, BackendKey, Drone, Drones, NotAdmitted};
 use crate::body::OutBody;
 use crate::connection::Connection;
-use crate::forward::Exchange;
-use crate::headers;
+use crate::forward::{Exchange, UNWRITABLE};
+use crate::headers::{self, Forwarding};
 use crate::installation::{Installation, Known};
 use crate::route::{self, BackendTarget, OwnHost, Target};
 use crate::switch::{self, Asked};
@@ -38,6 +39,9 @@ pub struct Server {
     pub hold: Duration,
     pub root_redirect: Option<HeaderValue>,
     pub held: Semaphore,
+    pub allowances: Arc<Allowances>,
+    /// The longest wait for the next piece of an HTTP/1.1 request's body.
+    pub body_pause: Option<Duration>,
 }
 
 impl Server {
@@ -58,13 +62,20 @@ impl Server {
         asked_for: &mut Option<BackendId>,
     ) -> Result<Response<OutBody>, Problem> {
         let arrived = (UnixMicros::now(), Instant::now());
-        let host = route::host(request.version(), request.uri(), request.headers()).map_err(bad_request)?;
+        let host = connection.host(&request).map_err(bad_request)?;
         let is_plain_connect = request.method() == Method::CONNECT && !switch::is_for_a_websocket(&request);
-        let target = match route::target(is_plain_connect, request.uri()).map_err(bad_request)? {
-            Target::Ready => return Ok(answer::ready(self.known.borrow().is_some())),
+        let target = route::target(is_plain_connect, request.uri()).map_err(bad_request)?;
+        let target = match target {
+            Target::Ready => {
+                let is_known = self.known.borrow().is_some();
+                return Ok(answer::ready(is_known && !connection.dialer.lifecycle.is_stopping()));
+            }
             Target::Root => return self.root_redirect.as_ref().map(answer::redirect).ok_or(Problem::Root),
             Target::Backend(target) => target,
         };
+        if let Some(client) = Client::of(connection.peer) {
+            self.allowances.clients.ask(client)?;
+        }
         if !headers::framing_is_plain(request.headers()) {
             return Err(Problem::BadRequest("a request's Transfer-Encoding may be nothing but chunked"));
         }
@@ -77,16 +88,39 @@ impl Server {
         let content = opened(connection, &installation, &target)?;
         *asked_for = Some(content.backend.clone());
         let key = BackendKey { backend: content.backend.clone(), fencing_token: content.fencing_token };
-        let (drone, admission) = self.admit(&content, &key, arrived.1).await?;
+        let token = Token(content.fencing_token, content.grant);
+        self.allowances.tokens.ask(token)?;
+        let place = self.allowances.tokens.enter(token)?;
+        let (drone, mut admission) = self.admit(&content, &key, arrived.1).await?;
+        admission.using.place = place;
         let port = port(&admission.entry, &host, &target, &installation.cluster)?;
         let asked = Asked::of(&mut request)?;
         if asked.is_some() && !origin_is_allowed(request.headers(), &admission.entry.allowed_origins) {
             return Err(Problem::WrongOrigin);
         }
         let scheme = installation.cluster.scheme();
-        let (grant, hold, drone) = (content.grant, self.hold, &drone);
-        let exchange =
-            Exchange { connection, drone, key, grant, target, port, admission, hold, scheme, host, arrived };
+        let forwarding = Forwarding { peer: connection.peer, scheme, host: &host };
+        let standing = connection.standing(&admission.entry, &key.backend, &forwarding);
+        let standing = standing.map_err(|reason| {
+            tracing::warn!(backend = %key.backend, %reason, "a grant that no header can carry");
+            UNWRITABLE
+        })?;
+        let (grant, hold, body_pause, drone) = (content.grant, self.hold, self.body_pause, &drone);
+        let exchange = Exchange {
+            connection,
+            drone,
+            key,
+            grant,
+            target,
+            port,
+            admission,
+            hold,
+            body_pause,
+            standing,
+            scheme,
+            host,
+            arrived,
+        };
         exchange.run(request, asked).await
     }
 

@@ -1,4 +1,4 @@
-//! A client's socket, and the bytes that were read from it to see what the client speaks.
+//! A socket of a client or a backend, and bytes of it that were read before it was known what is spoken there.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,14 +10,26 @@ use tokio::net::TcpStream;
 
 /// Reads give what was read ahead first. Afterwards it is the bare socket, and what it was made of can be had back.
 #[derive(Debug)]
-pub struct ClientSocket {
+pub struct Socket {
     stream: TcpStream,
     ahead: Bytes,
 }
 
-impl ClientSocket {
+impl Socket {
     pub fn new(stream: TcpStream, ahead: Bytes) -> Self {
         Self { stream, ahead }
+    }
+
+    pub fn has_nothing_ahead(&self) -> bool {
+        self.ahead.is_empty()
+    }
+
+    /// A last word, if there is room for it. What was read of the request is not answered; what was not would turn the close into a
+    /// reset, in which the word is lost.
+    pub fn refuse(self, word: &[u8]) {
+        let mut rest = [0; 4096];
+        while self.stream.try_read(&mut rest).is_ok_and(|read| read > 0) {}
+        let _best_effort = self.stream.try_write(word);
     }
 
     /// The socket, and what of the bytes read ahead nobody has taken.
@@ -26,7 +38,7 @@ impl ClientSocket {
     }
 }
 
-impl AsyncRead for ClientSocket {
+impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -45,7 +57,7 @@ impl AsyncRead for ClientSocket {
     }
 }
 
-impl AsyncWrite for ClientSocket {
+impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -16,6 +16,7 @@ use crate::headers::{self, Upgrade};
 #[derive(Debug)]
 pub struct Switch {
     pub client: OnUpgrade,
+    pub is_websocket: bool,
     /// What the backend must prove to have understood, where the client cannot check it.
     accept: Option<String>,
 }
@@ -34,9 +35,12 @@ impl Asked {
         let has_body = !request.body().is_end_stream();
         let wanted =
             headers::upgrade_wanted(request.version(), request.method(), request.headers(), has_body);
-        Ok(wanted.map(|protocol| Self {
-            switch: Switch { client: hyper::upgrade::on(request), accept: None },
-            upgrade: Upgrade { protocol, key: None },
+        Ok(wanted.map(|protocol| {
+            let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+            Self {
+                switch: Switch { client: hyper::upgrade::on(request), is_websocket, accept: None },
+                upgrade: Upgrade { protocol, key: None },
+            }
         }))
     }
 
@@ -47,7 +51,7 @@ impl Asked {
         let key = generate_key();
         let accept = Some(derive_accept_key(key.as_bytes()));
         Ok(Self {
-            switch: Switch { client: hyper::upgrade::on(request), accept },
+            switch: Switch { client: hyper::upgrade::on(request), is_websocket: true, accept },
             upgrade: Upgrade { protocol: http::HeaderValue::from_static("websocket"), key: Some(key) },
         })
     }

@@ -1,4 +1,5 @@
-//! The bytes of an upgraded connection: two sockets, no frames, no look inside.
+//! The bytes of an upgraded connection: two sockets, and no look inside. Of what goes to a WebSocket's client it is known where frames end,
+//! so that it can be told to come back when this process stops.
 //!
 //! A connection that is quiet holds no buffer: a task waits until there is something to read, borrows a buffer of its
 //! thread, and gives it back when the socket has no more. A message that fits into the buffer costs one read and one
@@ -7,7 +8,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,7 +17,10 @@ use rustix::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
+use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
+
+use crate::leaving::{Goodbye, Leaving};
 
 /// After one side has ended its direction, the other has this long to end its own.
 pub const HALF_CLOSED_MAX: Duration = Duration::from_secs(60);
@@ -35,20 +39,37 @@ pub struct Side {
 
 /// Carries bytes both ways until both directions have ended, one has failed, or `half_closed_max` is over.
 /// Dropping the future closes both sockets.
-pub async fn run(mut client: Side, mut backend: Side, half_closed_max: Duration) {
+///
+/// `leave`: its client speaks WebSocket, and is told to come back when this returns.
+pub async fn run(
+    mut client: Side,
+    mut backend: Side,
+    half_closed_max: Duration,
+    leave: Option<impl Future<Output = Goodbye> + Unpin>,
+) {
     let ((client_reads, client_writes), (backend_reads, backend_writes)) =
         (client.stream.split(), backend.stream.split());
     let up = pump(client_reads, backend_writes.as_ref(), client.early);
-    let down = pump(backend_reads, client_writes.as_ref(), backend.early);
+    let down = async {
+        match leave {
+            Some(turn) => pump_frames(backend_reads, client_writes.as_ref(), backend.early, turn).await,
+            None => pump(backend_reads, client_writes.as_ref(), backend.early).await,
+        }
+    };
     until_both_end(up, down, half_closed_max).await;
 }
 
 /// The same for a client whose side is one of many streams of a connection.
-pub async fn run_stream(client: impl AsyncRead + AsyncWrite, mut backend: Side, half_closed_max: Duration) {
+pub async fn run_stream(
+    client: impl AsyncRead + AsyncWrite,
+    mut backend: Side,
+    half_closed_max: Duration,
+    leave: Option<impl Future<Output = Goodbye> + Unpin>,
+) {
     let (client_reads, client_writes) = tokio::io::split(client);
     let (backend_reads, backend_writes) = backend.stream.split();
     let up = pump_from_stream(client_reads, backend_writes.as_ref());
-    let down = pump_to_stream(backend_reads, client_writes, backend.early);
+    let down = pump_to_stream(backend_reads, client_writes, backend.early, leave);
     until_both_end(up, down, half_closed_max).await;
 }
 
@@ -76,10 +97,14 @@ async fn until_both_end(
 }
 
 /// One direction, up to and including its end.
+///
+/// A socket that always has more to read uses its task's budget up; then it says that there is nothing, while it still says that it is
+/// readable: whoever does not wait for a new budget in between would turn round and round, and hold a thread for ever.
 async fn pump(mut from: ReadHalf<'_>, to: &TcpStream, early: Bytes) -> io::Result<()> {
     write_all(to, &early).await?;
     drop(early);
     loop {
+        consume_budget().await;
         from.readable().await?;
         let mut buffer = Buffer::borrow();
         for _ in 0..READS_PER_TURN {
@@ -94,6 +119,41 @@ async fn pump(mut from: ReadHalf<'_>, to: &TcpStream, early: Bytes) -> io::Resul
             }
         }
     }
+}
+
+/// The same towards the client of a WebSocket, until its turn to leave: then a close frame, as soon as one can follow.
+async fn pump_frames(
+    mut from: ReadHalf<'_>,
+    to: &TcpStream,
+    early: Bytes,
+    turn: impl Future<Output = Goodbye> + Unpin,
+) -> io::Result<()> {
+    let mut frames = Leaving::at(turn);
+    write_all(to, frames.before_leaving(&early)).await?;
+    drop(early);
+    let goodbye = loop {
+        if let Some(goodbye) = frames.readable(&from).await? {
+            break goodbye;
+        }
+        consume_budget().await;
+        let mut buffer = Buffer::borrow();
+        for _ in 0..READS_PER_TURN {
+            match poll_fn(|cx| Poll::Ready(read_now(&mut from, cx, &mut buffer.0))).await? {
+                None => break,
+                Some(0) => {
+                    let _already_closed = rustix::net::shutdown(to, Shutdown::Write);
+                    return Ok(());
+                }
+                Some(read) => write_all(to, frames.before_leaving(&buffer.0[..read])).await?,
+            }
+            if frames.has_left() {
+                break;
+            }
+        }
+    };
+    write_all(to, &goodbye.frame()).await?;
+    let _already_closed = rustix::net::shutdown(to, Shutdown::Write);
+    Ok(())
 }
 
 /// A buffer is borrowed for each look whether there is something; the stream has its own for what has come.
@@ -117,21 +177,41 @@ async fn pump_from_stream(from: impl AsyncRead, to: &TcpStream) -> io::Result<()
     }
 }
 
-async fn pump_to_stream(mut from: ReadHalf<'_>, to: impl AsyncWrite, early: Bytes) -> io::Result<()> {
+async fn pump_to_stream(
+    mut from: ReadHalf<'_>,
+    to: impl AsyncWrite,
+    early: Bytes,
+    leave: Option<impl Future<Output = Goodbye> + Unpin>,
+) -> io::Result<()> {
+    let turn = pin!(async {
+        match leave {
+            Some(turn) => turn.await,
+            None => std::future::pending().await,
+        }
+    });
+    let mut frames = Leaving::at(turn);
     tokio::pin!(to);
-    to.write_all(&early).await?;
+    to.write_all(frames.before_leaving(&early)).await?;
     drop(early);
-    loop {
-        from.readable().await?;
+    let goodbye = loop {
+        if let Some(goodbye) = frames.readable(&from).await? {
+            break goodbye;
+        }
+        consume_budget().await;
         let mut buffer = Buffer::borrow();
         for _ in 0..READS_PER_TURN {
             match poll_fn(|cx| Poll::Ready(read_now(&mut from, cx, &mut buffer.0))).await? {
                 None => break,
                 Some(0) => return to.shutdown().await,
-                Some(read) => to.write_all(&buffer.0[..read]).await?,
+                Some(read) => to.write_all(frames.before_leaving(&buffer.0[..read])).await?,
+            }
+            if frames.has_left() {
+                break;
             }
         }
-    }
+    };
+    to.write_all(&goodbye.frame()).await?;
+    to.shutdown().await
 }
 
 /// What can be read without waiting. Unlike `try_read`, this read remembers that it did not fill the buffer, and the
@@ -199,10 +279,13 @@ mod tests {
         (near.unwrap(), far.unwrap().0)
     }
 
+    /// No WebSocket's.
+    const NEVER: Option<std::future::Pending<Goodbye>> = None;
+
     async fn tunnel(half_closed_max: Duration) -> (TcpStream, TcpStream, impl Future<Output = ()>) {
         let ((client, client_side), (backend, backend_side)) = (pair().await, pair().await);
         let side = |stream| Side { stream, early: Bytes::new() };
-        (client, backend, run(side(client_side), side(backend_side), half_closed_max))
+        (client, backend, run(side(client_side), side(backend_side), half_closed_max, NEVER))
     }
 
     #[tokio::test]
@@ -235,10 +318,12 @@ mod tests {
             let sent = vec![7; 3 * BUFFER_BYTES + 1];
             let mut got = vec![0; sent.len()];
             let (written, read) = tokio::join!(client.write_all(&sent), backend.read_exact(&mut got));
-            (written.unwrap(), read.unwrap());
+            written.unwrap();
+            read.unwrap();
             assert_eq!(sent, got);
             let (written, read) = tokio::join!(backend.write_all(&sent), client.read_exact(&mut got));
-            (written.unwrap(), read.unwrap());
+            written.unwrap();
+            read.unwrap();
             while BUFFERS.with_borrow(Vec::is_empty) {
                 tokio::task::yield_now().await;
             }
@@ -250,7 +335,7 @@ mod tests {
             client.read_to_string(&mut rest).await.unwrap();
             assert_eq!(rest, "last");
         };
-        tokio::join!(run_stream(client_side, side, HALF_CLOSED_MAX), talk);
+        tokio::join!(run_stream(client_side, side, HALF_CLOSED_MAX, NEVER), talk);
     }
 
     #[tokio::test]

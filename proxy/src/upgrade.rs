@@ -6,14 +6,13 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::answer::Problem;
 use crate::body::OutBody;
 use crate::forward::Exchange;
 use crate::headers;
-use crate::socket::ClientSocket;
+use crate::socket::Socket;
 use crate::switch::Switch;
 use crate::tunnel::{self, Side};
 use crate::upstream::Upstream;
@@ -48,10 +47,11 @@ pub fn switch(
     if !switch.is_answered_by(response.headers()) {
         return Err(Problem::NotSwitched);
     }
+    *response.version_mut() = http::Version::HTTP_11;
     let backend = hyper::upgrade::on(&mut response);
     let kind = if switch.is_connect() { headers::Switched::Stream } else { headers::Switched::Connection };
     let shared = exchange.shared();
-    headers::to_client(response.headers_mut(), &exchange.key.backend, shared.as_ref(), Some(kind));
+    headers::to_client(response.headers_mut(), &exchange.standing.backend, shared.as_ref(), Some(kind));
     if switch.is_connect() {
         *response.status_mut() = StatusCode::OK;
     }
@@ -59,7 +59,8 @@ pub fn switch(
     // From here on its close is the close: no linger.
     using.linger = None;
     let gate = exchange.admission.gate;
-    let stop = exchange.connection.tunnels_stop.clone();
+    let (ending, is_websocket) = (exchange.connection.ending.clone(), switch.is_websocket);
+    let counted = ending.tunnels.token();
     let place = exchange.connection.place.clone();
     let open = exchange.connection.streams.as_ref().map(crate::streams::Streams::tunnel);
     exchange.connection.dialer.lifecycle.spawn(async move {
@@ -67,30 +68,31 @@ pub fn switch(
             let sides = timeout(SWITCH_MAX, both(switch.client, backend));
             let sides = sides.await.unwrap_or(Err(NotSwitched::TimedOut));
             drop(upstream);
+            let leave = is_websocket.then(|| ending.turn_to_leave(&gate));
             match sides {
                 Ok((Client::Socket(client), backend)) => {
-                    tunnel::run(client, backend, tunnel::HALF_CLOSED_MAX).await;
+                    tunnel::run(client, backend, tunnel::HALF_CLOSED_MAX, leave).await;
                 }
                 Ok((Client::Stream(client), backend)) => {
-                    tunnel::run_stream(client, backend, tunnel::HALF_CLOSED_MAX).await;
+                    tunnel::run_stream(client, backend, tunnel::HALF_CLOSED_MAX, leave).await;
                 }
                 Err(reason) => tracing::debug!(%reason, "no tunnel after a 101"),
             }
         };
         tokio::select! {
+            biased;
             () = carry => {}
-            _ = gate.closed() => {}
-            () = stop.cancelled() => {}
+            () = ending.over(&gate) => {}
         }
         // Named, so that it moves in here: the use ends when the sockets have.
-        drop((using, place, open));
+        drop((using, place, open, counted));
     });
     Ok(response.map(|_| OutBody::own(bytes::Bytes::new())))
 }
 
 async fn both(client: OnUpgrade, backend: OnUpgrade) -> Result<(Client, Side), NotSwitched> {
     let (client, backend) = tokio::try_join!(client, backend)?;
-    let client = match client.downcast::<TokioIo<ClientSocket>>() {
+    let client = match client.downcast::<TokioIo<Socket>>() {
         Ok(parts) => {
             let (stream, ahead) = parts.io.into_inner().into_parts();
             let early =
@@ -99,6 +101,7 @@ async fn both(client: OnUpgrade, backend: OnUpgrade) -> Result<(Client, Side), N
         }
         Err(stream) => Client::Stream(TokioIo::new(stream)),
     };
-    let parts = backend.downcast::<TokioIo<TcpStream>>().map_err(|_| NotSwitched::NotASocket)?;
-    Ok((client, Side { stream: parts.io.into_inner(), early: parts.read_buf }))
+    let parts = backend.downcast::<TokioIo<Socket>>().map_err(|_| NotSwitched::NotASocket)?;
+    let (stream, _read_before_the_switch) = parts.io.into_inner().into_parts();
+    Ok((client, Side { stream, early: parts.read_buf }))
 }

@@ -2,6 +2,7 @@
 //! smuggle past the framing meets only its own requests.
 
 use std::sync::{Arc, Weak};
+use std::task::Context;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -10,7 +11,6 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jetway_protocol::spec::{Port, Protocol};
 use jetway_service::lifecycle::Lifecycle;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -18,6 +18,8 @@ use crate::answer::Problem;
 use crate::attach::{BackendKey, Door, Gate};
 use crate::body::RequestBody;
 use crate::doors;
+use crate::driven::{Came, Driven};
+use crate::socket::Socket;
 use crate::tasks::Tasks;
 
 /// To a ready backend on the same network, or to its drone.
@@ -59,6 +61,8 @@ pub struct Upstream {
     idle_since: Instant,
     /// Ends the connection's task, wherever it stands, when the last holder is gone.
     end: Arc<DropGuard>,
+    /// `None`: the connection has a task.
+    driven: Option<Driven>,
 }
 
 #[derive(Debug)]
@@ -73,6 +77,14 @@ pub struct Dialer {
     pub lifecycle: Lifecycle,
     /// The credential for drones.
     pub bearer: String,
+}
+
+/// In which task a new connection goes on.
+#[derive(Debug, Clone, Copy)]
+pub enum Driver {
+    /// That of the client's connection, where it carries one request at a time in HTTP/1.1.
+    Client,
+    Own,
 }
 
 impl Leads {
@@ -101,6 +113,7 @@ impl Upstream {
             leads: self.leads.clone(),
             idle_since: self.idle_since,
             end: self.end.clone(),
+            driven: None,
         })
     }
 
@@ -114,7 +127,7 @@ impl Upstream {
 
     /// Whether it may still be of use to anybody.
     pub fn is_fresh(&self) -> bool {
-        let open = self.leads.gate.upgrade().is_some_and(|gate| !gate.is_closed());
+        let open = self.leads.gate.upgrade().is_some_and(|gate| !gate.is_closing());
         open && match &self.sender {
             Sender::One(sender) => !sender.is_closed() && self.idle_since.elapsed() < IDLE_MAX,
             // Others may use it right now; a backend that closes it says so.
@@ -122,12 +135,39 @@ impl Upstream {
         }
     }
 
+    /// Whether the task of the client's connection drives it.
+    pub fn is_driven(&self) -> bool {
+        self.driven.is_some()
+    }
+
+    /// While it waits for a next request, at each turn of that task: whether it may.
+    pub fn waits(&mut self, cx: &mut Context<'_>) -> bool {
+        self.driven.as_mut().is_none_or(|driven| driven.waits(cx))
+    }
+
+    /// What of the answer's body has come, of one that is driven.
+    pub async fn take(&mut self, body: &mut Incoming) -> hyper::Result<Came> {
+        match &mut self.driven {
+            Some(driven) => driven.take(body).await,
+            None => Ok(Came::Part(None)),
+        }
+    }
+
+    /// From now on, whoever waits for it, it goes on.
+    pub fn go_by_itself(&mut self, dialer: &Dialer, cut: Option<CancellationToken>) {
+        let Some((Some(connection), gate)) = self.driven.take().map(Driven::into_parts) else { return };
+        let end = CancellationToken::new();
+        dialer.carry(connection, None, &gate, &end, cut);
+        self.end = Arc::new(end.drop_guard());
+    }
+
     /// Whether it takes a request now.
     pub async fn is_ready(&mut self) -> bool {
         let ready = async {
-            match &mut self.sender {
-                Sender::One(sender) => sender.ready().await,
-                Sender::Two(sender) => sender.ready().await,
+            match (&mut self.sender, &mut self.driven) {
+                (Sender::One(sender), Some(driven)) => driven.drive(sender.ready()).await,
+                (Sender::One(sender), None) => sender.ready().await,
+                (Sender::Two(sender), _) => sender.ready().await,
             }
         };
         timeout(READY_MAX, ready).await.is_ok_and(|ready| ready.is_ok())
@@ -137,49 +177,60 @@ impl Upstream {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        match &mut self.sender {
-            Sender::One(sender) => sender.try_send_request(request).await,
-            Sender::Two(sender) => sender.try_send_request(request).await,
+        match (&mut self.sender, &mut self.driven) {
+            (Sender::One(sender), Some(driven)) => driven.drive(sender.try_send_request(request)).await,
+            (Sender::One(sender), None) => sender.try_send_request(request).await,
+            (Sender::Two(sender), _) => sender.try_send_request(request).await,
         }
     }
 }
 
 impl Dialer {
-    /// `cut`: ends the client's connection, if it does not let go of what it carries after the gate has closed.
     pub async fn dial(
         &self,
         leads: &Leads,
         gate: &Arc<Gate>,
         call: &Call<'_>,
-        cut: Option<CancellationToken>,
+        driver: Driver,
     ) -> Result<Upstream, Problem> {
         let token = CancellationToken::new();
         let connect = async {
-            let stream = doors::open(&self.lifecycle, &self.bearer, call).await?;
-            self.handshake(stream, leads.port.protocol, gate, &token, cut).await
+            let socket = doors::open(&self.lifecycle, &self.bearer, call).await?;
+            self.handshake(socket, leads.port.protocol, gate, &token, driver).await
         };
-        let sender = timeout(CONNECT_MAX, connect).await.unwrap_or(Err(Problem::ConnectTimeout))?;
+        let connected = timeout(CONNECT_MAX, connect).await.unwrap_or(Err(Problem::ConnectTimeout));
+        let (sender, driven) = connected?;
         let (leads, end) = (leads.clone(), Arc::new(token.drop_guard()));
-        Ok(Upstream { sender, leads, idle_since: Instant::now(), end })
+        Ok(Upstream { sender, leads, idle_since: Instant::now(), end, driven })
     }
 
     async fn handshake(
         &self,
-        stream: TcpStream,
+        socket: Socket,
         protocol: Protocol,
         gate: &Arc<Gate>,
         end: &CancellationToken,
-        cut: Option<CancellationToken>,
-    ) -> Result<Sender, Problem> {
-        let stream = TokioIo::new(stream);
+        driver: Driver,
+    ) -> Result<(Sender, Option<Driven>), Problem> {
+        let is_quiet = socket.has_nothing_ahead();
+        let stream = TokioIo::new(socket);
         match protocol {
+            // An answer before the first request belongs to none.
+            Protocol::Http1 if !is_quiet => Err(Problem::Terminated),
             Protocol::Http1 => {
                 let mut builder = http1::Builder::new();
                 builder.max_buf_size(READ_BUFFER_BYTES_MAX);
                 let (sender, connection) =
                     builder.handshake(stream).await.map_err(|_| Problem::Terminated)?;
-                self.carry(connection.with_upgrades(), None, gate, end, cut);
-                Ok(Sender::One(sender))
+                let connection = connection.with_upgrades();
+                let driven = match driver {
+                    Driver::Client => Some(Driven::new(Box::pin(connection), gate.clone())),
+                    Driver::Own => {
+                        self.carry(connection, None, gate, end, None);
+                        None
+                    }
+                };
+                Ok((Sender::One(sender), driven))
             }
             Protocol::H2c => {
                 // Parts of the connection run in tasks of their own, which must not outlive it.
@@ -195,13 +246,14 @@ impl Dialer {
                     .handshake(stream)
                     .await
                     .map_err(|_| Problem::Terminated)?;
-                self.carry(connection, Some(parts.drop_guard()), gate, end, cut);
-                Ok(Sender::Two(sender))
+                self.carry(connection, Some(parts.drop_guard()), gate, end, None);
+                Ok((Sender::Two(sender), None))
             }
         }
     }
 
-    /// The task of one connection.
+    /// The task of one connection. `cut`: ends the client's connection, if it does not let go of what it carries after the
+    /// gate has closed.
     fn carry(
         &self,
         connection: impl Future<Output = hyper::Result<()>> + Send + 'static,

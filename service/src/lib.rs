@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod client;
 pub mod clock;
 pub mod controllers;
+pub mod files;
 pub mod lifecycle;
 pub mod secrets;
 pub mod server;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +37,15 @@ impl Lifecycle {
         self.tasks.spawn(future)
     }
 
+    /// The same on another runtime.
+    pub fn spawn_on<F>(&self, future: F, runtime: &Handle) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.tasks.spawn_on(future, runtime)
+    }
+
     /// A task that is dropped where it stands when the stop comes: for work that needs no ending.
     pub fn spawn_until_stopped<F>(&self, future: F) -> tokio::task::JoinHandle<()>
     where
@@ -59,10 +69,22 @@ impl Lifecycle {
         self.token.cancelled().await;
     }
 
+    /// Returns when a stop has come and the last task has ended. For what is no task of this process's work itself.
+    pub async fn ended(&self) {
+        self.stopping().await;
+        self.tasks.wait().await;
+    }
+
     /// Tells every task to end and waits, at most [`STOP_SECONDS_MAX`]. False: some did not end.
     pub async fn stop(&self) -> bool {
+        self.stop_after(Duration::ZERO).await
+    }
+
+    /// The same where tasks may take `longer`.
+    pub async fn stop_after(&self, longer: Duration) -> bool {
         self.token.cancel();
         self.tasks.close();
-        tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), self.tasks.wait()).await.is_ok()
+        let wait = longer + Duration::from_secs(STOP_SECONDS_MAX);
+        tokio::time::timeout(wait, self.tasks.wait()).await.is_ok()
     }
 }

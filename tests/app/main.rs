@@ -51,6 +51,7 @@ async fn serve(deaf: bool) {
     if let Some(second) = variable("SECOND_PORT") {
         let listener = tokio::net::TcpListener::bind(format!("{host}:{second}")).await;
         let routes = Router::new().fallback(async || "the second port");
+        #[expect(clippy::disallowed_methods, reason = "it ends with the process")]
         tokio::spawn(async { axum::serve(listener.expect("the address is free"), routes).await });
     }
     let listener =

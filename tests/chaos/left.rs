@@ -8,9 +8,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::client::Shore;
+use crate::forgotten::{self, Forgotten, children_of, name};
 use crate::harness::eventually;
 use crate::network::{processes_in, run};
-use crate::parts::{Parts, children};
+use crate::parts::Parts;
 use crate::places::{CONTROLLERS, DRONES, Host, PROXIES, Part, run_dir};
 use crate::pools::SANDBOXES;
 use crate::schedule::Fault;
@@ -127,6 +128,7 @@ pub async fn stopped(parts: &Parts, faults: &[Done]) -> anyhow::Result<Vec<Strin
             Err(error) => left.push(format!("left: {error:#}")),
         }
     }
+    let mut forgotten = Vec::new();
     for number in 1..=DRONES {
         let found = engine::has(number).await.with_context(|| format!("engine{number}"))?;
         left.extend(found.into_iter().map(|what| format!("left: {what}")));
@@ -138,37 +140,42 @@ pub async fn stopped(parts: &Parts, faults: &[Done]) -> anyhow::Result<Vec<Strin
         left.extend(said(
             files(&Part::Drone(number).directory()).into_iter().filter(|path| !is_memory(path)),
         ));
-        left.extend(links(number)?);
         let fell = |done: &Done| done.fault == Fault::Kill(Part::Engine(number));
-        left.extend(processes(number, faults.iter().any(fell)));
+        let here = if faults.iter().any(fell) { forgotten::on(number) } else { Vec::new() };
+        left.extend(links(number, &here)?);
+        left.extend(processes(number, &here));
+        forgotten.extend(here);
     }
-    left.extend(
-        sweep::cgroups_of_containers().iter().map(|group| format!("left: cgroup {}", group.display())),
-    );
+    let is_forgotten = |group: &Path| forgotten.iter().any(|container| group.ends_with(&container.id));
+    let groups = sweep::cgroups_of_containers();
+    let groups = groups.iter().filter(|group| !is_forgotten(group));
+    left.extend(groups.map(|group| format!("left: cgroup {}", group.display())));
+    forgotten.iter().for_each(|container| println!("{container}"));
     Ok(left)
 }
 
-/// On a drone's host nothing but its engine, which is not ours. Of one that was killed in the middle of something a shim may
-/// stay that has no process any more: the engine does not know of it, and so nobody can ask for its end.
-fn processes(number: u8, engine_fell: bool) -> Vec<String> {
-    let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let is_empty_shim = |pid: &&i32| {
-        name(pid).starts_with("containerd-shim")
-            && u32::try_from(**pid).is_ok_and(|pid| children(pid).is_empty())
-    };
+/// On a drone's host nothing but its engine, which is not ours, and what that has forgotten.
+fn processes(number: u8, forgotten: &[Forgotten]) -> Vec<String> {
     processes_in(&Host::Drone(number).namespace())
-        .iter()
-        .filter(|pid| !(engine_fell && is_empty_shim(pid)))
-        .map(name)
-        .filter(|name| !["dockerd", "containerd", ""].contains(&name.trim()))
-        .map(|name| format!("left: process {} on the host of d{number}", name.trim()))
+        .into_iter()
+        .filter(|pid| forgotten.iter().all(|container| container.shim != *pid))
+        .map(|pid| (name(pid), pid))
+        .filter(|(what, _)| !["dockerd", "containerd", ""].contains(&what.as_str()))
+        .map(|(what, pid)| {
+            let below: Vec<_> = children_of(pid).into_iter().map(name).collect();
+            format!("left: process {what} on the host of d{number}, with {below:?} below it")
+        })
         .collect()
 }
 
 /// Links of containers and networks, on a host that had only its own before.
-fn links(number: u8) -> anyhow::Result<Vec<String>> {
+fn links(number: u8, forgotten: &[Forgotten]) -> anyhow::Result<Vec<String>> {
     let listed = run("ip", &["-n", &Host::Drone(number).namespace(), "-o", "link"])?;
-    let names = listed.lines().filter_map(|line| line.split(": ").nth(1));
+    let is_forgotten = |line: &str| {
+        let index = line.split(": ").next().unwrap_or_default();
+        forgotten.iter().any(|container| container.links.iter().any(|link| link == index))
+    };
+    let names = listed.lines().filter(|line| !is_forgotten(line)).filter_map(|line| line.split(": ").nth(1));
     let others = names.filter(|name| *name != "lo" && !name.starts_with("wan@"));
     Ok(others.map(|name| format!("left: link {name} on the host of d{number}")).collect())
 }

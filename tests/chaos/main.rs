@@ -12,6 +12,7 @@
 //! | `client`, `seen` | who uses it meanwhile, and what was seen |
 //! | `check`, `verdicts`, `ways` | what must not be, and what excuses what (pure) |
 //! | `records`, `left`, `planted`, `sweep` | the sessions' own files; what is left; whether the checker sees; taking away |
+//! | `forgotten` | what is left that only an engine could end, and has forgotten |
 //! | `run`, `settings`, `stalls` | one run from its beginning to its summary; what it is asked for; how busy the machine was |
 
 #[path = "../system/harness/mod.rs"]
@@ -30,6 +31,7 @@ mod check;
 mod client;
 mod driver;
 mod engine;
+mod forgotten;
 mod left;
 mod network;
 mod parts;

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::beats::Beats;
 use crate::check::{Facts, Findings, Row, Session, check};
+use crate::forgotten;
 use crate::harness::eventually;
 use crate::harness::processes::executable;
 use crate::places::{Host, Part, root};
@@ -139,6 +140,12 @@ fn ends() -> Vec<Case> {
         words: HashMap::from([("a".to_owned(), word.to_owned())]),
         ..ended(13, "lease_expired", during(Fault::Cut(Host::Drone(2)), none()))
     };
+    let unwritten = |seen| Facts {
+        words: HashMap::from([("a".to_owned(), "lease_expired".to_owned())]),
+        ..ended(600, "refused", seen)
+    };
+    let outage = Done { fault: Fault::Kill(Part::Postgres), from: 0, to: 900 * SECOND };
+    let outage = Inner { faults: vec![outage], ..Inner::default() };
     let by_itself = |mut facts: Facts| {
         facts
             .sessions
@@ -182,6 +189,8 @@ fn ends() -> Vec<Case> {
         ("its agent died", ended(20, "lost", during(Fault::Kill(Part::Drone(2)), none())), (0, 1, 0)),
         ("Postgres died", ended(20, "lost", during(Fault::Kill(Part::Postgres), none())), (0, 1, 0)),
         ("a lease that ran out", ended(600, "lease_expired", long), (0, 0, 0)),
+        ("a lease that ran out before anybody could write down who had it", unwritten(outage), (0, 0, 0)),
+        ("one that nobody had written down, although they could", unwritten(none()), (0, 1, 0)),
         ("a kill while its drone was cut off", killed, (0, 1, 0)),
         ("one that was idle, and then its drone was cut off", said("idle"), (0, 0, 0)),
         ("one that was not, and then its drone was cut off", said("lease_expired"), (0, 1, 0)),
@@ -277,6 +286,10 @@ pub fn self_test() -> anyhow::Result<()> {
         let findings = check(&facts);
         ensure!(counts(&findings) == expected, "the checker, asked of {what}, found {findings:?}");
     }
+    ensure!(
+        forgotten::is_strict(),
+        "a container with a program of its own passes for one that was never started"
+    );
     Ok(())
 }
 

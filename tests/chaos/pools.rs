@@ -101,7 +101,7 @@ pub fn request(shore: &Shore, number: u64) -> Value {
     }
     let executable = match Way::of(number) {
         Way::Late => json!({ "image": shore.images[0], "env": env, "mount": "beats" }),
-        Way::Declared(tier) if number / 4 % 2 == 0 => return json!({ "warm_pool": tier.pool() }),
+        Way::Declared(tier) if (number / 4).is_multiple_of(2) => return json!({ "warm_pool": tier.pool() }),
         Way::Declared(tier) => tier.executable(TAG, &env),
         Way::Learned => json!({ "image": shore.images[0], "env": env, "shm_size_bytes": 1 << 20 }),
     };

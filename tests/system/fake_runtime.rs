@@ -4,7 +4,9 @@ pub use jetway_drone::runtime::*;
 
 #[path = "../../drone/src/runtime/fake.rs"]
 #[expect(dead_code, reason = "it serves the drone's own tests; here its containers are only there")]
+#[expect(clippy::unwrap_used, reason = "it is a test's")]
 pub mod fake;
 #[path = "../../drone/src/runtime/fake_script.rs"]
 #[expect(dead_code, reason = "it serves the drone's own tests; here its containers are only there")]
+#[expect(clippy::unwrap_used, reason = "it is a test's")]
 mod fake_script;

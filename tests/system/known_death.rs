@@ -77,6 +77,28 @@ fn a_session_of_a_drained_drone_that_is_stopped_frees_its_key() {
 }
 
 #[test]
+fn a_session_that_is_left_at_a_drains_deadline_sends_its_client_back_and_frees_its_key() {
+    with_stack(Options::default(), async |stack| {
+        let (mut session, id) = open(stack, "k", &json!({})).await?;
+        let name = drone(stack).await?["name"].as_str().context("name")?.to_owned();
+        let path = format!("/ctrl/c/localhost:{}/d/{name}", stack.proxy_port);
+        let (status, answer) =
+            stack.post(&format!("{path}/drain"), &json!({ "deadline_seconds": 2 })).await?;
+        ensure!(status == 200, "{status}: {answer}");
+        let begun = Instant::now();
+        session.echo("until the deadline").await?;
+        let code = session.close_code(SOON).await?;
+        ensure!(code == Some(1012), "it is told to come back: {code:?}");
+        ensure!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+        is_free(stack, "the deadline of a drain", &id, Instant::now()).await?;
+        stack.post(&format!("{path}/undrain"), &Value::Null).await?;
+        let (_session, next) = open(stack, "k", &json!({})).await?;
+        ensure!(next != id, "{next}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_new_boot_frees_what_ran_in_the_one_before() {
     with_stack(Options::default(), async |stack| {
         let keep = json!({ "on_isolation": "keep" });
@@ -120,6 +142,8 @@ fn an_operators_forget_frees_every_key_of_a_dead_drone() {
         let name = drone(stack).await?["name"].as_str().context("name")?.to_owned();
         let cluster = format!("localhost:{}", stack.proxy_port);
         host_dies(stack).await?;
+        let slots: Vec<_> =
+            std::fs::read_dir(stack.run_dir.join("s"))?.flatten().map(|entry| entry.path()).collect();
         let said = Instant::now();
         let path = format!("/ctrl/c/{cluster}/d/{name}/forget");
         let (status, answer) = stack.post(&path, &json!({ "confirmed_dead": true })).await?;
@@ -131,7 +155,7 @@ fn an_operators_forget_frees_every_key_of_a_dead_drone() {
         stack.until_ready().await?;
         // What it has found in its journal, it takes away first.
         eventually("nothing of the dead one is left", SOON, async || {
-            let left = std::fs::read_dir(stack.run_dir.join("s")).map_or(0, Iterator::count);
+            let left = slots.iter().filter(|slot| slot.exists()).count();
             if left == 0 { Ok(()) } else { Err(left) }
         })
         .await?;

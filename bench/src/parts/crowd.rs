@@ -25,6 +25,8 @@ const PER_SECOND: u32 = 1000;
 /// Each with a proxy of its own: a tunnel is two files there, of 20,000, and one in the session.
 const SESSIONS: usize = 4;
 const HELD_BY_EACH: usize = 5000;
+const PORTS_FREE: Duration = Duration::from_secs(90);
+const WAITING_MAX: u32 = 1000;
 const SOON: Duration = Duration::from_secs(20);
 
 struct Crowd {
@@ -34,6 +36,7 @@ struct Crowd {
 }
 
 pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    ports_are_free().await?;
     with_jetway(bench, &[NOT_LEARNED], LIMIT, async |jetway| {
         let mut crowd = Crowd::gather(jetway).await?;
         let mut holders = Vec::new();
@@ -66,6 +69,17 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     .await
 }
 
+/// What was closed before, to the same addresses, keeps its ports for a minute (TIME-WAIT, RFC 9293 §3.6.1).
+async fn ports_are_free() -> anyhow::Result<()> {
+    eventually("ports of earlier connections are free", PORTS_FREE, async || {
+        let counts = std::fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+        let after_tw = counts.split_whitespace().skip_while(|word| *word != "tw").nth(1);
+        let waiting = after_tw.and_then(|count| count.parse::<u32>().ok()).unwrap_or(0);
+        if waiting < WAITING_MAX { Ok(()) } else { Err(format!("{waiting} in TIME-WAIT")) }
+    })
+    .await
+}
+
 impl Crowd {
     async fn gather(jetway: &Jetway) -> anyhow::Result<Self> {
         let mut crowd = Self { holds: Vec::new(), proxies: Vec::new() };
@@ -73,13 +87,12 @@ impl Crowd {
         for n in 1..SESSIONS {
             ports.push(crowd.proxy(jetway, n).await?);
         }
-        for n in 0..SESSIONS {
+        for (n, proxy) in ports.into_iter().enumerate() {
             let connected =
                 jetway.site.connect(&jetway.site.connect_body(&format!("crowd-{n}"), &json!({}))).await?;
             jetway.site.tunnel(&connected).await?;
             let (host, path) = split(&connected.url)?;
             let source = Ipv4Addr::new(127, 0, 1, u8::try_from(n)? + 1);
-            let proxy = ports[n];
             crowd.holds.push(Hold {
                 proxy: ([127, 0, 0, 1], proxy).into(),
                 source,

@@ -22,6 +22,8 @@ const ROUNDS: usize = 5;
 const LIMIT: Duration = Duration::from_secs(400);
 const LENGTH: Duration = Duration::from_secs(2);
 const IDLE: usize = 5000;
+/// USER_HZ of x86 and ARM.
+const TICKS_A_SECOND: f64 = 100.0;
 const OPENING_MAX: usize = 16;
 
 /// Who stands before the application.
@@ -35,7 +37,7 @@ struct Front {
 }
 
 /// What is measured of each, in the order of [`Front::seen`].
-const MEASURES: usize = 5;
+const MEASURES: usize = 6;
 
 impl Front {
     fn of_url(name: &'static str, url: &str, pid: u32) -> anyhow::Result<Self> {
@@ -107,9 +109,12 @@ impl Front {
         let (small, _) = self.echoes(64, 64).await?;
         let (large, _) = self.echoes(64, 16 * 1024).await?;
         let (_, alone) = self.echoes(1, 64).await?;
+        let busy = processor_seconds(self.pid)?;
         let requests = self.requests().await?;
+        let busy = processor_seconds(self.pid)? - busy;
+        let each = busy * 1e6 / (requests * LENGTH.as_secs_f64());
         let alone = alone.median().context("no echo")?;
-        for (of, number) in self.seen.iter_mut().zip([small, large, alone, requests]) {
+        for (of, number) in self.seen.iter_mut().zip([small, large, alone, requests, each]) {
             of.push(number);
         }
         Ok(())
@@ -148,6 +153,20 @@ fn frame(bytes: usize) -> Vec<u8> {
     frame.extend([0; 4]);
     frame.resize(frame.len() + bytes, b'x');
     frame
+}
+
+/// Of a process and its children, in the kernel and outside.
+fn processor_seconds(pid: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // proc_pid_stat(5): utime and stime, the 14th and 15th field; the second one may have spaces in it.
+    let (_, fields) = stat.rsplit_once(')').context("a stat line")?;
+    let ticks: f64 = fields.split_whitespace().skip(11).take(2).flat_map(str::parse::<f64>).sum();
+    let mut seconds = ticks / TICKS_A_SECOND;
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    for child in children.split_whitespace() {
+        seconds += processor_seconds(child.parse()?)?;
+    }
+    Ok(seconds)
 }
 
 /// Of a process and its children.
@@ -215,6 +234,7 @@ fn rows(fronts: &[Front]) -> Vec<Row> {
         ("WebSocket echo, 64 connections, 16 KiB", "/s", Bar::AtLeast(0.9)),
         ("WebSocket echo, 1 connection, 64 B: p50", "ms", Bar::AtMost(1.1)),
         ("small requests, 64 connections kept alive", "/s", Bar::AtLeast(0.8)),
+        ("small requests: processor time of one", "µs", Bar::None),
         ("memory of an idle WebSocket, 5,000 open", "kB", Bar::AtMost(1.5)),
     ];
     let (ours, others) = fronts.split_first().expect("Jetway is the first");

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::join::{Offered, offer_once};
+use super::offer::{Offered, offer_once};
 use crate::app::App;
 use crate::db::backends::LiveBackend;
 use crate::drone::CALL_DEADLINE;

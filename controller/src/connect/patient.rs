@@ -32,7 +32,7 @@ pub async fn patiently(
         let (mut connected, mut stopwatch) = once.await?;
         let Some(deadline) = deadline else { return Ok((connected, stopwatch)) };
         let left = deadline.saturating_duration_since(Instant::now());
-        match wait::until_ready(app, &mut connected, &mut stopwatch, left).await {
+        match Box::pin(wait::until_ready(app, &mut connected, &mut stopwatch, left)).await {
             Ok(()) => return Ok((connected, stopwatch)),
             Err(error) if was_never_taken(&wanted, &connected, &error) && again.next().is_some() => {
                 let (backend, drone) = (&connected.id, &connected.drone.name);
@@ -68,6 +68,7 @@ async fn connect_once(
 /// Its drone did not answer the `PUT`, and has said since that it never will run: nothing of the caller's was lost. Under a
 /// chosen id nothing can be started again.
 fn was_never_taken(wanted: &Wanted, connected: &Connected, error: &ApiError) -> bool {
-    let may_spawn = wanted.spawn.as_ref().is_some_and(|spawn| spawn.id.is_none());
+    // A pool chooses no ids.
+    let may_spawn = wanted.spawn.as_ref().map_or(wanted.warm_pool.is_some(), |spawn| spawn.id.is_none());
     may_spawn && !connected.drone_answered && error.end_reason() == Some(EndReason::Refused)
 }

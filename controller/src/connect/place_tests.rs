@@ -22,6 +22,7 @@ fn drone(name: &str, change: impl FnOnce(&mut Drone)) -> Arc<Drone> {
         capacity: register.capacity,
         load: Load { engine_ok: true, ..Load::default() },
         draining: false,
+        drain_seconds_left: None,
         heartbeat_age: Duration::ZERO,
         registered_age: Duration::from_secs(3600),
         lease: LeaseState::None,

@@ -146,7 +146,7 @@ async fn a_key_that_does_not_end_in_time_is_a_503_that_says_when() {
         .unwrap();
     drop(connection);
     let deadline = tokio::time::Instant::now() + Duration::from_millis(300);
-    let Err(error) = super::join::join(app, &wanted, live, deadline).await else {
+    let Err(error) = super::join::join(app, &wanted, live, None, deadline).await else {
         panic!("it cannot be joined")
     };
     let body = error.body();
@@ -354,6 +354,8 @@ async fn a_drone_that_has_lost_its_backend_is_unhealthy_not_a_dead_url() {
     let live = crate::db::backends::live_by_key(&mut connection, key).await.unwrap().unwrap();
     drop(connection);
     let deadline = tokio::time::Instant::now() + Duration::from_millis(100);
-    let Err(error) = super::join::join(&harness.app, &wanted, live, deadline).await else { panic!("joined") };
+    let Err(error) = super::join::join(&harness.app, &wanted, live, None, deadline).await else {
+        panic!("joined")
+    };
     assert_eq!(error.body().code.as_str(), "key_unhealthy");
 }

@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 
 use crate::testing::{FakeDrone, Harness, Mode, eventually, keyed, made_up, registration};
 
-fn waiting(seconds: u64) -> Value {
+pub(super) fn waiting(seconds: u64) -> Value {
     let mut body = keyed("k");
     (body["wait"], body["wait_timeout_seconds"]) = (json!("ready"), json!(seconds));
     body
 }
 
-async fn the_backend(drone: &FakeDrone) -> BackendId {
+pub(super) async fn the_backend(drone: &FakeDrone) -> BackendId {
     eventually("a backend", async || drone.ids(), |ids| !ids.is_empty()).await[0].clone()
 }
 
-async fn live_rows(harness: &Harness) -> i64 {
+pub(super) async fn live_rows(harness: &Harness) -> i64 {
     let sql = "select count(*) from backends where ended_at is null";
     sqlx::query_scalar(sql).fetch_one(&harness.app.db).await.unwrap()
 }
@@ -142,30 +142,6 @@ async fn a_backend_that_was_ready_and_has_ended_is_no_url() {
     let (answer, ()) = tokio::join!(harness.connect(&body), acting);
     assert_eq!(answer.outcome(), (502, "start_failed".into()), "{}", answer.text());
     assert_eq!(answer.json()["end_reason"], "external");
-}
-
-#[tokio::test]
-async fn a_backend_that_its_drone_never_took_is_started_elsewhere_for_who_waits() {
-    let harness = Harness::new().await;
-    let one = harness.drone("one").await;
-    // Something between answers the PUT; the drone itself refuses what comes later.
-    one.set_mode(Mode::Refuse(RefusalCode::Unknown));
-    let body = waiting(30);
-    let acting = async {
-        eventually("a follower", async || one.calls("FOLLOW"), |calls| *calls > 0).await;
-        one.set_mode(Mode::Refuse(RefusalCode::Draining));
-        let two = harness.drone("two").await;
-        harness.execute("update backends set dispatch_until = now() - interval '1 s'").await;
-        crate::tasks::dispatch_now(&harness.app).await;
-        let id = the_backend(&two).await;
-        two.advance(&id, Status::Ready);
-        id
-    };
-    let (answer, id) = tokio::join!(harness.connect(&body), acting);
-    let json = answer.json();
-    assert_eq!((answer.status, &json["drone"], &json["status"]), (200, &json!("two"), &json!("ready")));
-    assert_eq!((&json["backend_id"], &json["drone_answered"]), (&json!(id), &json!(true)));
-    assert_eq!(live_rows(&harness).await, 1);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use jetway_protocol::drone_api::RefusalCode;
 use jetway_protocol::error::Code;
-use jetway_protocol::ids::BackendId;
+use jetway_protocol::ids::{BackendId, GrantId};
 use jetway_protocol::status::{End, EndReason, Status, StatusEntry};
 use jetway_service::backoff::Backoff;
 use tokio::time::{Instant, timeout_at};
@@ -105,7 +105,10 @@ pub async fn until_ready(
         Ok(view) if view.status.is_ending() => return Err(ended_meanwhile(id)),
         Ok(view) => {
             stopwatch.add(&view.timeline);
-            connected.drone_answered = true;
+            // A drone that has the backend may still be without this grant: then its delivery goes on.
+            let grant = connected.grant.id;
+            connected.drone_answered |=
+                grant == GrantId::STATIC || view.grants.iter().any(|held| held.id == grant);
         }
         Err(Failure::Refused(RefusalCode::Ended, _)) if was_ready => return Err(ended_meanwhile(id)),
         Err(Failure::Refused(RefusalCode::Ended, _)) => {

@@ -1,5 +1,7 @@
 //! The table `backends`: one row a backend, made by a connect, moved by the drone's events, ended once.
 
+use std::sync::Arc;
+
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, Subdomain, Term};
 use jetway_protocol::key::Key;
@@ -29,44 +31,79 @@ pub struct LiveBackend {
     pub drone: DroneRef,
 }
 
-/// The one read of a connect.
-pub async fn live_by_key(connection: &mut PgConnection, key: &Key) -> Result<Option<LiveBackend>, DbError> {
-    let row = sqlx::query!(
-        "select b.id, b.fencing_token, b.key_tag as \"tag!\", b.status, b.cluster, b.subdomain, b.use_static_token,
-                b.stop_requested is not null as \"stop_requested!\", b.acknowledged_at is not null as \"acknowledged!\",
-                b.drone_term < d.dead_below or (not b.keeps and b.drone_term < d.lease_over_below) as \"is_released!\",
-                b.drone_id, d.name, d.term, d.advertise
-         from backends b join drones d on d.id = b.drone_id
-         where b.key_namespace = $1 and b.key_name = $2 and b.ended_at is null",
-        key.namespace,
-        key.name
+impl LiveBackend {
+    /// The same backend, at the same place, reached in the same way.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let (here, there) = (&self.drone, &other.drone);
+        (&self.id, self.fencing_token) == (&other.id, other.fencing_token)
+            && (here.id, here.term, &here.advertise) == (there.id, there.term, &there.advertise)
+    }
+}
+
+/// Whether a key is live, as far as its row can be read.
+pub type Found = Result<Option<LiveBackend>, DbError>;
+
+/// The same, as it is told to each of those who asked together.
+pub type FoundTogether = Result<Option<LiveBackend>, Arc<DbError>>;
+
+/// The one read of a connect, and of all that come at the same time: what is found for each key, in their order. The limit, which a
+/// unique index implies, has each key looked up by itself, however small the table was when the plan was made.
+pub async fn live_by_keys(connection: &mut PgConnection, keys: &[&Key]) -> Result<Vec<Found>, DbError> {
+    let namespaces: Vec<String> = keys.iter().map(|key| key.namespace.clone()).collect();
+    let names: Vec<String> = keys.iter().map(|key| key.name.clone()).collect();
+    let rows = sqlx::query!(
+        "select k.place as \"place!\", found.*
+         from unnest($1::text[], $2::text[]) with ordinality as k(namespace, name, place)
+         cross join lateral (
+             select b.id, b.fencing_token, b.key_tag as \"tag!\", b.status, b.cluster, b.subdomain, b.use_static_token,
+                    b.stop_requested is not null as \"stop_requested!\",
+                    b.acknowledged_at is not null as \"acknowledged!\",
+                    b.drone_term < d.dead_below or (not b.keeps and b.drone_term < d.lease_over_below)
+                        as \"is_released!\",
+                    b.drone_id, d.name, d.term, d.advertise
+             from backends b join drones d on d.id = b.drone_id
+             where b.key_namespace = k.namespace and b.key_name = k.name and b.ended_at is null
+             limit 1
+         ) found",
+        &namespaces,
+        &names
     )
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .await?;
-    row.map(|row| {
-        Ok(LiveBackend {
-            fencing_token: FencingToken(row.fencing_token),
-            tag: row.tag,
-            status: status(row.status, "backends", &row.id)?,
-            cluster: parse(&row.cluster, "backends", "cluster", &row.id)?,
-            subdomain: row
-                .subdomain
-                .map(|subdomain| parse(&subdomain, "backends", "subdomain", &row.id))
-                .transpose()?,
-            use_static_token: row.use_static_token,
-            stop_requested: row.stop_requested,
-            acknowledged: row.acknowledged,
-            is_released: row.is_released,
-            drone: DroneRef {
-                id: DroneId(row.drone_id),
-                name: parse(&row.name, "drones", "name", row.drone_id)?,
-                term: Term(row.term),
-                advertise: row.advertise,
-            },
-            id: parse(&row.id, "backends", "id", &row.id)?,
-        })
-    })
-    .transpose()
+    let mut found: Vec<Found> = keys.iter().map(|_| Ok(None)).collect();
+    for row in rows {
+        let place = usize::try_from(row.place - 1).ok();
+        let Some(place) = place.and_then(|place| found.get_mut(place)) else { continue };
+        let live = || {
+            Ok(LiveBackend {
+                fencing_token: FencingToken(row.fencing_token),
+                tag: row.tag,
+                status: status(row.status, "backends", &row.id)?,
+                cluster: parse(&row.cluster, "backends", "cluster", &row.id)?,
+                subdomain: row
+                    .subdomain
+                    .map(|subdomain| parse(&subdomain, "backends", "subdomain", &row.id))
+                    .transpose()?,
+                use_static_token: row.use_static_token,
+                stop_requested: row.stop_requested,
+                acknowledged: row.acknowledged,
+                is_released: row.is_released,
+                drone: DroneRef {
+                    id: DroneId(row.drone_id),
+                    name: parse(&row.name, "drones", "name", row.drone_id)?,
+                    term: Term(row.term),
+                    advertise: row.advertise,
+                },
+                id: parse(&row.id, "backends", "id", &row.id)?,
+            })
+        };
+        *place = live().map(Some);
+    }
+    Ok(found)
+}
+
+pub async fn live_by_key(connection: &mut PgConnection, key: &Key) -> Found {
+    live_by_keys(connection, &[key]).await?.pop().unwrap_or(Ok(None))
 }
 
 pub struct NewBackend<'a> {

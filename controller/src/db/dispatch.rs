@@ -11,6 +11,7 @@ use jetway_protocol::status::{Status, TerminationKind};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::backends::stop_rank;
 use super::drones::DroneRef;
 use super::{DbError, from_json, parse, readable};
 
@@ -108,7 +109,25 @@ pub async fn acknowledge(
 pub struct StopDue {
     pub id: BackendId,
     pub kind: TerminationKind,
+    /// Because its drone is drained: its clients are to come back.
+    pub leaves: bool,
     pub drone: DroneRef,
+}
+
+/// Wishes for the end of what is left on drones that should be empty by now, oldest first, at most `limit` of them.
+pub async fn stop_overdue(connection: &mut PgConnection, limit: i64) -> Result<(), DbError> {
+    sqlx::query!(
+        "update backends set stop_requested = $2 where id in (
+             select b.id from drones d join backends b on b.drone_id = d.id
+             where d.draining and d.drain_deadline <= now() and b.ended_at is null and b.stop_requested is null
+             order by b.fencing_token limit $1
+             for update of b skip locked)",
+        limit,
+        stop_rank(TerminationKind::Soft)
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Wishes that are not yet seen in the status, oldest first. Those of silent drones wait until these are heard of:
@@ -119,7 +138,8 @@ pub async fn stops_due(
     limit: i64,
 ) -> Result<Vec<StopDue>, DbError> {
     let rows = sqlx::query!(
-        "select b.id, b.stop_requested as \"stop!\", b.drone_id, d.name, d.term, d.advertise
+        "select b.id, b.stop_requested as \"stop!\", b.drone_id, d.name, d.term, d.advertise,
+                (d.draining and d.drain_deadline <= now()) is true as \"leaves!\"
          from backends b join drones d on d.id = b.drone_id
          where b.ended_at is null and b.stop_requested is not null and b.acknowledged_at is not null
            and b.status < case when b.stop_requested = 1 then $1::smallint else $2::smallint end
@@ -136,6 +156,7 @@ pub async fn stops_due(
         Ok(StopDue {
             id: parse(&row.id, "backends", "id", &row.id)?,
             kind: if row.stop == 1 { TerminationKind::Soft } else { TerminationKind::Hard },
+            leaves: row.leaves,
             drone: DroneRef {
                 id: DroneId(row.drone_id),
                 name: parse(&row.name, "drones", "name", row.drone_id)?,

@@ -25,6 +25,8 @@ pub struct Drone {
     pub capacity: Capacity,
     pub load: Load,
     pub draining: bool,
+    /// How long what runs there may go on while it drains; less than zero where it should have ended.
+    pub drain_seconds_left: Option<f64>,
     /// Since its last heartbeat, by Postgres' clock, when the row was read.
     pub heartbeat_age: Duration,
     /// Since its last registration, alike.
@@ -66,7 +68,8 @@ pub async fn all(connection: &mut PgConnection) -> Result<Vec<Drone>, DbError> {
                 extract(epoch from now() - last_heartbeat)::double precision as \"age!\",
                 extract(epoch from now() - registered_at)::double precision as \"registered_age!\",
                 lease_over_below = term as \"over!\", forgotten_term is not distinct from term as \"forgotten!\",
-                lease_term is not distinct from term as \"leased!\", lease_length_ms, lease_margin_ms
+                lease_term is not distinct from term as \"leased!\", lease_length_ms, lease_margin_ms,
+                case when draining then extract(epoch from drain_deadline - now())::double precision end as drain_left
          from drones"
     )
     .fetch_all(connection)
@@ -83,6 +86,7 @@ pub async fn all(connection: &mut PgConnection) -> Result<Vec<Drone>, DbError> {
             capacity: from_json(row.capacity, "drones", "capacity", row.id)?,
             load: from_json(row.load, "drones", "load", row.id)?,
             draining: row.draining,
+            drain_seconds_left: row.drain_left,
             heartbeat_age: Duration::try_from_secs_f64(row.age).unwrap_or_default(),
             registered_age: Duration::try_from_secs_f64(row.registered_age).unwrap_or_default(),
             lease: match terms_of(row.lease_length_ms, row.lease_margin_ms) {
@@ -114,20 +118,25 @@ pub async fn address(
     .transpose()
 }
 
-/// What became of the wish to set `draining`: the drone, and whether anything changed.
+/// What became of the wish to set `draining`: the drone, and whether anything changed. `deadline`: from now on, how long what runs
+/// there may go on; `None`: as long as it likes.
 pub async fn set_draining(
     connection: &mut PgConnection,
     cluster: &ClusterName,
     name: &DroneName,
     draining: bool,
+    deadline: Option<Duration>,
 ) -> Result<Option<(DroneRef, bool)>, DbError> {
     let row = sqlx::query!(
-        "with before as (select id, draining from drones where name = $1 and cluster = $2 for update)
-         update drones set draining = $3 from before where drones.id = before.id
-         returning drones.id, term, advertise, before.draining <> $3 as \"updated!\"",
+        "with before as (select id, draining, drain_deadline from drones where name = $1 and cluster = $2 for update)
+         update drones set draining = $3, drain_deadline = now() + make_interval(secs => $4)
+         from before where drones.id = before.id
+         returning drones.id, term, advertise,
+                   (before.draining <> $3 or before.drain_deadline is distinct from drones.drain_deadline) as \"updated!\"",
         name.as_str(),
         cluster.as_str(),
-        draining
+        draining,
+        deadline.map(|deadline| deadline.as_secs_f64())
     )
     .fetch_optional(connection)
     .await?;

@@ -42,10 +42,13 @@ impl Hot {
     /// [`Taken::done`].
     pub async fn take(&self) -> Result<Taken<'_>, DbError> {
         let timed_out = |_| DbError::Query(sqlx::Error::PoolTimedOut);
-        let permit = timeout(self.wait, self.permits.acquire())
-            .await
-            .map_err(timed_out)?
-            .map_err(|_| DbError::Query(sqlx::Error::PoolClosed))?;
+        let permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => timeout(self.wait, self.permits.acquire())
+                .await
+                .map_err(timed_out)?
+                .map_err(|_| DbError::Query(sqlx::Error::PoolClosed))?,
+        };
         let (connection, made) = match self.last_used() {
             Some(idle) => (idle.connection, idle.made),
             None => {

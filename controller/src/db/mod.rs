@@ -57,6 +57,9 @@ pub enum DbError {
     /// It may be carried out all the same.
     #[error("the database has not answered in time")]
     Silent,
+    /// The same for all who asked together.
+    #[error("{0}")]
+    Together(Arc<DbError>),
     #[error("the row {id} of {table} has an unreadable {column}")]
     Row { table: &'static str, column: &'static str, id: String },
 }
@@ -100,8 +103,13 @@ pub fn pools(options: &PgConnectOptions) -> Pools {
         ("jit", "off"),
     ]);
     // The statements of connects and events find each row by an index. A plan lasts as long as its connection, and one that was
-    // made while the tables were empty must not read them from end to end when they have grown.
-    let by_index = options.clone().options([("enable_seqscan", "off"), ("enable_mergejoin", "off")]);
+    // made while the tables were empty must not read them from end to end when they have grown. Nor is it made anew for each execution,
+    // as Postgres would where it thinks that it can see what an array holds: that takes longer than the statement.
+    let by_index = options.clone().options([
+        ("enable_seqscan", "off"),
+        ("enable_mergejoin", "off"),
+        ("plan_cache_mode", "force_generic_plan"),
+    ]);
     let pool =
         |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
     Pools {

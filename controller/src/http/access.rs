@@ -14,14 +14,16 @@ use crate::app::{Access, App};
 use crate::error::{ApiError, ApiResult, shown};
 
 pub async fn guard(State(app): State<App>, request: Request, next: Next) -> ApiResult<Response> {
-    match &app.access {
-        Access::Key(key) => check_key(request.headers(), key)?,
-        Access::Loopback { public_host } => {
-            check_loopback(&request, public_host.as_deref())?;
-        }
-        Access::Open => {}
-    }
+    check(&app, &request)?;
     Ok(next.run(request).await)
+}
+
+pub fn check(app: &App, request: &Request) -> ApiResult<()> {
+    match &app.access {
+        Access::Key(key) => check_key(request.headers(), key),
+        Access::Loopback { public_host } => check_loopback(request, public_host.as_deref()),
+        Access::Open => Ok(()),
+    }
 }
 
 fn check_key(headers: &HeaderMap, key: &str) -> ApiResult<()> {

@@ -1,11 +1,12 @@
 //! `POST /ctrl/connect`: from a key to a URL. This file turns HTTP into [`crate::connect`] and back.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::HeaderName;
 use axum::response::{IntoResponse, Response};
 use jetway_protocol::error::Code;
 
+use super::access;
 use super::extract::ApiJson;
 use crate::app::{App, Counters};
 use crate::connect::request::ConnectRequest;
@@ -16,10 +17,9 @@ use crate::error::{ApiError, ApiResult};
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const BUSY_RETRY_MS: u64 = 1000;
 
-pub async fn connect(
-    State(app): State<App>,
-    ApiJson(request): ApiJson<ConnectRequest>,
-) -> ApiResult<Response> {
+pub async fn connect(State(app): State<App>, request: Request) -> ApiResult<Response> {
+    access::check(&app, &request)?;
+    let ApiJson(request) = ApiJson::from_request(request, &app).await?;
     let answer = answer(&app, request).await;
     let counters = &app.counters;
     let counter = match &answer {

@@ -1,39 +1,72 @@
-//! `POST /ctrl/c/{cluster}/d/{drone}/drain` and `undrain`: whether a drone is given anything new. What runs goes on.
+//! `POST /ctrl/c/{cluster}/d/{drone}/drain` and `undrain`: whether a drone is given anything new. What runs goes on, for as long as
+//! it likes or until a deadline.
+
+use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use jetway_protocol::error::Code;
 use jetway_protocol::ids::{ClusterName, DroneName};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::extract::ApiPath;
+use super::extract::{ApiPath, PUBLIC_BODY_BYTES_MAX, parse_json, read_body};
 use crate::app::App;
+use crate::connect::validate::number;
 use crate::db::drones;
 use crate::error::{ApiError, ApiResult, shown};
+use crate::object::Object;
 
 #[derive(Serialize)]
 pub struct Updated {
     updated: bool,
 }
 
+/// A week.
+const DEADLINE_SECONDS_MAX: i64 = 604_800;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainRequest {
+    /// From now on; absent: what runs is never stopped.
+    #[serde(default)]
+    deadline_seconds: Option<i64>,
+}
+
 type ClusterAndDrone = ApiPath<(String, String)>;
 
-pub async fn drain(State(app): State<App>, ApiPath(path): ClusterAndDrone) -> ApiResult<Json<Updated>> {
-    set(app, path, true).await
+pub async fn drain(
+    State(app): State<App>,
+    ApiPath(path): ClusterAndDrone,
+    body: Body,
+) -> ApiResult<Json<Updated>> {
+    let body = read_body(body, PUBLIC_BODY_BYTES_MAX).await?;
+    // Plane's clients send nothing, or null.
+    let request = match body.trim_ascii() {
+        b"" | b"null" => DrainRequest::default(),
+        object => parse_json::<Object<DrainRequest>>(object)?.0,
+    };
+    let deadline = number("deadline_seconds", request.deadline_seconds, 0, DEADLINE_SECONDS_MAX)?;
+    set(app, path, true, deadline.map(|seconds| Duration::from_secs(seconds.unsigned_abs()))).await
 }
 
 pub async fn undrain(State(app): State<App>, ApiPath(path): ClusterAndDrone) -> ApiResult<Json<Updated>> {
-    set(app, path, false).await
+    set(app, path, false, None).await
 }
 
-async fn set(app: App, (cluster, name): (String, String), draining: bool) -> ApiResult<Json<Updated>> {
+async fn set(
+    app: App,
+    (cluster, name): (String, String),
+    draining: bool,
+    deadline: Option<Duration>,
+) -> ApiResult<Json<Updated>> {
     let cluster: ClusterName =
         cluster.parse().map_err(|error| ApiError::new(Code::InvalidCluster, format!("{error}")))?;
     let unknown =
         || ApiError::new(Code::DroneNotFound, format!("the cluster {cluster} has no drone {}", shown(&name)));
     let drone: DroneName = name.parse().map_err(|_| unknown())?;
     let mut connection = app.db.acquire().await?;
-    let found = drones::set_draining(&mut connection, &cluster, &drone, draining).await?;
+    let found = drones::set_draining(&mut connection, &cluster, &drone, draining, deadline).await?;
     drop(connection);
     let (drone, updated) = found.ok_or_else(unknown)?;
     let task = app.lifecycle.spawn({
@@ -86,5 +119,48 @@ mod tests {
         }
         assert_eq!(harness.get("/ctrl/c/other:1/state").await.text(), r#"{"drones":[],"proxies":[]}"#);
         assert_eq!(harness.get("/ctrl/c/a_b/state").await.outcome(), (400, "invalid_cluster".into()));
+    }
+    #[tokio::test]
+    async fn what_is_left_at_the_deadline_of_a_drain_is_stopped_and_its_clients_come_back() {
+        let harness = Harness::new().await;
+        let drone = harness.drone("one").await;
+        let id = harness.connect(&keyed("k")).await.json()["backend_id"].as_str().unwrap().to_owned();
+        harness.report(&drone).await;
+        let drain = async |verb: &str, body: &str| {
+            harness.send(request("POST", &format!("/ctrl/c/localhost:9090/d/one/{verb}"), body)).await
+        };
+        let stops = async || {
+            crate::tasks::stops_now(&harness.app).await;
+            drone.calls(&format!("STOP {id} Soft leave"))
+        };
+        for (body, outcome) in [
+            ("{", (400, "invalid_json")),
+            ("[60]", (422, "invalid_request")),
+            (r#"{"deadline":60}"#, (422, "invalid_request")),
+            (r#"{"deadline_seconds":-1}"#, (422, "invalid_request")),
+            (r#"{"deadline_seconds":604801}"#, (422, "invalid_request")),
+        ] {
+            let answer = drain("drain", body).await;
+            assert_eq!(answer.outcome(), (outcome.0, outcome.1.to_owned()), "{body}: {}", answer.text());
+        }
+        assert_eq!(drone.draining(), None, "bad input changes nothing");
+
+        assert_eq!(drain("drain", r#"{"deadline_seconds":600}"#).await.text(), r#"{"updated":true}"#);
+        assert_eq!(stops().await, 0, "it is not yet time");
+        let left = harness.get("/ctrl/drones").await.json()["drones"][0]["drain_seconds_left"].clone();
+        assert!((590.0..=600.0).contains(&left.as_f64().unwrap()), "{left}");
+        for word in ["", "null", "{}"] {
+            drain("drain", word).await;
+            let left = harness.get("/ctrl/drones").await.json()["drones"][0]["drain_seconds_left"].clone();
+            assert!(left.is_null(), "{word:?}: for as long as it likes: {left}");
+        }
+        drain("drain", r#"{"deadline_seconds":0}"#).await;
+        drain("undrain", "").await;
+        assert_eq!(stops().await, 0, "it was taken back");
+        drain("drain", r#"{"deadline_seconds":0}"#).await;
+        assert_eq!(stops().await, 1);
+        assert_eq!(drone.calls(&format!("STOP {id}")), 1);
+        harness.report(&drone).await;
+        assert_eq!(stops().await, 1, "it stops already");
     }
 }

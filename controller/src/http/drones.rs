@@ -41,6 +41,7 @@ pub async fn list(State(app): State<App>) -> ApiResult<Json<Value>> {
                 "version": drone.version,
                 "advertise": drone.advertise,
                 "draining": drone.draining,
+                "drain_seconds_left": drone.drain_seconds_left.map(|left| left.max(0.0).ceil()),
                 "capacity": drone.capacity,
                 "load": drone.load,
                 "lease": lease(&app, drone),

@@ -14,6 +14,7 @@ use crate::object::Object;
 
 /// Bytes of a public request's body, at most.
 pub const PUBLIC_BODY_BYTES_MAX: usize = 1024 * 1024;
+const MESSAGE_CHARS_MAX: usize = 500;
 /// A body that has not arrived by then is not waited for.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -48,8 +49,8 @@ fn parse_json_with_paths<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
         let path = error.path().to_string();
         let source = error.into_inner();
         match source.classify() {
-            serde_json::error::Category::Data if path == "." => ApiError::invalid(source.to_string()),
-            serde_json::error::Category::Data => ApiError::invalid(format!("{path}: {source}")),
+            serde_json::error::Category::Data if path == "." => ApiError::invalid(cut(&source.to_string())),
+            serde_json::error::Category::Data => ApiError::invalid(cut(&format!("{path}: {source}"))),
             serde_json::error::Category::Io
             | serde_json::error::Category::Syntax
             | serde_json::error::Category::Eof => not_json(&source),
@@ -57,6 +58,14 @@ fn parse_json_with_paths<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     })?;
     from.end().map_err(|error| not_json(&error))?;
     Ok(value)
+}
+
+/// What repeats a part of the body repeats no more than this of it.
+fn cut(message: &str) -> String {
+    match message.char_indices().nth(MESSAGE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message.to_owned(),
+    }
 }
 
 fn not_json(error: &serde_json::Error) -> ApiError {

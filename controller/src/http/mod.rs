@@ -2,7 +2,7 @@
 //! drones and proxies. One endpoint a file, its tests at its foot.
 
 pub mod access;
-mod extract;
+pub mod extract;
 
 mod backend;
 mod backends;
@@ -15,7 +15,7 @@ mod internal;
 mod logs;
 mod metrics;
 mod metrics_warm;
-mod pools;
+pub mod pools;
 mod revoke;
 mod state;
 mod status;
@@ -36,17 +36,18 @@ use crate::app::App;
 use crate::error::{ApiError, shown};
 use crate::silence::{Unfinished, silent};
 
-/// Does the same by itself: the wait for a session that is starting is none for Postgres.
-const CONNECT: &str = "/ctrl/connect";
-
 pub fn router(app: &App, extra_routes: Option<Router>) -> Router {
     let needs_postgres = Router::new()
         .nest("/ctrl", ctrl(app))
         .nest("/pub", public())
         .nest("/internal", internal::router(app))
         .layer(middleware::from_fn_with_state(app.clone(), bounded));
-    let mut router =
-        Router::new().route("/metrics", get(metrics::metrics)).merge(needs_postgres).with_state(app.clone());
+    let mut router = Router::new()
+        // By itself: it is what people wait for, and a wait for a session that is starting is none for Postgres.
+        .route("/ctrl/connect", post(connect::connect).fallback(no_method))
+        .route("/metrics", get(metrics::metrics))
+        .merge(needs_postgres)
+        .with_state(app.clone());
     if let Some(extra) = extra_routes {
         router = router.merge(extra);
     }
@@ -56,7 +57,6 @@ pub fn router(app: &App, extra_routes: Option<Router>) -> Router {
 fn ctrl(app: &App) -> Router<App> {
     Router::new()
         .route("/status", get(health::ctrl_status))
-        .route("/connect", post(connect::connect))
         .route("/backends", get(backends::list))
         .route("/backends/{id}", get(backend::show))
         .route("/backends/{id}/logs", get(logs::logs))
@@ -92,9 +92,6 @@ fn public() -> Router<App> {
 
 /// On a task of its own: what waits for Postgres is not dropped, whether its client hangs up or the server is silent.
 async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
-    if request.uri().path() == CONNECT {
-        return next.run(request).await;
-    }
     match app.silence.bounded(&app.lifecycle, next.run(request)).await {
         Ok(response) => response,
         Err(Unfinished::Silent) => silent().into_response(),

@@ -32,7 +32,7 @@ async fn terminate(app: App, text: String, kind: TerminationKind) -> ApiResult<J
     let task = app.lifecycle.spawn({
         let app = app.clone();
         async move {
-            let stop = Stop { term: Some(wish.drone.term), kind, reason: EndReason::External };
+            let stop = Stop { term: Some(wish.drone.term), kind, reason: EndReason::External, leave: false };
             if let Err(error) = app.drones.stop(&wish.drone, &id, &stop).await {
                 tracing::info!(backend = %id, drone = %wish.drone.name, %error, "a stop will be repeated");
             }

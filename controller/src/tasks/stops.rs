@@ -1,4 +1,5 @@
-//! Repeats wishes to stop that the drone has not acted on: it was away, or the controller that had the wish is gone.
+//! Repeats wishes to stop that the drone has not acted on: it was away, or the controller that had the wish is gone. And makes
+//! such wishes for what is left on a drone when the deadline of its drain has come.
 
 use futures_util::StreamExt;
 use jetway_protocol::drone_api::Stop;
@@ -10,10 +11,13 @@ use crate::db::DbError;
 use crate::db::dispatch::{self, StopDue};
 
 const BATCH: i64 = 200;
+/// Sessions of drained drones in a run, a second long: their clients come back, and at once they would be a stampede.
+const OVERDUE: i64 = 32;
 const CONCURRENCY: usize = 16;
 
 pub async fn run(app: App) -> Result<(), DbError> {
     let mut connection = app.housekeeping.acquire().await?;
+    dispatch::stop_overdue(&mut connection, OVERDUE).await?;
     let due = dispatch::stops_due(&mut connection, HEARTBEAT_AGE_MAX, BATCH).await?;
     drop(connection);
     futures_util::stream::iter(due).for_each_concurrent(CONCURRENCY, |stop| repeat(&app, stop)).await;
@@ -21,7 +25,8 @@ pub async fn run(app: App) -> Result<(), DbError> {
 }
 
 async fn repeat(app: &App, due: StopDue) {
-    let stop = Stop { term: Some(due.drone.term), kind: due.kind, reason: EndReason::External };
+    let stop =
+        Stop { term: Some(due.drone.term), kind: due.kind, reason: EndReason::External, leave: due.leaves };
     if let Err(error) = app.drones.stop(&due.drone, &due.id, &stop).await {
         tracing::debug!(backend = %due.id, drone = %due.drone.name, %error, "a stop did not get through");
     }

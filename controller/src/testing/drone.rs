@@ -3,6 +3,8 @@
 
 #![expect(clippy::result_large_err, reason = "a refusal is a whole answer, and speed is nothing here")]
 
+mod grants;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,8 +16,8 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use jetway_protocol::controller_api::BackendEvent;
 use jetway_protocol::drone_api::{
-    AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, Inventory, InventoryEntry,
-    PutBackend, RefusalCode, Revoke, RevokeReply, SetWarm, Stop,
+    BackendView, DeleteBackend, DeleteReply, Draining, Inventory, InventoryEntry, PutBackend, RefusalCode,
+    SetWarm, Stop,
 };
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, DroneId, Term};
@@ -62,8 +64,9 @@ impl FakeDrone {
         let router = Router::new()
             .route("/b", get(inventory))
             .route("/b/{id}", put(put_backend).get(view).delete(delete))
-            .route("/b/{id}/grants", post(add_grant))
-            .route("/b/{id}/revoke", post(revoke))
+            .route("/b/{id}/grants", post(grants::add_grant))
+            .route("/grants", post(grants::add_grants))
+            .route("/b/{id}/revoke", post(grants::revoke))
             .route("/b/{id}/stop", post(stop))
             .route("/b/{id}/follow", get(follow))
             .route("/b/{id}/logs", get(logs))
@@ -251,44 +254,13 @@ async fn delete(
     Ok(Json(DeleteReply { gone: !live }))
 }
 
-async fn add_grant(
-    State(drone): State<Fake>,
-    Path(id): Path<BackendId>,
-    Json(body): Json<AddGrant>,
-) -> Answer<GrantReply> {
-    called(&drone, format!("GRANT {id}")).await;
-    let mut inside = drone.lock();
-    inside.check_term(body.term)?;
-    let kept = inside.kept(&id)?;
-    let status = kept.history.last().unwrap().status;
-    if status == Status::Terminated {
-        return Err(no(RefusalCode::Ended));
-    }
-    if !status.is_ending() {
-        kept.grants.push(body.grant);
-    }
-    Ok(Json(GrantReply { status }))
-}
-
-async fn revoke(
-    State(drone): State<Fake>,
-    Path(id): Path<BackendId>,
-    Json(body): Json<Revoke>,
-) -> Answer<RevokeReply> {
-    called(&drone, format!("REVOKE {id}")).await;
-    let mut inside = drone.lock();
-    let kept = inside.kept(&id)?;
-    let before = kept.grants.len();
-    kept.grants.retain(|grant| grant.user.as_deref() != Some(body.user.as_str()));
-    Ok(Json(RevokeReply { revoked: u32::try_from(before - kept.grants.len()).unwrap() }))
-}
-
 async fn stop(
     State(drone): State<Fake>,
     Path(id): Path<BackendId>,
     Json(body): Json<Stop>,
 ) -> Answer<BackendView> {
-    called(&drone, format!("STOP {id} {:?}", body.kind)).await;
+    let leave = if body.leave { " leave" } else { "" };
+    called(&drone, format!("STOP {id} {:?}{leave}", body.kind)).await;
     let shown = {
         let mut inside = drone.lock();
         let kept = inside.kept(&id)?;

@@ -30,6 +30,10 @@ pub enum Mode {
     Forgetful,
     /// Takes what is put, and can say nothing about it.
     Mute,
+    /// Lets nobody else into what it has.
+    TakesNoGrants,
+    /// Of a version that takes grants only one by one.
+    BeforeGrantsTogether,
     /// Shows a backend once as it was; then it has ended.
     EndsAfterALook,
 }
@@ -47,14 +51,23 @@ impl Mode {
             Mode::PutsOff if body.or_never => Err(no(RefusalCode::Declined)),
             Mode::PutsOff => Err(no(RefusalCode::Unavailable)),
             Mode::BehindABadGateway => Err((StatusCode::BAD_GATEWAY, "<html>").into_response()),
-            Mode::Usual | Mode::Silent | Mode::Forgetful | Mode::Mute | Mode::EndsAfterALook => Ok(()),
+            Mode::Usual
+            | Mode::Silent
+            | Mode::Forgetful
+            | Mode::Mute
+            | Mode::TakesNoGrants
+            | Mode::BeforeGrantsTogether
+            | Mode::EndsAfterALook => Ok(()),
         }
     }
 }
 
 pub fn no(code: RefusalCode) -> Response {
-    let refusal = Refusal { code, message: format!("{code:?}") };
-    (status_of(code), Json(refusal)).into_response()
+    (status_of(code), Json(refusal(code))).into_response()
+}
+
+pub fn refusal(code: RefusalCode) -> Refusal {
+    Refusal { code, message: format!("{code:?}") }
 }
 
 pub fn end(reason: EndReason) -> End {

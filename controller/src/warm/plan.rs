@@ -77,7 +77,7 @@ fn fits(wish: &Wish, drone: &Drone) -> bool {
     drone.cluster == wish.cluster
         && drone.pool == wish.pool
         && room(drone) > 0
-        && !(needs_image && !drone.has_image(&wish.executable.image))
+        && (!needs_image || drone.has_image(&wish.executable.image))
 }
 
 /// A slot that is given away becomes a backend. What else a drone can afford is its own to say.
@@ -140,6 +140,7 @@ mod tests {
             capacity: register.capacity,
             load: Load { engine_ok: true, images: vec!["app".into()], warm, ..Load::default() },
             draining: false,
+            drain_seconds_left: None,
             heartbeat_age: Duration::ZERO,
             registered_age: Duration::from_secs(3600),
             lease: LeaseState::None,

@@ -243,6 +243,7 @@ impl SimDrone {
             capacity: register.capacity,
             load: Load { engine_ok: true, images: vec!["app".into()], warm, ..Load::default() },
             draining: false,
+            drain_seconds_left: None,
             heartbeat_age: Duration::ZERO,
             registered_age: Duration::from_secs(3600),
             lease: LeaseState::None,

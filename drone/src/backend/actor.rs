@@ -78,6 +78,8 @@ pub struct Actor {
     /// When the stage that is under way began.
     pub(super) stage_start: UnixMicros,
     pub(super) listening_elsewhere: Vec<SocketAddr>,
+    /// As init said it.
+    pub(super) exit_code: Option<i32>,
 
     pub(super) clocks: Clocks,
     pub(super) jobs: FuturesUnordered<Job>,
@@ -257,6 +259,7 @@ impl Actor {
             nonce: remembered.nonce,
             stage_start: UnixMicros::now(),
             listening_elsewhere: Vec::new(),
+            exit_code: None,
             clocks: Clocks { lifetime, ..Clocks::default() },
             jobs: FuturesUnordered::new(),
             finish: None,

@@ -16,7 +16,8 @@ use jetway_protocol::warm::{ClaimRequest, Tier};
 use tokio::time::Instant;
 
 use super::actor::{Actor, Claim};
-use super::line::Line;
+use super::engine::{self, SIGKILL};
+use super::line::{Line, SIGNALLED, SILENCE_MAX};
 use super::start::unwritten;
 use super::{ready, session};
 use crate::journal::{Place, Record};
@@ -93,6 +94,10 @@ impl Actor {
         let Some(address) = self.address else { return HandedOver::NotNow };
         let Some(hello) = self.line.hello.as_ref() else { return HandedOver::NotNow };
         if self.status().is_ending() || self.finish.is_some() || self.claim == Claim::Running {
+            return HandedOver::NotNow;
+        }
+        // Once it is the application, only the engine can tell of it: so the engine must know of it.
+        if self.put.spec.executable.init == InitMode::Exec && self.starting.is_some() {
             return HandedOver::NotNow;
         }
         let nonce = hello.nonce.clone();
@@ -184,13 +189,41 @@ impl Actor {
     /// The engine says that nothing runs: the end, unless a slot has died before it could take the session.
     pub(super) fn gone(&mut self, status: ContainerStatus, output: String) {
         if !self.is_slot_lost() {
-            return self.end(status, output);
+            return match self.status_for_certain(status.clone()) {
+                Some(status) => self.end(status, output),
+                None => self.jobs.push(engine::gone_later(status, output)),
+            };
         }
         tracing::warn!(backend = %self.id, "a slot died before it took its session; another one is used");
         self.slots_lost += 1;
         self.finish = None;
         self.let_go_of_slot();
         self.start_with_what_is_ready();
+    }
+
+    /// An engine that was killed over a start may know nothing of it, or of the container, while init runs. Then init's word counts,
+    /// and its silence.
+    fn status_for_certain(&mut self, status: ContainerStatus) -> Option<ContainerStatus> {
+        let is_connected = self.line.is_connected();
+        let is_doubtful = match status {
+            ContainerStatus::Created => true,
+            ContainerStatus::Absent => is_connected,
+            ContainerStatus::Running { .. } | ContainerStatus::Exited { .. } => false,
+        };
+        if self.claim == Claim::Parked || !is_doubtful {
+            return Some(status);
+        }
+        let is_silent = self.line.silent_since.is_some_and(|since| since.elapsed() >= SILENCE_MAX);
+        match self.exit_code {
+            Some(code) if !is_connected => Some(ContainerStatus::Exited { code, oom_killed: false }),
+            None if is_silent => {
+                Some(ContainerStatus::Exited { code: SIGNALLED + SIGKILL, oom_killed: false })
+            }
+            _ => {
+                self.line.send(ToInit::Stop { signal: SIGKILL, grace_ms: 0 });
+                None
+            }
+        }
     }
 
     /// Init says that the application runs before anything else, and its line is read to the end: what was not said did not happen.

@@ -19,8 +19,8 @@ use crate::grants::{Entered, Full};
 use crate::journal::Record;
 use crate::streams::Stream;
 
-/// A controller may still be delivering the grant that a client already uses.
-const GRANT_PATIENCE: Duration = Duration::from_secs(5);
+/// A controller may still be delivering the grant that a client already uses, and goes on for so long.
+const GRANT_PATIENCE: Duration = Duration::from_secs(30);
 /// Asks that wait for one backend, at most.
 const WAITING_MAX: usize = 4096;
 
@@ -52,8 +52,9 @@ impl Actor {
         if self.grants.get(id).is_none() {
             let at = UnixMicros::now();
             let idle = &self.idle;
-            let evicted =
-                self.grants.to_evict(|held, used, entered| idle.may_be_in_use(held.id, used, entered))?;
+            let evicted = self.grants.evictable(Instant::now(), |held, used, entered| {
+                idle.may_be_in_use(held.id, used, entered)
+            })?;
             self.journal.append(&Record::Grant { grant: grant.clone(), at })?;
             if let Some(oldest) = evicted {
                 self.record(&Record::Revoked { grants: vec![oldest] });

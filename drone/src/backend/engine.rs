@@ -19,6 +19,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// A container that was told to go and is there after this is killed.
 pub const EXIT_PATIENCE: Duration = Duration::from_secs(3);
+/// Between looks at what the engine does not know.
+const DOUBT: Duration = Duration::from_millis(100);
 const OUTPUT_SECONDS_MAX: u64 = 3;
 
 /// What a call ended in.
@@ -79,6 +81,14 @@ pub fn finish(agent: Arc<Agent>, slot: SlotId, how: Finish, want_output: bool) -
                 output = tail;
             }
         }
+        Done::Gone { status, output }
+    })
+}
+
+/// The same once more: it was not certain.
+pub fn gone_later(status: ContainerStatus, output: String) -> Job {
+    Box::pin(async move {
+        tokio::time::sleep(DOUBT).await;
         Done::Gone { status, output }
     })
 }

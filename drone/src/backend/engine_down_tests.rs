@@ -1,12 +1,15 @@
 //! An engine that is down, or goes down in the middle of a start. Against the fake engine, under paused time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use jetway_protocol::spec::InitMode;
 use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use tokio::time::{Instant, sleep};
 
+use crate::backend::Backend;
 use crate::harness::{Harness, end_of, reaches};
-use crate::runtime::fake::Script;
+use crate::runtime::fake::{Application, Script};
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -90,4 +93,68 @@ async fn what_has_ended_while_the_engine_was_down_is_not_started_again() {
     let end = end_of(&backend).await;
     assert_eq!((end.reason, end.exit_code), (EndReason::Exited, Some(7)), "{end:?}");
     assert_eq!(count(&test, "start"), 1);
+}
+
+/// One whose start the engine was killed over, and has forgotten; its init is on the line.
+async fn forgotten() -> (Harness, Arc<Backend>) {
+    let test = Harness::new(Script { cuts_off: vec!["start"], forgets_starts: true, ..Script::default() });
+    let backend = test.put("b", |spec| spec.max_idle_seconds = None);
+    reaches(&backend, Status::Ready).await;
+    sleep(seconds(20)).await;
+    (test, backend)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_engine_has_forgotten_goes_on_and_is_not_started_again() {
+    let (test, backend) = forgotten().await;
+    test.fake.hint_all();
+    sleep(seconds(100)).await;
+    assert_eq!(backend.status(), Status::Ready);
+    assert_eq!((count(&test, "made"), count(&test, "start")), (1, 1));
+    let exited = Instant::now();
+    test.fake.application_exits(7, false);
+    let end = end_of(&backend).await;
+    assert_eq!((end.reason, end.exit_code), (EndReason::Exited, Some(7)), "{end:?}");
+    assert!(exited.elapsed() < seconds(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_engine_has_forgotten_has_ended_only_when_its_init_is_gone() {
+    let (test, backend) = forgotten().await;
+    test.fake.script(|script| script.application = Application::IgnoresStop);
+    let _it_may_not_have_ended_by_then = backend.stop(TerminationKind::Hard, EndReason::External).await;
+    sleep(seconds(30)).await;
+    assert!(backend.status().is_ending() && backend.status() != Status::Terminated, "it runs");
+    assert!(count(&test, "stop 9") > 1, "nobody but init can end it");
+    test.fake.script(|script| script.application = Application::BecomesReady);
+    assert_eq!(end_of(&backend).await.reason, EndReason::External);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_nobody_knows_of_is_given_up_for_another_slot() {
+    let script =
+        Script { cuts_off: vec!["start"], forgets_starts: true, init_is_silent: true, ..Script::default() };
+    let test = Harness::new(script);
+    let backend = test.put("b", |_| {});
+    test.fake.until(|_, calls| calls.iter().filter(|call| *call == "start").count() == 2).await;
+    test.fake.script(|script| script.forgets_starts = false);
+    test.fake.inits_come();
+    reaches(&backend, Status::Ready).await;
+    assert_eq!(backend.status(), Status::Ready, "{:?} {:?}", backend.snapshot().history, test.fake.calls());
+    assert_eq!((count(&test, "made"), count(&test, "start")), (2, 2));
+    assert_eq!(test.fake.containers().len(), 1, "the first is removed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_init_that_becomes_its_application_waits_for_the_engines_answer() {
+    let application = Application::TakesInitsPlace;
+    let engine_takes = seconds(3);
+    let test = Harness::new(Script { application, engine_takes, ..Script::default() });
+    test.put("b", |spec| spec.executable.init = InitMode::Exec);
+    test.fake.until(|_, calls| calls.iter().any(|call| call == "start")).await;
+    test.fake.inits_come();
+    sleep(seconds(2)).await;
+    assert_eq!(count(&test, "session"), 0);
+    sleep(seconds(2)).await;
+    assert_eq!(count(&test, "session"), 1);
 }

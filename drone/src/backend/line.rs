@@ -18,6 +18,8 @@ use crate::runtime::{ContainerStatus, InitLine, LineEvent, RuntimeError};
 const SILENCE_BEFORE_LOOK: Duration = Duration::from_millis(500);
 /// A container that runs, is not paused and has no init on the line for this long is killed.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// As an engine tells of a process that a signal ended.
+pub const SIGNALLED: i32 = 128;
 /// Between tries of calls that the engine did not answer.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -96,6 +98,9 @@ impl Actor {
 
     fn connected(&mut self, hello: Hello) {
         self.line.silent_since = None;
+        if let Some(starting) = &self.starting {
+            starting.init_came();
+        }
         let session = hello.session.clone();
         let is_same_init = self.nonce.as_ref().is_none_or(|nonce| *nonce == hello.nonce);
         self.line.hello = Some(hello);
@@ -146,7 +151,10 @@ impl Actor {
                 self.failure.get_or_insert((EndReason::LeaseExpired, message));
                 self.finish(Finish::Await);
             }
-            FromInit::Exited { .. } => self.finish(Finish::Await),
+            FromInit::Exited { code, signal, .. } => {
+                self.exit_code = code.or(signal.map(|signal| SIGNALLED + signal));
+                self.finish(Finish::Await);
+            }
             FromInit::Refused { taken_by, .. } => self.lose(&format!("the container belongs to {taken_by}")),
             // Of a slot's life before its session.
             FromInit::AheadStarted { .. } | FromInit::AheadReady { .. } | FromInit::AheadFailed { .. } => {}
@@ -189,6 +197,8 @@ impl Actor {
         let now = Instant::now();
         match found {
             Ok(ContainerStatus::Running { paused, .. }) => self.judge_silence(paused, now),
+            // An engine that was killed over its start may have forgotten it: init's word counts.
+            Ok(ContainerStatus::Created) if self.claim != Claim::Parked => self.judge_silence(false, now),
             Ok(_) => self.finish(Finish::Await),
             Err(error) => {
                 tracing::warn!(backend = %self.id, %error, "the engine does not say whether the container runs");

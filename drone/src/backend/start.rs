@@ -35,6 +35,7 @@ pub struct Starting {
     stopped: CancellationToken,
     /// Set before the container is asked for.
     may_exist: Arc<AtomicBool>,
+    init_came: Arc<AtomicBool>,
     progress: mpsc::Receiver<Progress>,
 }
 
@@ -45,6 +46,8 @@ pub enum Progress {
     Started(IpAddr, Stage),
     /// It ran and has ended, while the engine could not be reached.
     Ended,
+    /// The engine was lost over its start, and knows nothing of it: it may run or not.
+    Forgotten,
     /// The namespace is gone; nothing has run.
     SandboxGone,
     Failed(EndReason, String),
@@ -60,6 +63,10 @@ impl Starting {
             Some(starting) => starting.progress.recv().await.unwrap_or(Progress::Over),
             None => std::future::pending().await,
         }
+    }
+
+    pub fn init_came(&self) {
+        self.init_came.store(true, Ordering::SeqCst);
     }
 
     /// Tells the task to stop; true: a container may be there or come.
@@ -107,7 +114,7 @@ impl Actor {
     fn spawn_start(&mut self, place: Place, leftover: Option<Place>) {
         let (sender, progress) = mpsc::channel(PROGRESS_MAX);
         let stopped = CancellationToken::new();
-        let may_exist = Arc::new(AtomicBool::new(false));
+        let [may_exist, init_came] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let task = StartTask {
             agent: self.agent.clone(),
             place,
@@ -117,9 +124,10 @@ impl Actor {
             give_up: self.begun + Duration::from_secs(self.put.spec.start_timeout_seconds.into()),
             stopped: stopped.clone(),
             may_exist: may_exist.clone(),
+            init_came: init_came.clone(),
             progress: sender,
         };
-        self.starting = Some(Starting { stopped, may_exist, progress });
+        self.starting = Some(Starting { stopped, may_exist, init_came, progress });
         self.agent.lifecycle.spawn_until_stopped(task.run());
     }
 
@@ -159,11 +167,17 @@ impl Actor {
             }
             Progress::Failed(reason, message) => self.fail(reason, message),
             // Its init is on the line and has its session: nothing of it needs the engine now.
-            Progress::Unreachable(_) if self.claim != Claim::Parked => {
+            Progress::Unreachable(_) | Progress::Forgotten if self.claim != Claim::Parked => {
                 self.starting = None;
                 self.clocks.look = Some(Instant::now());
             }
             Progress::Unreachable(message) => self.fail(EndReason::StartTimeout, message),
+            // Without its line and its directory, whatever runs there ends by itself.
+            Progress::Forgotten => {
+                (self.starting, self.line) = (None, Line::default());
+                self.why.push("the engine was lost over its start".to_owned());
+                self.start_in_a_new_slot();
+            }
             // An agent that stops drops its tasks in any order: then this one is no news.
             Progress::Over if self.agent.lifecycle.is_stopping() => self.starting = None,
             Progress::Over => self.fail(EndReason::Internal, "the start broke off".to_owned()),

@@ -2,7 +2,8 @@
 //! that appears after a stop is parked, runs nothing and is removed.
 //!
 //! A slot has one container, made once and started once, whatever is repeated: an engine that failed, or that could not be
-//! reached, may have done what it was asked to.
+//! reached, may have done what it was asked to. Docker with `--live-restore` may even have forgotten that it did: of a
+//! container whose start it was killed over it says that it was never started, fails to start it, and cannot end it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub(super) struct StartTask {
     pub stopped: CancellationToken,
     /// Set before the container is asked for.
     pub may_exist: Arc<AtomicBool>,
+    /// Init has been on the line.
+    pub init_came: Arc<AtomicBool>,
     pub progress: mpsc::Sender<Progress>,
 }
 
@@ -159,23 +162,36 @@ impl StartTask {
         let start = UnixMicros::now();
         let asked = AtomicBool::new(false);
         match self.reached(|| self.start_unless_it_ended(&asked)).await? {
-            Some(address) => self.say(Progress::Started(address, since(StageName::Started, start))).await,
-            None => self.say(Progress::Ended).await,
+            Start::Runs(address) => {
+                self.say(Progress::Started(address, since(StageName::Started, start))).await;
+            }
+            Start::Ended => self.say(Progress::Ended).await,
+            Start::Forgotten => self.say(Progress::Forgotten).await,
         }
         Ok(())
     }
 
-    /// `asked`: an earlier call was cut off. It may have started the container, and what has ended since must not run again,
-    /// under another init.
-    async fn start_unless_it_ended(&self, asked: &AtomicBool) -> Result<Option<IpAddr>, RuntimeError> {
+    /// `asked`: an earlier call was cut off. It may have started the container, and neither what has ended since nor what the
+    /// engine has forgotten must run again, under another init.
+    async fn start_unless_it_ended(&self, asked: &AtomicBool) -> Result<Start, RuntimeError> {
         if asked.swap(true, Ordering::SeqCst) {
             let found = engine::inspect(&self.agent, self.place.slot).await;
             match found.map_err(|error| RuntimeError::Unreachable(error.to_string()))? {
-                ContainerStatus::Exited { .. } | ContainerStatus::Absent => return Ok(None),
-                ContainerStatus::Created | ContainerStatus::Running { .. } => {}
+                ContainerStatus::Exited { .. } | ContainerStatus::Absent => return Ok(Start::Ended),
+                ContainerStatus::Created if self.runs_where_it_should() => {
+                    tracing::warn!(slot = %self.place.slot, "the engine has forgotten a container that runs");
+                    return Ok(Start::Runs(self.place.address.into()));
+                }
+                ContainerStatus::Created => return Ok(Start::Forgotten),
+                ContainerStatus::Running { .. } => {}
             }
         }
-        self.start().await.map(Some)
+        self.start().await.map(Start::Runs)
+    }
+
+    /// Init's word. On a network that is not ours, only the engine knows the address.
+    fn runs_where_it_should(&self) -> bool {
+        self.init_came.load(Ordering::SeqCst) && self.executable.network_name.is_none()
     }
 
     /// An engine that failed may have done what it was asked to; asked again, it says that it is done.
@@ -205,6 +221,14 @@ impl StartTask {
     async fn say(&self, progress: Progress) {
         let _nobody_waits_after_a_stop = self.progress.send(progress).await;
     }
+}
+
+/// What a start came to.
+enum Start {
+    Runs(IpAddr),
+    Ended,
+    /// The engine knows of no start, which proves nothing.
+    Forgotten,
 }
 
 fn failed(error: RuntimeError) -> Progress {

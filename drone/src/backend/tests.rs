@@ -185,7 +185,7 @@ async fn an_ask_waits_for_a_grant_that_is_on_its_way_but_not_for_ever() {
     assert!(matches!(pushes.recv().await, Some(ToProxy::Answer { ask: 2, outcome: Outcome::Ready(_) })));
     let asked = Instant::now();
     assert!(matches!(pushes.recv().await, Some(ToProxy::Answer { ask: 3, outcome: Outcome::NoGrant })));
-    assert_eq!(asked.elapsed().as_secs(), 5);
+    assert_eq!(asked.elapsed().as_secs(), 30);
 
     assert_eq!(backend.revoke("ann".to_owned()).await, Ok(2));
     assert!(matches!(pushes.recv().await, Some(ToProxy::Revoked { .. })));

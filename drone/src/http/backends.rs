@@ -4,18 +4,21 @@
 use std::path::{Component, Path};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use futures_util::future::join_all;
 use jetway_protocol::drone_api::{
-    AddGrant, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, Inventory, InventoryEntry,
-    PutBackend, RefusalCode, Revoke, RevokeReply, Stop,
+    AddGrant, AddGrants, BackendView, DeleteBackend, DeleteReply, Draining, GrantAnswer, GrantReply, GrantTo,
+    GrantsReply, Inventory, InventoryEntry, PutBackend, RefusalCode, Revoke, RevokeReply, Stop,
 };
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::spec::Executable;
 use jetway_protocol::status::{End, EndReason, TerminationKind};
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::{Stage, StageName};
+use tokio::time::timeout;
 
 use super::Gate;
 use super::refusal::{
@@ -27,6 +30,11 @@ use crate::journal::Tombstone;
 use crate::lease;
 use crate::warm;
 
+const GRANTS_TOGETHER_MAX: usize = 64;
+/// Less than a controller waits for the answer.
+const GRANT_WAIT_MAX: Duration = Duration::from_millis(200);
+/// From the word to its clients to the signal to the application: for a close frame to go out.
+const TOLD_BEFORE: Duration = Duration::from_millis(300);
 const NO_LEASE: &str =
     "the drone has no lease now, and takes no key: try again once a controller has heard of it";
 
@@ -226,16 +234,41 @@ pub async fn add_grant(
     Body(add): Body<AddGrant>,
 ) -> Result<Json<GrantReply>, No> {
     check_term(&agent, add.term)?;
-    let backend = live(&agent, &id)?;
-    check_fencing(&backend, add.fencing_token)?;
-    let added = backend.add_grant(add.grant).await.map_err(ended(&agent, &id))?;
+    grant_to(&agent, GrantTo { backend: id, fencing_token: add.fencing_token, grant: add.grant })
+        .await
+        .map(Json)
+}
+
+/// Each as if it had come alone: none waits for the backend of another.
+pub async fn add_grants(
+    Serving(agent): Serving,
+    Body(add): Body<AddGrants>,
+) -> Result<Json<GrantsReply>, No> {
+    check_term(&agent, add.term)?;
+    if add.grants.len() > GRANTS_TOGETHER_MAX {
+        return Err(no(RefusalCode::Invalid, format!("more than {GRANTS_TOGETHER_MAX} grants at once")));
+    }
+    let each = add.grants.into_iter().map(async |one| {
+        let added = timeout(GRANT_WAIT_MAX, grant_to(&agent, one)).await;
+        match added.unwrap_or_else(|_| Err(no(RefusalCode::Unavailable, "its backend is busy"))) {
+            Ok(reply) => GrantAnswer::Added(reply),
+            Err(refusal) => GrantAnswer::Refused(refusal.into()),
+        }
+    });
+    Ok(Json(GrantsReply { answers: join_all(each).await }))
+}
+
+async fn grant_to(agent: &Agent, one: GrantTo) -> Result<GrantReply, No> {
+    let backend = live(agent, &one.backend)?;
+    check_fencing(&backend, one.fencing_token)?;
+    let added = backend.add_grant(one.grant).await.map_err(ended(agent, &one.backend))?;
     let status = added.map_err(|error| match error {
         NotAdded::Journal(reason) => {
             no(RefusalCode::Unavailable, format!("the grant cannot be written to the journal: {reason}"))
         }
         NotAdded::Full(full) => no(RefusalCode::Unavailable, full.to_string()),
     })?;
-    Ok(Json(GrantReply { status }))
+    Ok(GrantReply { status })
 }
 
 pub async fn revoke(
@@ -255,6 +288,10 @@ pub async fn stop(
 ) -> Result<Json<BackendView>, No> {
     check_term_if_said(&agent, stop.term)?;
     let backend = live(&agent, &id)?;
+    if stop.leave && !backend.status().is_ending() {
+        agent.tell_to_leave(&backend);
+        tokio::time::sleep(TOLD_BEFORE).await;
+    }
     backend.stop(stop.kind, stop.reason).await.map_err(ended(&agent, &id))?;
     backend.view().await.map(Json).map_err(ended(&agent, &id))
 }

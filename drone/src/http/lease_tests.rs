@@ -38,7 +38,7 @@ async fn a_command_of_a_term_that_is_over_is_refused_for_good_and_of_a_later_one
 
     assert_eq!(server.refused("PUT", "/b/late", &with_term(0)).await, (409, RefusalCode::WrongTerm));
     assert_eq!(server.refused("PUT", "/b/late", &with_term(1)).await, (410, RefusalCode::Ended));
-    let stop = |term| Stop { term, kind: TerminationKind::Soft, reason: EndReason::External };
+    let stop = |term| Stop { term, kind: TerminationKind::Soft, reason: EndReason::External, leave: false };
     assert_eq!(
         server.refused("POST", "/b/b/stop", &stop(Some(Term(0)))).await,
         (409, RefusalCode::WrongTerm)

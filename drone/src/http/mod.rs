@@ -12,7 +12,11 @@ mod warm;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod grants_tests;
+#[cfg(test)]
 mod lease_tests;
+#[cfg(test)]
+mod leave_tests;
 #[cfg(test)]
 mod tests;
 
@@ -105,6 +109,7 @@ fn router(gate: Gate) -> Router {
         .route("/b", get(backends::list))
         .route("/b/{id}", put(backends::put_or_decline).get(backends::view).delete(backends::delete))
         .route("/b/{id}/grants", post(backends::add_grant))
+        .route("/grants", post(backends::add_grants))
         .route("/b/{id}/revoke", post(backends::revoke))
         .route("/b/{id}/stop", post(backends::stop))
         .route("/b/{id}/follow", get(follow::follow))

@@ -56,6 +56,12 @@ pub fn no(code: RefusalCode, message: impl Into<String>) -> No {
     No { code, message: message.into() }
 }
 
+impl From<No> for Refusal {
+    fn from(No { code, message }: No) -> Self {
+        Self { code, message }
+    }
+}
+
 impl IntoResponse for No {
     fn into_response(self) -> Response {
         let status = match self.code {

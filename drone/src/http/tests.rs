@@ -138,7 +138,7 @@ impl Attached {
     }
 
     /// The next message that is not a ping.
-    async fn hear(&mut self) -> ToProxy {
+    pub async fn hear(&mut self) -> ToProxy {
         let next = async {
             loop {
                 let Message::Text(text) = self.socket.next().await.unwrap().unwrap() else { continue };
@@ -254,7 +254,7 @@ async fn follow_tells_the_whole_life_and_ends() {
     let add = AddGrant { term: Term(1), fencing_token: FencingToken(9), grant: grant(2) };
     let (_, text) = server.call("POST", "/b/b/grants", &add).await;
     assert_eq!(serde_json::from_str::<GrantReply>(&text).unwrap().status, Status::Ready);
-    let stop = Stop { term: None, kind: TerminationKind::Soft, reason: EndReason::External };
+    let stop = Stop { term: None, kind: TerminationKind::Soft, reason: EndReason::External, leave: false };
     server.call("POST", "/b/b/stop", &stop).await;
     let text = timeout(Duration::from_secs(20), follow.text()).await.unwrap().unwrap();
     let statuses: Vec<_> =
@@ -380,7 +380,7 @@ async fn no_nonsense_on_the_stream_harms_it() {
         proxy.socket.send(Message::Text(text.into())).await.unwrap();
     }
     assert!(matches!(proxy.ask("b", 9, 1).await, Outcome::Ready(_)));
-    let stop = Stop { term: None, kind: TerminationKind::Hard, reason: EndReason::External };
+    let stop = Stop { term: None, kind: TerminationKind::Hard, reason: EndReason::External, leave: false };
     let backend = server.test.backend("b");
     server.call("POST", "/b/b/stop", &stop).await;
     assert_eq!(end_of(&backend).await.kind, Some(TerminationKind::Hard));

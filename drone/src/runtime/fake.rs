@@ -213,6 +213,9 @@ impl Runtime for FakeRuntime {
         }
         self.0.is_up()?;
         let inner = self.0.inner();
+        if inner.script.forgets_starts && inner.containers.contains_key(&slot) {
+            return Ok(ContainerStatus::Created);
+        }
         Ok(inner.containers.get(&slot).map_or(ContainerStatus::Absent, |container| container.status.clone()))
     }
 
@@ -220,6 +223,9 @@ impl Runtime for FakeRuntime {
         let script = self.0.called(&format!("kill {signal}"));
         if script.kill_hangs {
             std::future::pending::<()>().await;
+        }
+        if script.forgets_starts {
+            return Err(RuntimeError::Refused("it is not running".to_owned()));
         }
         if signal == 9 || script.application != Application::IgnoresStop {
             self.0.exits(slot, 128 + signal, false);

@@ -31,6 +31,8 @@ pub struct Script {
     pub answers_500: Vec<&'static str>,
     /// Each of these calls is cut off once, and was done before.
     pub cuts_off: Vec<&'static str>,
+    /// As Docker with live-restore does where it was killed over a start: it knows of none, and ends nothing.
+    pub forgets_starts: bool,
     /// Nobody listens on the engine's socket.
     pub engine_is_down: bool,
     pub remove_fails: bool,
@@ -78,6 +80,7 @@ impl Default for Script {
             lease_over: false,
             answers_500: Vec::new(),
             cuts_off: Vec::new(),
+            forgets_starts: false,
             engine_is_down: false,
             remove_fails: false,
             open_line_fails: false,

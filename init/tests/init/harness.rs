@@ -83,9 +83,13 @@ impl Slot {
 
     /// The drone goes away; its socket too.
     pub fn hang_up(&mut self) {
-        let socket = self.path("drone.sock");
-        std::fs::remove_file(&socket).unwrap();
-        self.listener = listen(&socket);
+        self.take_away();
+        self.listener = listen(&self.path("drone.sock"));
+    }
+
+    /// Nobody is to come any more.
+    pub fn take_away(&mut self) {
+        let _it_may_be_gone = std::fs::remove_file(self.path("drone.sock"));
     }
 
     pub fn status(&mut self) -> ExitStatus {

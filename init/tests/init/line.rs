@@ -32,6 +32,23 @@ fn a_lost_line_is_redialled_with_the_same_nonce_and_the_session() {
 }
 
 #[test]
+fn without_a_session_a_slot_that_is_taken_away_is_the_end_and_with_one_it_is_not() {
+    let (mut parked, mut taken) = (Slot::new(&[]), Slot::new(&[]));
+    let (wire, _) = parked.accept();
+    let (mut busy, _) = taken.accept();
+    busy.claim(shell("a", "exec sleep 60"));
+    let gone = Instant::now();
+    parked.take_away();
+    taken.take_away();
+    drop((wire, busy));
+    assert_eq!(parked.status().code(), Some(0));
+    assert!(gone.elapsed() >= Duration::from_secs(2), "a socket may be away for a moment");
+    assert!(taken.is_running());
+    taken.hang_up();
+    assert!(taken.accept().1.session.is_some());
+}
+
+#[test]
 fn another_init_has_another_nonce() {
     let (one, two) = (Slot::new(&[]), Slot::new(&[]));
     assert_ne!(one.accept().1.nonce, two.accept().1.nonce);

@@ -1,9 +1,9 @@
-//! `jetway drain DRONE`: no new sessions there; those that run go on. `--undo` takes it back.
+//! `jetway drain DRONE`: no new sessions there; those that run go on, or until `--deadline-seconds`. `--undo` takes it back.
 
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::api::{ApiArguments, encode};
 use super::output;
@@ -12,6 +12,9 @@ use super::output;
 pub struct DrainArguments {
     /// The drone's name
     drone: String,
+    /// Stop what still runs there after so long; clients are told to come back, and find their session elsewhere
+    #[arg(long, value_name = "SECONDS", conflicts_with = "undo")]
+    deadline_seconds: Option<u32>,
     /// Let it take new sessions again
     #[arg(long)]
     undo: bool,
@@ -33,12 +36,18 @@ pub async fn run(arguments: DrainArguments) -> anyhow::Result<ExitCode> {
     let cluster = drone["cluster"].as_str().unwrap_or_default();
     let verb = if arguments.undo { "undrain" } else { "drain" };
     let path = format!("/ctrl/c/{}/d/{}/{verb}", encode(cluster), encode(&arguments.drone));
-    let answer = api.post(&path, &Value::Null).await?;
+    let body = arguments.deadline_seconds.map_or(Value::Null, |seconds| json!({"deadline_seconds": seconds}));
+    let answer = api.post(&path, &body).await?;
     if api.json {
         output::json(&answer);
     } else {
-        let now =
-            if arguments.undo { "takes new sessions" } else { "takes no new sessions; those that run go on" };
+        let now = match arguments.deadline_seconds {
+            _ if arguments.undo => "takes new sessions".to_owned(),
+            None => "takes no new sessions; those that run go on".to_owned(),
+            Some(seconds) => {
+                format!("takes no new sessions; those that still run in {seconds} s are stopped")
+            }
+        };
         let changed = if answer["updated"] == true { "" } else { " (as before)" };
         output::line(&format!("{} {now}{changed}", arguments.drone));
     }

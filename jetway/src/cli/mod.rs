@@ -81,6 +81,14 @@ enum Command {
     },
 }
 
+/// On how many processors the work is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    One,
+    Half,
+    All,
+}
+
 impl Arguments {
     /// From the command line and the environment; ends the process with one line where they make no sense.
     pub fn read() -> Self {
@@ -90,15 +98,10 @@ impl Arguments {
             .unwrap_or_else(|error| usage::end(&error))
     }
 
-    /// Whether it makes a few calls and ends.
-    pub fn is_verb(&self) -> bool {
+    pub fn threads(&self) -> Threads {
         match &self.command {
-            Command::Dev(_)
-            | Command::Controller(_)
-            | Command::Drone(_)
-            | Command::Proxy(_)
-            | Command::DemoApp
-            | Command::NetGuard { .. } => false,
+            Command::Dev(_) | Command::DemoApp | Command::NetGuard { .. } => Threads::All,
+            Command::Controller(_) | Command::Drone(_) => Threads::Half,
             Command::Connect(_)
             | Command::Ls(_)
             | Command::Status(_)
@@ -109,7 +112,9 @@ impl Arguments {
             | Command::Forget(_)
             | Command::Doctor(_)
             | Command::Health(_)
-            | Command::Secrets(_) => true,
+            | Command::Secrets(_) => Threads::One,
+            // It has threads of its own for what its clients send.
+            Command::Proxy(_) => Threads::One,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `jetway controller`, `jetway drone`, `jetway proxy`: flags into settings, a stop in order on SIGTERM or SIGINT.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use jetway_drone::runtime::docker::{contact, host_paths};
 use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
 use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::secret::Secret;
+use jetway_proxy::Share;
+use jetway_service::files;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::secrets::{self, Source};
 use jetway_service::telemetry;
@@ -98,7 +101,7 @@ pub async fn controller(arguments: ControllerArguments) -> anyhow::Result<ExitCo
             None => return Ok(ExitCode::SUCCESS),
         };
     tracing::info!(address = %controller.address, installation = %controller.installation, "controller is ready");
-    until_stopped(signals, lifecycle).await
+    until_stopped(signals, lifecycle, Duration::ZERO).await
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +177,7 @@ pub struct DroneArguments {
 
 pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
     telemetry::start("info");
+    files::raise_limit();
     if arguments.advertise.is_none() && arguments.listen.ip().is_unspecified() {
         return Err(anyhow!(
             "--listen {} is no address to reach this drone at: name one with --advertise",
@@ -219,7 +223,7 @@ pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
         None => return Ok(ExitCode::SUCCESS),
     };
     tracing::info!(address = %drone.address, drone = %drone.id, "drone is ready");
-    let stopped = until_refused_or_stopped(drone.refused(), signals, lifecycle).await;
+    let stopped = until_refused_or_stopped(drone.refused(), signals, lifecycle, Duration::ZERO).await;
     drone.leave_engine().await;
     if let Some(run_dir) = own_run_dir {
         places::leave_run_dir(&run_dir);
@@ -254,13 +258,38 @@ pub struct ProxyArguments {
     /// Connections from the trusted forwarders begin with a PROXY header (version 1 or 2)
     #[arg(long, env = "JETWAY_PROXY_PROTOCOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     proxy_protocol: bool,
+    /// Seconds from SIGTERM to the end: WebSockets live on, and are then told to come back (1012). Whatever stops this process must
+    /// wait for longer. 0: at once, after the answers of requests in flight
+    #[arg(long, env = "JETWAY_DRAIN_SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    drain_seconds: u64,
+    /// Connections that one client may have open at a time; 0: as many as there are. A client is an IPv4 address or an IPv6
+    /// /64; trusted forwarders are none
+    #[arg(long, env = "JETWAY_CLIENT_CONNECTIONS", default_value_t = 0)]
+    client_connections: u32,
+    /// Requests that one client may make in a second, on average; 0: no limit
+    #[arg(long, env = "JETWAY_CLIENT_REQUESTS_PER_SECOND", default_value_t = 0)]
+    client_requests_per_second: u32,
+    /// WebSockets and requests that may be open at a time with one token; 0: no limit
+    #[arg(long, env = "JETWAY_TOKEN_CONNECTIONS", default_value_t = 0)]
+    token_connections: u32,
+    /// Requests that may be made in a second with one token, on average; 0: no limit
+    #[arg(long, env = "JETWAY_TOKEN_REQUESTS_PER_SECOND", default_value_t = 0)]
+    token_requests_per_second: u32,
+    /// Seconds that an HTTP/1.1 request's body may pause; 0: as long as it likes
+    #[arg(long, env = "JETWAY_BODY_PAUSE_SECONDS", default_value_t = 60)]
+    body_pause_seconds: u64,
+    /// Share the port with other proxies, such as the one that takes this one's place
+    #[arg(long, env = "JETWAY_REUSE_PORT", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    reuse_port: bool,
     #[command(flatten)]
     secret: SecretArguments,
 }
 
 pub async fn proxy(arguments: ProxyArguments) -> anyhow::Result<ExitCode> {
     telemetry::start("info");
+    let open_files = files::raise_limit();
     let lifecycle = Lifecycle::new();
+    let drain = Duration::from_secs(arguments.drain_seconds);
     let config = jetway_proxy::Config {
         controllers: arguments.controllers,
         listen: arguments.listen,
@@ -271,11 +300,22 @@ pub async fn proxy(arguments: ProxyArguments) -> anyhow::Result<ExitCode> {
         root_redirect: arguments.root_redirect_url,
         trusted_forwarders: arguments.trusted_forwarders,
         proxy_protocol: arguments.proxy_protocol,
+        drain,
+        reuse_port: arguments.reuse_port,
+        client: Share {
+            open: NonZeroU32::new(arguments.client_connections),
+            per_second: NonZeroU32::new(arguments.client_requests_per_second),
+        },
+        token: Share {
+            open: NonZeroU32::new(arguments.token_connections),
+            per_second: NonZeroU32::new(arguments.token_requests_per_second),
+        },
+        body_pause: Some(Duration::from_secs(arguments.body_pause_seconds)).filter(|pause| !pause.is_zero()),
     };
     let signals = StopSignals::watch()?;
     let proxy = jetway_proxy::start(config, lifecycle.clone()).await?;
-    tracing::info!(address = %proxy.address, proxy = %proxy.id, "proxy is ready");
-    until_refused_or_stopped(proxy.refused(), signals, lifecycle).await
+    tracing::info!(address = %proxy.address, proxy = %proxy.id, open_files, "proxy is ready");
+    until_refused_or_stopped(proxy.refused(), signals, lifecycle, drain).await
 }
 
 /// Where no controller will ever take this process, it is not to look healthy.
@@ -283,20 +323,25 @@ async fn until_refused_or_stopped(
     refused: impl Future<Output = String>,
     signals: StopSignals,
     lifecycle: Lifecycle,
+    drain: Duration,
 ) -> anyhow::Result<ExitCode> {
     tokio::select! {
         why = refused => {
             lifecycle.stop().await;
             Err(anyhow!(why))
         }
-        _ = signals.first() => until_stopped(signals, lifecycle).await,
+        _ = signals.first() => until_stopped(signals, lifecycle, drain).await,
     }
 }
 
-async fn until_stopped(signals: StopSignals, lifecycle: Lifecycle) -> anyhow::Result<ExitCode> {
+async fn until_stopped(
+    signals: StopSignals,
+    lifecycle: Lifecycle,
+    drain: Duration,
+) -> anyhow::Result<ExitCode> {
     let signal = signals.first().await;
     tracing::info!(signal, "stopping");
-    if lifecycle.stop().await {
+    if lifecycle.stop_after(drain).await {
         Ok(ExitCode::SUCCESS)
     } else {
         Err(anyhow!("some tasks did not end in time"))

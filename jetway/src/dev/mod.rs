@@ -12,6 +12,7 @@ use anyhow::Context;
 use clap::Args;
 use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
 use jetway_protocol::secret::Secret;
+use jetway_proxy::Share;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::telemetry;
 
@@ -197,6 +198,11 @@ async fn serve_browsers(
         root_redirect: (!arguments.no_demo).then(|| format!("http://{}/demo", demo.api())),
         trusted_forwarders: Vec::new(),
         proxy_protocol: false,
+        drain: Duration::ZERO,
+        reuse_port: false,
+        client: Share::default(),
+        token: Share::default(),
+        body_pause: None,
     };
     let proxy = jetway_proxy::start(config, lifecycle.clone()).await.context("the proxy did not start")?;
     if !arguments.no_demo {

@@ -6,14 +6,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jetway_protocol::attach::{Entry, Outcome, ToDrone};
+use jetway_protocol::attach::{Outcome, ToDrone};
 use jetway_protocol::ids::{DroneId, GrantId};
 use jetway_protocol::status::End;
 use jetway_protocol::time::UnixMicros;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::gate::{Closed, Gate, ended_seen};
+use super::admission::{Admission, Door, NotAdmitted};
+use super::gate::{Closed, ended_seen};
 use super::ledger::BackendKey;
 use super::outbox::Outbox;
 use super::state::{Admitted, Ask, Backend, State, Stream, ask_message};
@@ -22,63 +23,6 @@ use super::state::{Admitted, Ask, Backend, State, Stream, ask_message};
 const ASKS_PER_BACKEND_MAX: u32 = 512;
 /// Backends of which the first byte is remembered as told.
 const FIRST_BYTES_MAX: usize = 16 * 1024;
-
-/// Where bytes for the drone's backends go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Door {
-    /// The container's address, dialled from here.
-    Direct,
-    /// The drone's own server, `host:port`.
-    Drone(String),
-}
-
-/// Why a request was not let through.
-#[derive(Debug, Clone, PartialEq)]
-pub enum NotAdmitted {
-    Ended(End),
-    Unknown,
-    Revoked,
-    Stopping,
-    /// The hold ran out: the backend is not ready (`drone_answers`), or its drone was not reached at all.
-    TimedOut {
-        drone_answers: bool,
-    },
-    /// Too many wait already.
-    Busy,
-    /// This handle was retired; take a new one.
-    Retired,
-}
-
-/// Leave to carry one request or connection, and a use of the backend for as long as it lives.
-#[derive(Debug)]
-pub struct Admission {
-    pub entry: Arc<Entry>,
-    pub gate: Arc<Gate>,
-    pub door: Door,
-    pub using: Using,
-}
-
-/// A use. Dropping it is the close.
-#[derive(Debug)]
-pub struct Using {
-    drone: Arc<Drone>,
-    key: BackendKey,
-    /// Set once a plain request has gone to the backend.
-    pub linger: Option<Duration>,
-    _gate: Arc<Gate>,
-}
-
-impl Using {
-    pub(super) fn new(drone: &Arc<Drone>, key: &BackendKey, gate: &Arc<Gate>) -> Self {
-        Self { drone: drone.clone(), key: key.clone(), linger: None, _gate: gate.clone() }
-    }
-}
-
-impl Drop for Using {
-    fn drop(&mut self) {
-        self.drone.end(&self.key, self.linger);
-    }
-}
 
 #[derive(Debug)]
 pub struct Drone {
@@ -147,8 +91,11 @@ impl Drone {
         }
         state.last_used = now;
         if let Some(admission) = state.admit_again(self, key, grant, now) {
+            let must_wake = state.must_wake();
             drop(state);
-            self.wake.notify_one();
+            if must_wake {
+                self.wake.notify_one();
+            }
             return Ok(Begun::Admitted(admission));
         }
         if state.ledger.asks(key) >= ASKS_PER_BACKEND_MAX {
@@ -193,14 +140,17 @@ impl Drone {
         }
     }
 
-    fn end(&self, key: &BackendKey, linger: Option<Duration>) {
+    pub(super) fn end(&self, key: &BackendKey, linger: Option<Duration>) {
         let now = Instant::now();
         let mut state = self.state();
         state.ledger.end(key, linger, now);
         state.urgent |= state.ledger.is_urgent(key, now);
         state.last_used = now;
+        let must_wake = state.must_wake();
         drop(state);
-        self.wake.notify_one();
+        if must_wake {
+            self.wake.notify_one();
+        }
     }
 
     /// Puts a notice behind those that wait for the stream.
@@ -244,6 +194,7 @@ impl Drone {
     pub(super) fn hello(&self) -> Vec<jetway_protocol::attach::Uses> {
         let mut state = self.state();
         let all = state.ledger.take_all(Instant::now());
+        state.told_of_news = false;
         drop(state);
         self.outbox().begin_stream();
         all
@@ -339,6 +290,15 @@ impl Drone {
         true
     }
 
+    /// The backend is about to be stopped: WebSockets are told, the rest of what is open sees its end.
+    pub(super) fn leave(&self, key: &BackendKey) {
+        let state = self.state();
+        let Some(backend) = state.backends.get(key) else { return };
+        for admitted in backend.grants.values() {
+            admitted.gate.leave();
+        }
+    }
+
     pub(super) fn revoked(&self, key: &BackendKey, grants: &[GrantId]) {
         let mut state = self.state();
         let Some(backend) = state.backends.get_mut(key) else { return };
@@ -353,7 +313,7 @@ impl Drone {
     pub(super) fn take_news(&self) -> Vec<ToDrone> {
         let mut state = self.state();
         let news = state.ledger.take_news(Instant::now());
-        state.urgent = false;
+        (state.urgent, state.told_of_news) = (false, false);
         let notices = self.outbox().take();
         drop(state);
         notices.into_iter().chain(news.into_iter().map(ToDrone::Uses)).collect()
@@ -361,9 +321,11 @@ impl Drone {
 
     /// Whether news wait that should go out at once; `None`: there are none at all.
     pub(super) fn news(&self) -> Option<bool> {
-        let state = self.state();
+        let mut state = self.state();
         let notices = !self.outbox().is_empty();
-        (notices || state.ledger.has_news()).then_some(notices || state.urgent)
+        let news = (notices || state.ledger.has_news()).then_some(notices || state.urgent);
+        state.told_of_news = news.is_some();
+        news
     }
 
     pub(super) fn next_linger(&self) -> Option<Instant> {

@@ -10,7 +10,8 @@ use jetway_protocol::spec::Protocol;
 use jetway_protocol::status::{End, EndReason};
 use tokio::time::{Instant, advance, timeout};
 
-use super::drone::{Admission, Door, Drone, NotAdmitted};
+use super::admission::{Admission, Door, NotAdmitted};
+use super::drone::Drone;
 use super::gate::ended_seen;
 use super::ledger::BackendKey;
 
@@ -117,7 +118,7 @@ async fn an_end_that_is_said_twice_is_seen_when_the_last_socket_is_gone() {
     let (held, _) = enter(&drone).await;
     let seen = |drone: &Drone| drone.take_news().contains(&ended_seen(&key()));
     drone.ended(&key(), &end());
-    assert!(held.gate.is_closed() && !seen(&drone));
+    assert!(held.gate.is_closing() && !seen(&drone));
     // The stream broke, and the next one begins with the ends that were not acknowledged.
     drone.disconnected();
     drone.hello();

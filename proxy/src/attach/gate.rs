@@ -1,6 +1,7 @@
 //! The way out of an admission: what everything open under one grant waits for, and the word that all of it is closed.
 
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::Poll;
 
 use jetway_protocol::attach::ToDrone;
 use jetway_protocol::status::End;
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::drone::Drone;
 use super::ledger::BackendKey;
+use crate::ending::Step;
 
 /// Why what was open must be closed now.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,12 +23,18 @@ pub enum Closed {
 pub struct Gate {
     token: CancellationToken,
     why: OnceLock<Closed>,
+    leaving: Step,
     _presence: Arc<Presence>,
 }
 
 impl Gate {
     pub(super) fn new(presence: Arc<Presence>) -> Self {
-        Self { token: CancellationToken::new(), why: OnceLock::new(), _presence: presence }
+        Self {
+            token: CancellationToken::new(),
+            why: OnceLock::new(),
+            leaving: Step::default(),
+            _presence: presence,
+        }
     }
 
     pub(super) fn close(&self, why: Closed) {
@@ -34,8 +42,23 @@ impl Gate {
         self.token.cancel();
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.token.is_cancelled()
+    pub(super) fn leave(&self) {
+        self.leaving.take();
+    }
+
+    /// Taken when clients should come back elsewhere, although nothing is closed yet.
+    pub fn leaving(&self) -> &Step {
+        &self.leaving
+    }
+
+    /// True before [`Gate::closed`] returns, and at the price of one load.
+    pub fn is_closing(&self) -> bool {
+        self.why.get().is_some()
+    }
+
+    /// The same as [`Gate::closed`], for a task that something else wakes when the time comes.
+    pub fn closing(&self) -> impl Future<Output = Closed> {
+        std::future::poll_fn(|_| self.why.get().cloned().map_or(Poll::Pending, Poll::Ready))
     }
 
     /// Returns when it must be closed.

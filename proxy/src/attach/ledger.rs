@@ -3,6 +3,7 @@
 //! Pure: time comes in as an argument. Sending is `stream.rs`' business, admission `drone.rs`'.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use jetway_protocol::attach::Uses;
@@ -10,10 +11,17 @@ use jetway_protocol::ids::{BackendId, FencingToken};
 use tokio::time::Instant;
 
 /// One run of one backend. Grants and uses belong to it, never to the id alone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BackendKey {
     pub backend: BackendId,
     pub fencing_token: FencingToken,
+}
+
+/// Of the number alone: no two runs share one, and every request looks its backend up several times.
+impl Hash for BackendKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.fencing_token.hash(state);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -21,6 +29,8 @@ struct Tally {
     /// Open upgraded connections and requests in flight.
     connections: u32,
     linger_until: Option<Instant>,
+    /// Where it stands in [`Ledger::lingers`]: not after its end.
+    linger_noted: Option<Instant>,
     /// Asks on the way. Their answers count as a use over there, so "0" must not overtake them.
     asks: u32,
     /// What the drone was last told. `None`: it may believe something of its own.
@@ -44,9 +54,18 @@ pub struct Ledger {
 impl Ledger {
     /// A connection or request begins.
     pub fn begin(&mut self, key: &BackendKey) {
-        let tally = self.backends.entry(key.clone()).or_default();
+        let tally = match self.backends.get_mut(key) {
+            Some(tally) => tally,
+            None => self.backends.entry(key.clone()).or_default(),
+        };
         tally.connections = tally.connections.saturating_add(1);
-        self.dirty.insert(key.clone());
+        self.is_news(key);
+    }
+
+    fn is_news(&mut self, key: &BackendKey) {
+        if !self.dirty.contains(key) {
+            self.dirty.insert(key.clone());
+        }
     }
 
     /// It ends. `linger`: it was a plain request, which goes on counting for so long.
@@ -55,12 +74,13 @@ impl Ledger {
         tally.connections = tally.connections.saturating_sub(1);
         let until = linger.filter(|linger| !linger.is_zero()).and_then(|linger| now.checked_add(linger));
         if let Some(until) = until.filter(|until| tally.linger_until.is_none_or(|before| *until > before)) {
-            if let Some(before) = tally.linger_until.replace(until) {
-                self.lingers.remove(&(before, key.clone()));
+            tally.linger_until = Some(until);
+            if tally.linger_noted.is_none() {
+                tally.linger_noted = Some(until);
+                self.lingers.insert((until, key.clone()));
             }
-            self.lingers.insert((until, key.clone()));
         }
-        self.dirty.insert(key.clone());
+        self.is_news(key);
     }
 
     pub fn ask_begins(&mut self, key: &BackendKey) {
@@ -87,8 +107,8 @@ impl Ledger {
 
     /// The backend has ended: nothing of it counts any more.
     pub fn remove(&mut self, key: &BackendKey) {
-        if let Some(until) = self.backends.remove(key).and_then(|tally| tally.linger_until) {
-            self.lingers.remove(&(until, key.clone()));
+        if let Some(noted) = self.backends.remove(key).and_then(|tally| tally.linger_noted) {
+            self.lingers.remove(&(noted, key.clone()));
         }
         self.dirty.remove(key);
     }
@@ -100,10 +120,14 @@ impl Ledger {
                 return;
             }
             let Some((_, key)) = self.lingers.pop_first() else { return };
-            if let Some(tally) = self.backends.get_mut(&key) {
-                tally.linger_until = None;
+            let Some(tally) = self.backends.get_mut(&key) else { continue };
+            // Requests since then have moved it.
+            tally.linger_until = tally.linger_until.filter(|until| *until > now);
+            tally.linger_noted = tally.linger_until;
+            match tally.linger_until {
+                Some(later) => drop(self.lingers.insert((later, key))),
+                None => drop(self.dirty.insert(key)),
             }
-            self.dirty.insert(key);
         }
     }
 

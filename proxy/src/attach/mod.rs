@@ -1,8 +1,9 @@
 //! The attach streams: one WebSocket to each drone in use, and through it who may enter, what is open, what has ended.
 //!
-//! `ledger` counts, `drone` admits (its `state` under one lock), `gate` closes, `outbox`
+//! `ledger` counts, `drone` admits (its `state` under one lock; what it gives is an `admission`), `gate` closes, `outbox`
 //! keeps notices, `stream` talks (`pings` says what it stands on, `whereabouts` where it is dialled). No request's bytes pass here.
 
+mod admission;
 mod drone;
 mod gate;
 mod ledger;
@@ -25,7 +26,8 @@ use jetway_service::client::Client;
 use jetway_service::lifecycle::Lifecycle;
 use tokio_util::sync::CancellationToken;
 
-pub use drone::{Admission, Door, Drone, NotAdmitted, Using};
+pub use admission::{Admission, Door, NotAdmitted, Using};
+pub use drone::Drone;
 pub use gate::{Closed, Gate};
 pub use ledger::BackendKey;
 

@@ -10,7 +10,8 @@ use jetway_protocol::ids::GrantId;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::drone::{Admission, Door, Drone, NotAdmitted, Using};
+use super::admission::{Admission, Door, NotAdmitted, Using};
+use super::drone::Drone;
 use super::gate::{Gate, Presence};
 use super::ledger::{BackendKey, Ledger};
 
@@ -32,6 +33,8 @@ pub(super) struct State {
     pub(super) last_used: Instant,
     /// News that cannot wait for others to go with them.
     pub(super) urgent: bool,
+    /// The stream's task knows that there are others.
+    pub(super) told_of_news: bool,
     pub(super) retired: bool,
 }
 
@@ -105,8 +108,15 @@ impl State {
             first_bytes: HashSet::new(),
             last_used: Instant::now(),
             urgent: false,
+            told_of_news: false,
             retired: false,
         }
+    }
+
+    /// Whether the stream's task is to be woken for what has just become news.
+    pub(super) fn must_wake(&mut self) -> bool {
+        let knows = std::mem::replace(&mut self.told_of_news, true);
+        self.urgent || !knows
     }
 
     /// The way without a question: the stream stands, the backend is in use, the grant was seen on this stream.

@@ -18,7 +18,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::Identity;
-use super::drone::{Door, Drone};
+use super::admission::Door;
+use super::drone::Drone;
 use super::ledger::BackendKey;
 use super::pings::Pings;
 use super::whereabouts::{Addresses, look_up};
@@ -236,6 +237,7 @@ fn handle(drone: &Arc<Drone>, message: ToProxy) {
         ToProxy::Revoked { backend, fencing_token, grants } => {
             drone.revoked(&BackendKey { backend, fencing_token }, &grants);
         }
+        ToProxy::Leave { backend, fencing_token } => drone.leave(&BackendKey { backend, fencing_token }),
         ToProxy::Welcome { .. } | ToProxy::Ping => {}
     }
 }

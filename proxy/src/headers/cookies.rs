@@ -7,6 +7,9 @@ use http::header::HeaderValue;
 
 use super::response::Shared;
 
+/// Bytes of an attribute's value, at most: browsers pass over a longer one (RFC 6265bis §5.6), so that a path no longer confines.
+const VALUE_BYTES_MAX: usize = 1024;
+
 /// The same cookie, confined. `shared` is `None` where the session has an origin of its own.
 pub fn confined(cookie: &HeaderValue, shared: Option<&Shared<'_>>) -> Option<HeaderValue> {
     let mut parts = cookie.as_bytes().split(|b| *b == b';');
@@ -26,7 +29,8 @@ pub fn confined(cookie: &HeaderValue, shared: Option<&Shared<'_>>) -> Option<Hea
     }
     if let Some(shared) = shared {
         kept.extend_from_slice(b"; Path=");
-        kept.extend_from_slice(&below(shared, path));
+        let path = Some(below(shared, path)).filter(|path| path.len() <= VALUE_BYTES_MAX);
+        kept.extend_from_slice(path.as_deref().unwrap_or(shared.prefix.as_bytes()));
     }
     HeaderValue::from_bytes(&kept).ok()
 }
@@ -89,6 +93,15 @@ mod tests {
             ("", "; Path=/tok/a"),
         ] {
             check(Some(&SHARED), cookie, expect);
+        }
+    }
+
+    #[test]
+    fn a_path_that_browsers_pass_over_is_not_given() {
+        for (bytes, kept) in [(VALUE_BYTES_MAX - "/tok/".len(), true), (VALUE_BYTES_MAX, false)] {
+            let path = format!("/{}", "x".repeat(bytes));
+            let expect = if kept { format!("a=b; Path=/tok{path}") } else { "a=b; Path=/tok".into() };
+            check(Some(&SHARED), &format!("a=b; Path={path}"), &expect);
         }
     }
 

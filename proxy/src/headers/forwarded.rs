@@ -3,6 +3,7 @@
 //! What a trusted forwarder has said is extended; what anybody else said is gone by then.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
@@ -20,7 +21,7 @@ pub struct Forwarding<'a> {
     /// How browsers reach this cluster.
     pub scheme: &'static str,
     /// The request's Host, as it came.
-    pub host: &'a str,
+    pub host: &'a Arc<str>,
 }
 
 /// After the client's own fields were removed, and a forwarder's were not.
@@ -31,7 +32,7 @@ pub fn tell(headers: &mut HeaderMap, told: &Forwarding<'_>) -> Result<(), Unwrit
     extend(headers, &FORWARDED, &element(ip, told.host, scheme))?;
     headers.insert(PROTO, HeaderValue::from_static(scheme));
     if headers.get_all(HOST).iter().count() != 1 {
-        let host = HeaderValue::from_str(told.host).map_err(|_| Unwritable("x-forwarded-host"))?;
+        let host = HeaderValue::from_str(told.host).map_err(|_| Unwritable(HOST))?;
         headers.insert(HOST, host);
     }
     Ok(())
@@ -64,8 +65,8 @@ fn extend(headers: &mut HeaderMap, name: &HeaderName, ours: &str) -> Result<(), 
         value.extend_from_slice(b", ");
     }
     value.extend_from_slice(ours.as_bytes());
-    let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(value))
-        .map_err(|_| Unwritable("the address of a client"))?;
+    let value =
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(value)).map_err(|_| Unwritable(name.clone()))?;
     headers.insert(name, value);
     Ok(())
 }
@@ -78,7 +79,8 @@ mod tests {
     fn told(lines: &[(&str, &str)], address: &str) -> HeaderMap {
         let mut headers = map(lines);
         let peer = Peer { address: address.parse().unwrap(), trusted: true };
-        tell(&mut headers, &Forwarding { peer, scheme: "https", host: "sub.example.com" }).unwrap();
+        let host = Arc::from("sub.example.com");
+        tell(&mut headers, &Forwarding { peer, scheme: "https", host: &host }).unwrap();
         headers
     }
 

@@ -3,21 +3,23 @@
 //! Pure. The order is the rule: hop-by-hop fields and what `Connection` nominates go first, then whatever looks like
 //! ours, and only then ours are set, so that nobody can nominate them away (CVE-2025-48865, CVE-2025-64484).
 //!
-//! `request` is what a backend gets (`forwarded` of it says for whom), `response` what a client gets (`cookies` are confined).
+//! `request` is what a backend gets (`forwarded` of it says for whom, `standing` is what stays), `response` what a client gets (`cookies` are confined).
 
 mod cookies;
 mod forwarded;
 mod request;
 mod response;
+mod standing;
 
 pub use forwarded::Forwarding;
-pub use request::{Told, Upgrade, framing_is_plain, oddity, to_backend, upgrade_wanted};
+pub use request::{Told, Unwritable, Upgrade, framing_is_plain, oddity, to_backend, upgrade_wanted};
 pub use response::{Shared, Switched, allow_every_origin, to_client};
+pub use standing::Standing;
 
 use http::header::{self, CONNECTION, HeaderMap, HeaderName, UPGRADE};
 
 /// Fields that concern one connection only (RFC 9110 §7.6.1). `Trailer` is not among them.
-const HOP_BY_HOP: [HeaderName; 7] = [
+static HOP_BY_HOP: [HeaderName; 7] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -27,9 +29,9 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("http2-settings"),
 ];
 /// A client that nominates these means harm or does not know what it says; the message would be another without them.
-const NOT_NOMINABLE: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
+static NOT_NOMINABLE: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
 /// Fields that must not come late (RFC 9110 §6.5.1): framing, routing, who somebody is.
-const NOT_IN_TRAILERS: [HeaderName; 9] = [
+static NOT_IN_TRAILERS: [HeaderName; 9] = [
     header::CONTENT_LENGTH,
     header::HOST,
     header::TRAILER,
@@ -43,36 +45,46 @@ const NOT_IN_TRAILERS: [HeaderName; 9] = [
 
 /// Trailers, either way.
 pub fn trailers(trailers: &mut HeaderMap) {
-    remove_hop_by_hop(trailers);
-    remove_ours(trailers, false);
-    for name in NOT_IN_TRAILERS {
-        trailers.remove(name);
-    }
+    remove_nominated(trailers);
+    remove_where(trailers, |name| {
+        is_hop_by_hop(name) || is_ours(name, false) || NOT_IN_TRAILERS.contains(name)
+    });
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     let values = headers.get_all(name).into_iter();
-    values.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(',')).map(str::trim)
+    values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
+fn remove_nominated(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONNECTION) {
+        return;
+    }
     let nominated: Vec<HeaderName> =
-        tokens(headers, &CONNECTION).filter_map(|token| token.parse().ok()).collect();
-    for name in nominated.iter().filter(|name| !NOT_NOMINABLE.contains(name)).chain(&HOP_BY_HOP) {
+        tokens(headers, &CONNECTION).filter_map(|token| HeaderName::from_bytes(token).ok()).collect();
+    for name in nominated.iter().filter(|name| !NOT_NOMINABLE.contains(name)) {
         headers.remove(name);
     }
+}
+
+/// One pass over what is there is less than a look for each that might be.
+fn remove_where(headers: &mut HeaderMap, mut goes: impl FnMut(&HeaderName) -> bool) {
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    for name in gone {
+        headers.remove(name);
+    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
 }
 
 /// `forwarder`: it comes from one who may speak for others, so its forwarding fields stay where they are spelled as usual.
-fn remove_ours(headers: &mut HeaderMap, forwarder: bool) {
-    let goes = |name: &&HeaderName| match ours(name.as_str()) {
+fn is_ours(name: &HeaderName, forwarder: bool) -> bool {
+    match ours(name.as_str()) {
         Some(Ours::Verified) => true,
         Some(Ours::Forwarding { spelled_as_usual }) => !(forwarder && spelled_as_usual),
         None => false,
-    };
-    let gone: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
-    for name in gone {
-        headers.remove(name);
     }
 }
 

@@ -1,17 +1,17 @@
 //! What a backend gets: the client's headers without what is not the client's to say, and ours.
 
-use http::header::{self, CONNECTION, HeaderMap, HeaderValue, UPGRADE};
+use http::header::{self, CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{Method, Version};
-use jetway_protocol::attach::Entry;
-use jetway_protocol::ids::BackendId;
 
 use super::forwarded::{self, Forwarding};
-use super::{remove_hop_by_hop, remove_ours, tokens};
+use super::standing::{Standing, value};
+use super::{is_hop_by_hop, is_ours, remove_nominated, remove_where, tokens};
+
+const VERIFIED_PATH: HeaderName = HeaderName::from_static("x-verified-path");
 
 /// What a backend is told of one request.
 pub struct Told<'a> {
-    pub entry: &'a Entry,
-    pub backend: &'a BackendId,
+    pub standing: &'a Standing,
     pub verified_path: &'a str,
     pub forwarding: Forwarding<'a>,
     pub upgrade: Option<&'a Upgrade>,
@@ -25,9 +25,9 @@ pub struct Upgrade {
     pub key: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0} cannot be written as a header")]
-pub struct Unwritable(pub &'static str);
+pub struct Unwritable(pub HeaderName);
 
 /// Whether a body is framed in a way that is passed on as it came. Chunks are made anew for the backend; of whatever else
 /// was laid around or inside of them, it would be told nothing.
@@ -62,7 +62,7 @@ pub fn upgrade_wanted(
     if version != Version::HTTP_11 || method != Method::GET || has_body {
         return None;
     }
-    let nominated = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    let nominated = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
     let mut wanted = headers.get_all(UPGRADE).iter();
     let (Some(value), None) = (wanted.next(), wanted.next()) else { return None };
     let harmless = value.to_str().is_ok_and(|text| {
@@ -76,10 +76,10 @@ pub fn upgrade_wanted(
 
 /// From the client's headers to the backend's.
 pub fn to_backend(headers: &mut HeaderMap, told: &Told<'_>) -> Result<(), Unwritable> {
-    let takes_trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
-    remove_hop_by_hop(headers);
-    headers.remove(header::TE);
-    remove_ours(headers, told.forwarding.peer.trusted);
+    let takes_trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+    let trusted = told.forwarding.peer.trusted;
+    remove_nominated(headers);
+    remove_where(headers, |name| is_hop_by_hop(name) || *name == header::TE || is_ours(name, trusted));
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -87,26 +87,24 @@ pub fn to_backend(headers: &mut HeaderMap, told: &Told<'_>) -> Result<(), Unwrit
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, upgrade.protocol.clone());
         if let Some(key) = &upgrade.key {
-            set(headers, "sec-websocket-key", key)?;
+            headers.insert(SEC_WEBSOCKET_KEY, value(&SEC_WEBSOCKET_KEY, key)?);
         }
     }
     if !headers.contains_key(header::HOST) {
-        set(headers, "host", told.forwarding.host)?;
+        headers.insert(header::HOST, value(&header::HOST, told.forwarding.host)?);
     }
     join_cookies(headers);
-    forwarded::tell(headers, &told.forwarding)?;
-    if let Some(user) = &told.entry.user {
-        set(headers, "x-verified-username", user)?;
+    if trusted {
+        forwarded::tell(headers, &told.forwarding)?;
     }
-    set(headers, "x-verified-user-data", &told.entry.auth)?;
-    set(headers, "x-verified-path", told.verified_path)?;
-    set(headers, "x-verified-backend", told.backend.as_str())?;
-    set(headers, "x-verified-secret", &told.entry.secret)
+    told.standing.set(headers);
+    headers.insert(VERIFIED_PATH, value(&VERIFIED_PATH, told.verified_path)?);
+    Ok(())
 }
 
 /// HTTP/2 cuts cookies into crumbs; whoever does not speak it must get them in one piece (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(header::COOKIE).iter().count() > 1 {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
         let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
         if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
             headers.insert(header::COOKIE, whole);
@@ -114,16 +112,12 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn set(headers: &mut HeaderMap, name: &'static str, text: &str) -> Result<(), Unwritable> {
-    let value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| Unwritable(name))?;
-    headers.insert(name, value);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
+    use jetway_protocol::attach::Entry;
     use jetway_protocol::spec::Protocol;
 
     use super::super::map;
@@ -146,10 +140,12 @@ mod tests {
 
     fn sent_by(trusted: bool, lines: &[(&str, &str)], upgrade: Option<&Upgrade>) -> HeaderMap {
         let mut headers = map(lines);
-        let (entry, backend) = (entry(), "b-1".parse().unwrap());
+        let (entry, backend) = (Arc::new(entry()), "b-1".parse().unwrap());
         let peer = Peer { address: "192.0.2.7:1".parse().unwrap(), trusted };
-        let forwarding = Forwarding { peer, scheme: "https", host: "h" };
-        let told = Told { entry: &entry, backend: &backend, verified_path: "/tok/a", forwarding, upgrade };
+        let host = Arc::from("h");
+        let forwarding = Forwarding { peer, scheme: "https", host: &host };
+        let standing = Standing::new(entry, &backend, &forwarding).unwrap();
+        let told = Told { standing: &standing, verified_path: "/tok/a", forwarding, upgrade };
         to_backend(&mut headers, &told).unwrap();
         headers
     }
@@ -204,7 +200,7 @@ mod tests {
                 ("host", "h"),
                 ("content-length", "3"),
                 ("connection", "keep-alive, X-Secret, host"),
-                ("connection", "content-length, cookie"),
+                ("connection", "content-length, cookie, é"),
                 ("keep-alive", "5"),
                 ("x-secret", "1"),
                 ("cookie", "a=b"),

@@ -5,16 +5,15 @@ use http::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, SEC_WEBSOCKET_ACCEPT, SET_COOKIE,
     UPGRADE,
 };
-use jetway_protocol::ids::BackendId;
 
-use super::{cookies, remove_hop_by_hop};
+use super::{cookies, is_hop_by_hop, remove_nominated, remove_where};
 
 /// Plane's name, kept for what was written for it.
 const BACKEND_ID: HeaderName = HeaderName::from_static("x-plane-backend-id");
 /// What a browser applies to a whole origin, whichever path said it. Where sessions share one, none may: the first widens a
 /// service worker's reach, the second throws everybody's data away, the next three send others' URLs, and so their tokens, or all
 /// their traffic elsewhere, and the last changes how everybody is reached.
-const WHOLE_ORIGIN: [HeaderName; 6] = [
+static WHOLE_ORIGIN: [HeaderName; 6] = [
     HeaderName::from_static("service-worker-allowed"),
     HeaderName::from_static("clear-site-data"),
     HeaderName::from_static("nel"),
@@ -22,6 +21,10 @@ const WHOLE_ORIGIN: [HeaderName; 6] = [
     header::ALT_SVC,
     header::STRICT_TRANSPORT_SECURITY,
 ];
+
+/// An application that says one of these decides for itself.
+static CORS: [HeaderName; 3] =
+    [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_HEADERS];
 
 /// An origin that a session has in common with others: the path form.
 #[derive(Debug, Clone, Copy)]
@@ -43,16 +46,23 @@ pub enum Switched {
     Stream,
 }
 
-/// From the backend's headers to the client's. `switched`: the answer is the 101 that was asked for. `shared` is `None` where the
+/// From the backend's headers to the client's. `backend`: its id. `switched`: the answer is the 101 that was asked for. `shared` is `None` where the
 /// session has an origin of its own.
 pub fn to_client(
     headers: &mut HeaderMap,
-    backend: &BackendId,
+    backend: &HeaderValue,
     shared: Option<&Shared<'_>>,
     switched: Option<Switched>,
 ) {
-    let protocol = headers.get(UPGRADE).cloned();
-    remove_hop_by_hop(headers);
+    let protocol = switched.and_then(|_| headers.get(UPGRADE).cloned());
+    remove_nominated(headers);
+    let (mut has_cookies, mut has_policy, mut has_cors) = (false, false, false);
+    remove_where(headers, |name| {
+        has_cookies |= *name == SET_COOKIE;
+        has_policy |= *name == REFERRER_POLICY;
+        has_cors |= CORS.contains(name);
+        is_hop_by_hop(name) || (shared.is_some() && WHOLE_ORIGIN.contains(name))
+    });
     match (switched, protocol) {
         (Some(Switched::Connection), Some(protocol)) => {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -64,24 +74,16 @@ pub fn to_client(
         }
         _ => {}
     }
-    if let Ok(id) = HeaderValue::from_str(backend.as_str()) {
-        headers.insert(BACKEND_ID, id);
-    }
-    if shared.is_some() {
-        for name in WHOLE_ORIGIN {
-            headers.remove(name);
-        }
-    }
-    if headers.contains_key(SET_COOKIE) {
+    headers.insert(BACKEND_ID, backend.clone());
+    if has_cookies {
         confine_cookies(headers, shared);
     }
-    if !headers.contains_key(REFERRER_POLICY) {
+    if !has_policy {
         // The URL has the token in it: nobody else is to see more of it than where it came from. Not `no-referrer`, which takes the
         // Origin from forms as well, and with it what applications know cross-site requests by.
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("strict-origin"));
     }
-    let cors = [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_HEADERS];
-    if !cors.iter().any(|name| headers.contains_key(name)) {
+    if !has_cors {
         allow_every_origin(headers);
     }
 }
@@ -110,7 +112,7 @@ mod tests {
     fn answered(shared: bool, lines: &[(&str, &str)]) -> HeaderMap {
         let mut headers = map(lines);
         let path = Shared { prefix: "/tok", asked: "/tok/a", path_is_kept: false };
-        to_client(&mut headers, &"b-1".parse().unwrap(), shared.then_some(&path), None);
+        to_client(&mut headers, &HeaderValue::from_static("b-1"), shared.then_some(&path), None);
         headers
     }
 
@@ -135,7 +137,7 @@ mod tests {
         let lines = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", "a")];
         for (switched, kept) in [(Switched::Connection, true), (Switched::Stream, false)] {
             let mut headers = map(&lines);
-            to_client(&mut headers, &"b-1".parse().unwrap(), None, Some(switched));
+            to_client(&mut headers, &HeaderValue::from_static("b-1"), None, Some(switched));
             for name in ["connection", "upgrade", "sec-websocket-accept"] {
                 assert_eq!(headers.contains_key(name), kept, "{switched:?} {name}");
             }

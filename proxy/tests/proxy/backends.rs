@@ -88,6 +88,14 @@ pub async fn open_socket(proxy: SocketAddr, token: &str) -> Socket {
     tokio_tungstenite::client_async(url, stream).await.unwrap().0
 }
 
+/// The status that a close frame says next.
+pub async fn goodbye(socket: &mut Socket) -> Option<u16> {
+    match socket.next().await {
+        Some(Ok(tokio_tungstenite::tungstenite::Message::Close(why))) => why.map(|why| why.code.into()),
+        _ => None,
+    }
+}
+
 pub async fn echoes(socket: &mut Socket, text: &str) {
     socket.send(tokio_tungstenite::tungstenite::Message::text(text)).await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap().into_text().unwrap(), text);

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use jetway_protocol::attach::{ToDrone, ToProxy};
 use jetway_protocol::ids::{BackendId, GrantId};
 use tokio::time::{Instant, timeout};
 
-use crate::backends::{echo_socket, echoes, next_head, open_socket, raw};
+use crate::backends::{echo_socket, echoes, goodbye, next_head, open_socket, raw};
 use crate::play::{FENCING, Play, eventually};
 use crate::raw::Raw;
 
@@ -29,8 +28,8 @@ async fn a_revoked_grant_closes_its_own_sockets_and_no_others() {
         fencing_token: FENCING,
         grants: vec![GrantId(1)],
     });
-    let end = timeout(AT_ONCE, revoked.next()).await.expect("it is closed at once");
-    assert!(end.is_none_or(|last| last.is_err()));
+    let told = timeout(AT_ONCE, goodbye(&mut revoked)).await.expect("it is closed at once");
+    assert_eq!(told, Some(4403));
     echoes(&mut kept, "c").await;
     play.drone.uses_become(&backend, 1, 1).await;
     assert_eq!(play.drone.asks(), 2);
@@ -46,8 +45,8 @@ async fn an_end_closes_everything_and_frees_the_address() {
     echoes(&mut socket, "a").await;
     let begun = Instant::now();
     play.drone.end(&backend);
-    let end = timeout(AT_ONCE, socket.next()).await.expect("it is closed at once");
-    assert!(end.is_none_or(|last| last.is_err()));
+    let told = timeout(AT_ONCE, goodbye(&mut socket)).await.expect("it is closed at once");
+    assert_eq!(told, Some(4410));
     let seen = |message: &ToDrone| matches!(message, ToDrone::EndedSeen { backend: ended, fencing_token } if *ended == backend && *fencing_token == FENCING);
     eventually("the end is seen", || (play.drone.count(seen) == 1).then_some(())).await;
     assert!(begun.elapsed() < AT_ONCE);

@@ -144,6 +144,11 @@ async fn the_protocol_needs_somebody_to_be_trusted() {
         root_redirect: None,
         trusted_forwarders: Vec::new(),
         proxy_protocol: true,
+        drain: std::time::Duration::ZERO,
+        reuse_port: false,
+        client: Default::default(),
+        token: Default::default(),
+        body_pause: None,
     };
     let refused = jetway_proxy::start(config, jetway_service::lifecycle::Lifecycle::new()).await;
     assert!(refused.unwrap_err().to_string().contains("--trusted-forwarders"));

@@ -82,7 +82,8 @@ fn h2c(play: &Play, address: SocketAddr) -> String {
 
 #[tokio::test]
 async fn a_call_streams_both_ways_and_ends_with_its_status() {
-    for direct in [true, false] {
+    // Through the drone more often: the backend's first frame may come with the drone's answer, or after it.
+    for direct in [true].into_iter().chain([false; 10]) {
         let play = Stage { direct, ..Stage::default() }.begin().await;
         let (address, connections) = backend(&play.lifecycle, echo).await;
         let token = h2c(&play, address);
@@ -95,6 +96,7 @@ async fn a_call_streams_both_ways_and_ends_with_its_status() {
         for (answer, mut up) in calls {
             up.send_data(Bytes::from_static(b"one"), false).unwrap();
             let answer = head(answer).await.unwrap();
+            assert!(answer.headers().contains_key("x-path"), "{answer:?}");
             assert_eq!(answer.headers()["x-path"], "/pkg.Service/Chat");
             let mut down = answer.into_body();
             assert_eq!(next(&mut down).await.unwrap().unwrap(), "one", "before the call has ended");

@@ -173,8 +173,9 @@ async fn an_end_closes_the_websockets_of_one_session_alone() {
     let (mut one, mut other) = (open(&mut sender, &one).await, open(&mut sender, &other).await);
     echoes(&mut one, "a").await;
     play.drone.end(&ends);
-    let end = timeout(IN_TIME, one.next()).await.expect("it is closed");
-    assert!(end.is_none_or(|last| last.is_err()));
+    let told = timeout(IN_TIME, one.next()).await.expect("it is closed");
+    let Some(Ok(Message::Close(Some(why)))) = told else { panic!("{told:?}") };
+    assert_eq!(u16::from(why.code), 4410);
     echoes(&mut other, "b").await;
 }
 
@@ -188,6 +189,7 @@ async fn a_stop_closes_them_in_time() {
     let begun = tokio::time::Instant::now();
     let (stopped, end) = tokio::join!(play.proxy_lifecycle.stop(), timeout(IN_TIME, socket.next()));
     assert!(stopped);
-    assert!(end.expect("it is closed").is_none_or(|last| last.is_err()));
+    let Some(Ok(Message::Close(Some(why)))) = end.expect("it is closed") else { panic!("no close") };
+    assert_eq!(u16::from(why.code), 1012);
     assert!(begun.elapsed().as_secs() < 3, "a tunnel is no request that the stop waits for");
 }

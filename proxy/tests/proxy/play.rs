@@ -19,7 +19,7 @@ use jetway_protocol::secret::{Purpose, Secret};
 use jetway_protocol::spec::Protocol;
 use jetway_protocol::status::{End, EndReason};
 use jetway_protocol::token::{TokenContent, TokenSealer};
-use jetway_proxy::Proxy;
+use jetway_proxy::{Proxy, Share};
 use jetway_service::lifecycle::Lifecycle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
@@ -63,6 +63,11 @@ pub struct Stage {
     pub listen: &'static str,
     pub trusted: &'static [&'static str],
     pub proxy_protocol: bool,
+    pub drain: Duration,
+    pub reuse_port: bool,
+    pub client: Share,
+    pub token: Share,
+    pub body_pause: Option<Duration>,
 }
 
 impl Default for Stage {
@@ -75,6 +80,11 @@ impl Default for Stage {
             listen: "127.0.0.1:0",
             trusted: &[],
             proxy_protocol: false,
+            drain: Duration::ZERO,
+            reuse_port: false,
+            client: Share::default(),
+            token: Share::default(),
+            body_pause: None,
         }
     }
 }
@@ -84,19 +94,35 @@ impl Stage {
         let (lifecycle, proxy_lifecycle) = (Lifecycle::new(), Lifecycle::new());
         let drone = FakeDrone::start(&lifecycle, self.direct).await;
         let controller = FakeController::start(&lifecycle, self.controller_answers, &drone).await;
+        let listen = self.listen.parse().unwrap();
+        let proxy = self.proxy(&controller, listen, &proxy_lifecycle).await;
+        Play { lifecycle, proxy_lifecycle, proxy, drone, controller }
+    }
+
+    /// Another one of the same kind.
+    pub async fn proxy(
+        &self,
+        controller: &FakeController,
+        listen: SocketAddr,
+        lifecycle: &Lifecycle,
+    ) -> Proxy {
         let config = jetway_proxy::Config {
             controllers: vec![format!("http://{}", controller.address)],
-            listen: self.listen.parse().unwrap(),
+            listen,
             name: "proxy-under-test".into(),
             cluster: None,
             secret: secret(),
             hold: self.hold,
-            root_redirect: self.root_redirect,
+            root_redirect: self.root_redirect.clone(),
             trusted_forwarders: self.trusted.iter().map(|network| network.parse().unwrap()).collect(),
             proxy_protocol: self.proxy_protocol,
+            drain: self.drain,
+            reuse_port: self.reuse_port,
+            client: self.client,
+            token: self.token,
+            body_pause: self.body_pause,
         };
-        let proxy = jetway_proxy::start(config, proxy_lifecycle.clone()).await.unwrap();
-        Play { lifecycle, proxy_lifecycle, proxy, drone, controller }
+        jetway_proxy::start(config, lifecycle.clone()).await.unwrap()
     }
 }
 

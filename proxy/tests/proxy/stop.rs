@@ -7,6 +7,8 @@ use futures_util::StreamExt;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::backends::{echo_socket, echoes, next_head, open_socket, raw};
 use crate::play::{Play, eventually};
@@ -22,11 +24,15 @@ async fn refuses(play: &Play) {
     }
 }
 
-/// Anything but a message: the connection is over.
+/// No message any more: the client is told to come back, and the connection is over.
 async fn closed(socket: &mut crate::backends::Socket) -> Instant {
-    let end = timeout(IN_TIME, socket.next()).await.expect("it is closed");
+    let told = timeout(IN_TIME, socket.next()).await.expect("it is closed").unwrap().unwrap();
+    let Message::Close(Some(why)) = told else { panic!("{told:?}") };
+    assert_eq!(why.code, CloseCode::Restart);
+    let told_at = Instant::now();
+    let end = timeout(IN_TIME, socket.next()).await.expect("it is over");
     assert!(end.is_none_or(|last| last.is_err()));
-    Instant::now()
+    told_at
 }
 
 #[tokio::test]

@@ -55,17 +55,23 @@ impl Session {
         Ok(())
     }
 
-    /// Waits until the other side ends the connection.
-    pub async fn ended(&mut self, deadline: Duration) -> anyhow::Result<()> {
-        let end = async {
+    /// Reads on to the end, which must come by the deadline; the status of a close frame, if that is how it came.
+    pub async fn close_code(&mut self, deadline: Duration) -> anyhow::Result<Option<u16>> {
+        let code = async {
             loop {
                 match self.socket.next().await {
-                    None | Some(Err(_) | Ok(Message::Close(_))) => return,
+                    None | Some(Err(_)) => return None,
+                    Some(Ok(Message::Close(why))) => return why.map(|why| why.code.into()),
                     Some(Ok(_)) => {}
                 }
             }
         };
-        tokio::time::timeout(deadline, end).await.context("the connection is still open")
+        tokio::time::timeout(deadline, code).await.context("the WebSocket is still open")
+    }
+
+    /// Waits until the other side ends the connection.
+    pub async fn ended(&mut self, deadline: Duration) -> anyhow::Result<()> {
+        self.close_code(deadline).await.map(drop)
     }
 }
 

@@ -1,9 +1,10 @@
 //! A whole installation: controller, drone and proxy as processes of their own, over a database of its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -38,7 +39,13 @@ pub struct Stack {
 }
 
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        if GIVEN.lock().is_ok_and(|mut given| given.insert(port)) {
+            return Ok(port);
+        }
+    }
 }
 
 impl Stack {

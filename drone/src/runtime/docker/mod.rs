@@ -213,6 +213,10 @@ impl DockerRuntime {
         if let Err(error) = self.guard.open(engine, &self.shared.config, &self.guard_status).await {
             tracing::warn!(%error, "the firewall's table is left behind");
         }
+        // What never came to be, or went with the host, has left its directory.
+        if let Err(error) = slot_dirs::sweep(engine, &self.shared.config).await {
+            tracing::warn!(%error, "slots' directories may be left behind");
+        }
         let _not_empty = std::fs::remove_dir(slot_dirs::root(&self.shared.config));
         Ok(())
     }
@@ -241,7 +245,8 @@ impl Runtime for DockerRuntime {
 
     async fn remove_sandbox(&self, sandbox: SlotId) -> Result<(), RuntimeError> {
         self.shared.sandboxes_leaving.insert(sandbox);
-        let removed = self.limiter.removal(sandbox::remove(&self.shared.engine, sandbox)).await;
+        let removed =
+            self.limiter.removal(sandbox::remove(&self.shared.engine, &self.shared.config, sandbox)).await;
         self.shared.sandboxes_leaving.remove(&sandbox);
         if removed.is_ok() {
             self.shared.sandboxes_dead.remove(&sandbox);
@@ -288,13 +293,7 @@ impl Runtime for DockerRuntime {
         let name = names::container(slot);
         self.limiter.removal(container::remove(&self.shared.engine, &name)).await?;
         self.shared.slots.remove(&slot);
-        let directory = slot_dirs::of(&self.shared.config, slot);
-        match std::fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %directory.display(), %error, "a slot's directory is left behind");
-            }
-            _ => {}
-        }
+        slot_dirs::remove(&self.shared.config, slot);
         Ok(())
     }
 

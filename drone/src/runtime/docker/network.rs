@@ -2,9 +2,12 @@
 //! nothing is published. Not its business: the host's ports ([`super::guard`]), or who gets which address.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkDisconnectRequest};
+use jetway_service::backoff::Backoff;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::config::DockerConfig;
 use super::engine::{Engine, bounded, text};
@@ -12,6 +15,10 @@ use super::subnet::{self, Network, SubnetError};
 use super::{names, routes};
 use crate::runtime::{RuntimeError, Subnet};
 
+/// An engine may still be at the end of a container that it has said to be gone.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
+const AGAIN_FIRST: Duration = Duration::from_millis(10);
+const AGAIN_MAX: Duration = Duration::from_millis(500);
 /// Another drone may take the network that we chose, between our look and our call.
 const ATTEMPTS: usize = 20;
 const OPTION_BRIDGE: &str = "com.docker.network.bridge.name";
@@ -73,12 +80,18 @@ pub async fn ensure(engine: &Engine, config: &DockerConfig) -> Result<OwnNetwork
 /// Removes it. Absent is success. A daemon that was killed may have left an endpoint on it of a container that is no more, or
 /// never came to be, which would keep it for ever.
 pub async fn remove(engine: &Engine, network: &OwnNetwork) -> Result<(), RuntimeError> {
-    match remove_empty(engine, network).await {
-        Err(RuntimeError::Refused(message)) if message.contains("active endpoints") => {
-            take_off_ownerless(engine, network).await?;
-            remove_empty(engine, network).await
+    let (until, mut backoff) = (Instant::now() + REMOVAL_PATIENCE, Backoff::new(AGAIN_FIRST, AGAIN_MAX));
+    loop {
+        match remove_empty(engine, network).await {
+            Err(RuntimeError::Refused(message)) if message.contains("active endpoints") => {
+                take_off_ownerless(engine, network).await?;
+                if Instant::now() > until {
+                    return remove_empty(engine, network).await;
+                }
+            }
+            outcome => return outcome,
         }
-        outcome => outcome,
+        backoff.wait().await;
     }
 }
 

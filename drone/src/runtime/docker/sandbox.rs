@@ -16,21 +16,24 @@ use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 use jetway_protocol::ids::SlotId;
-use jetway_protocol::init::{INIT_DIR, INIT_PATH};
+use jetway_protocol::init::{INIT_DIR, INIT_PATH, RUN_DIR};
 
 use super::config::DockerConfig;
 use super::container;
 use super::container_spec::{bind, endpoint};
 use super::engine::Engine;
 use super::import::import;
-use super::{Shared, names};
-use crate::runtime::{ContainerStatus, Found, RuntimeError};
+use super::{Shared, names, slot_dirs};
+use crate::runtime::{ContainerStatus, Found, RuntimeError, init_line};
 
 /// The holder and whatever the engine runs in its cgroup while it starts it (a copy of the container runtime, for one).
 const MEMORY_BYTES: i64 = 32 * 1024 * 1024;
 const PIDS_LIMIT: i64 = 16;
 /// Weight beside other containers': it does nothing after its start.
 const CPU_SHARES: i64 = 64;
+/// In the slot's directory for as long as the sandbox is wanted: an engine that was killed while it started one may have forgotten
+/// it, and then it ends by itself.
+const WANTED: &str = "wanted";
 /// Nobody. It has no files of its own, and no rights.
 const USER: &str = "65534:65534";
 
@@ -52,7 +55,10 @@ pub async fn make(
     sandbox: SlotId,
     address: Ipv4Addr,
 ) -> Result<(), RuntimeError> {
-    let name = names::sandbox(sandbox);
+    let (name, directory) = (names::sandbox(sandbox), slot_dirs::of(config, sandbox));
+    init_line::make_directory(&directory)
+        .and_then(|()| std::fs::write(directory.join(WANTED), ""))
+        .map_err(|error| RuntimeError::Engine(format!("{}: {error}", directory.display())))?;
     match container::create(engine, &name, body(config, around, sandbox, address)).await {
         Err(RuntimeError::Refused(message)) if is_without_image(&message) => {
             import_image(engine).await?;
@@ -64,8 +70,10 @@ pub async fn make(
 }
 
 /// Absent is success.
-pub async fn remove(engine: &Engine, sandbox: SlotId) -> Result<(), RuntimeError> {
-    container::remove(engine, &names::sandbox(sandbox)).await
+pub async fn remove(engine: &Engine, config: &DockerConfig, sandbox: SlotId) -> Result<(), RuntimeError> {
+    container::remove(engine, &names::sandbox(sandbox)).await?;
+    slot_dirs::remove(config, sandbox);
+    Ok(())
 }
 
 /// An engine that has said that one died goes on listing it as running until it has cleaned up after it: then what it said
@@ -88,34 +96,43 @@ pub async fn end_the_cut_off(shared: Arc<Shared>) {
         shared.sandbox_died.notified().await;
         loop {
             tokio::time::sleep(SETTLE).await;
-            until_looked(&shared).await;
+            if !until_looked(&shared).await {
+                break;
+            }
             if tokio::time::timeout(SECOND_LOOK, shared.sandbox_died.notified()).await.is_err() {
-                break until_looked(&shared).await;
+                until_looked(&shared).await;
+                break;
             }
         }
     }
 }
 
-async fn until_looked(shared: &Shared) {
-    while let Err(error) = end_once(shared).await {
-        tracing::warn!(%error, "whether sessions were cut off is not known; looking again");
-        tokio::time::sleep(LOOK_AGAIN).await;
+/// Whether any container has joined a sandbox, or is about to.
+async fn until_looked(shared: &Shared) -> bool {
+    loop {
+        match end_once(shared).await {
+            Ok(has_joined) => return has_joined,
+            Err(error) => {
+                tracing::warn!(%error, "whether sessions were cut off is not known; looking again");
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
     }
 }
 
-async fn end_once(shared: &Shared) -> Result<(), RuntimeError> {
+async fn end_once(shared: &Shared) -> Result<bool, RuntimeError> {
     let (engine, config) = (&shared.engine, &shared.config);
     // In this order: the sandbox of every container on the first list was made before the second.
     let slots = container::list(engine, config, names::ROLE_SLOT).await?;
     if slots.iter().all(|slot| slot.sandbox.is_none()) {
-        return Ok(());
+        return Ok(false);
     }
     let sandboxes = list(shared).await?;
     for slot in cut_off(&slots, &sandboxes) {
         tracing::warn!(%slot, "its sandbox died: nobody can reach it any more, so it is ended");
         container::kill(engine, &names::container(slot), SIGKILL).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Those that run without a sandbox that does.
@@ -153,7 +170,7 @@ fn body(
     labels.insert(names::LABEL_SLOT.to_owned(), sandbox.to_string());
     ContainerCreateBody {
         image: Some(format!("{}:{}", names::SANDBOX_IMAGE, names::SANDBOX_IMAGE_TAG)),
-        entrypoint: Some(vec![INIT_PATH.to_owned(), "--sandbox".to_owned()]),
+        entrypoint: Some(vec![INIT_PATH.to_owned(), "--sandbox".to_owned(), format!("{RUN_DIR}/{WANTED}")]),
         cmd: Some(Vec::new()),
         user: Some(USER.to_owned()),
         labels: Some(labels),
@@ -168,7 +185,10 @@ fn body(
             memory_swap: Some(MEMORY_BYTES),
             cpu_shares: Some(CPU_SHARES),
             readonly_rootfs: Some(true),
-            mounts: Some(vec![bind(config, around.init_dir, INIT_DIR, true)]),
+            mounts: Some(vec![
+                bind(config, around.init_dir, INIT_DIR, true),
+                bind(config, &slot_dirs::of(config, sandbox), RUN_DIR, true),
+            ]),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("none".to_owned()),
                 config: Some(HashMap::new()),
@@ -222,7 +242,7 @@ mod tests {
         let sandbox = SlotId::random();
         let body = body(&config, &around, sandbox, Ipv4Addr::new(10, 64, 0, 7));
         let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
-        assert_eq!(body.entrypoint, words(&[INIT_PATH, "--sandbox"]));
+        assert_eq!(body.entrypoint, words(&[INIT_PATH, "--sandbox", "/.jetway/run/wanted"]));
         assert_eq!(body.user.as_deref(), Some("65534:65534"));
         let labels = body.labels.unwrap();
         assert_eq!(
@@ -236,7 +256,7 @@ mod tests {
         assert_eq!((host.memory, host.memory_swap), (Some(32 << 20), Some(32 << 20)));
         assert_eq!(host.log_config.unwrap().typ.as_deref(), Some("none"));
         let mounts = host.mounts.unwrap();
-        assert_eq!((mounts.len(), mounts[0].read_only), (1, Some(true)));
+        assert_eq!(mounts.iter().map(|mount| mount.read_only).collect::<Vec<_>>(), [Some(true), Some(true)]);
         let endpoints = body.networking_config.unwrap().endpoints_config.unwrap();
         assert_eq!(endpoints["net"].ipam_config.as_ref().unwrap().ipv4_address.as_deref(), Some("10.64.0.7"));
     }

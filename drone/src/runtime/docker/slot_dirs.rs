@@ -40,6 +40,17 @@ pub fn root(config: &DockerConfig) -> PathBuf {
     config.run_dir.join("s")
 }
 
+/// Absent is success. An init that is still there without a session takes it for its end.
+pub fn remove(config: &DockerConfig, slot: SlotId) {
+    let directory = of(config, slot);
+    match std::fs::remove_dir_all(&directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path = %directory.display(), %error, "a slot's directory is left behind");
+        }
+        _ => {}
+    }
+}
+
 /// Removes the directories of slots that have no container any more, whosever they were: a run directory is one
 /// drone's, and a container of any drone that has been here keeps its own.
 pub async fn sweep(engine: &Engine, config: &DockerConfig) -> Result<(), ConnectError> {

@@ -6,7 +6,7 @@ use jetway_protocol::ids::SlotId;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::{broadcast, watch};
 
-use super::{Container, ContainerStatus, Fake, Inner, Sandbox, Script};
+use super::{Container, ContainerStatus, Fake, Inner, LineEvent, Sandbox, Script};
 
 impl Fake {
     pub fn script(&self, change: impl FnOnce(&mut Script)) {
@@ -82,6 +82,13 @@ impl Fake {
 
     pub fn set_all(&self, status: ContainerStatus) {
         self.inner().containers.values_mut().for_each(|container| container.status = status.clone());
+    }
+
+    /// By somebody, by force: their processes go with them.
+    pub fn all_are_removed(&self) {
+        self.set_all(ContainerStatus::Absent);
+        let slots: Vec<_> = self.inner().containers.keys().copied().collect();
+        slots.into_iter().for_each(|slot| self.say(slot, LineEvent::Disconnected));
     }
 
     /// As the engine's event stream does when it was opened anew.

@@ -1,0 +1,67 @@
+//! What is the same in every request of one connection to one session under one host: written once, copied into each.
+
+use std::sync::Arc;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use jetway_protocol::attach::Entry;
+use jetway_protocol::ids::BackendId;
+
+use super::forwarded::{self, Forwarding};
+use super::request::Unwritable;
+
+const USERNAME: HeaderName = HeaderName::from_static("x-verified-username");
+const USER_DATA: HeaderName = HeaderName::from_static("x-verified-user-data");
+const BACKEND: HeaderName = HeaderName::from_static("x-verified-backend");
+const SECRET: HeaderName = HeaderName::from_static("x-verified-secret");
+
+#[derive(Debug)]
+pub struct Standing {
+    entry: Arc<Entry>,
+    host: Arc<str>,
+    scheme: &'static str,
+    /// The backend's id.
+    pub backend: HeaderValue,
+    lines: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Standing {
+    pub fn new(
+        entry: Arc<Entry>,
+        backend: &BackendId,
+        forwarding: &Forwarding<'_>,
+    ) -> Result<Self, Unwritable> {
+        let backend = value(&BACKEND, backend.as_str())?;
+        let mut lines = vec![
+            (USER_DATA, value(&USER_DATA, &entry.auth)?),
+            (BACKEND, backend.clone()),
+            (SECRET, value(&SECRET, &entry.secret)?),
+        ];
+        if let Some(user) = &entry.user {
+            lines.push((USERNAME, value(&USERNAME, user)?));
+        }
+        if !forwarding.peer.trusted {
+            // Nothing of what it says itself is passed on, so all of this is known by now.
+            let mut told = HeaderMap::new();
+            forwarded::tell(&mut told, forwarding)?;
+            lines.extend(told.iter().map(|(name, value)| (name.clone(), value.clone())));
+        }
+        let (host, scheme) = (forwarding.host.clone(), forwarding.scheme);
+        Ok(Self { entry, host, scheme, backend, lines })
+    }
+
+    /// Whether it is what a request of the same connection needs.
+    pub fn suits(&self, entry: &Arc<Entry>, host: &Arc<str>, scheme: &'static str) -> bool {
+        Arc::ptr_eq(&self.entry, entry) && self.host == *host && self.scheme == scheme
+    }
+
+    pub fn set(&self, headers: &mut HeaderMap) {
+        headers.reserve(self.lines.len());
+        for (name, value) in &self.lines {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+}
+
+pub(super) fn value(name: &HeaderName, text: &str) -> Result<HeaderValue, Unwritable> {
+    HeaderValue::from_bytes(text.as_bytes()).map_err(|_| Unwritable(name.clone()))
+}

@@ -1,0 +1,5 @@
+//! Bodies of connects: `controller/src/fuzzing/bodies.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| jetway_controller::fuzzing::connect(bytes));

@@ -1,0 +1,5 @@
+//! Where WebSocket frames end: `proxy/src/fuzzing/frames.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| jetway_proxy::fuzzing::frames(bytes));
