@@ -74,6 +74,10 @@ pub struct AddGrant {
 pub struct GrantReply {
     /// `terminating` or later: the grant was not added, wait for the end.
     pub status: Status,
+    /// The backend has a caller's key and lives under the drone's lease, which the drone holds as it says this: nobody else can
+    /// have the key meanwhile, whatever is written anywhere.
+    #[serde(default)]
+    pub holds_key: bool,
 }
 
 /// Grants of many backends at once, 64 at most.

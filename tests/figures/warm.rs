@@ -5,24 +5,30 @@ use anyhow::Context;
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::spec::{Executable, Hot};
 use jetway_protocol::warm::SlotTier;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::Stack;
-use crate::harness::drone::{Drone, target};
+use crate::harness::drone::Drone;
 use crate::{TURNS, median};
 
 pub async fn starts(stack: &Stack) -> anyhow::Result<()> {
     let drone = Drone::of(stack).await?;
     let parked = Executable::of_image(&stack.image);
+    let with_hot = json!({ "executable": { "hot": { "claim_path": "/claim", "claim_timeout_seconds": 5 } } });
     let mut hot = parked.clone();
     hot.hot = Some(Hot { claim_path: Some("/claim".to_owned()), claim_timeout_seconds: 5 });
     println!("\na start on the drone, ms from the PUT's arrival; medians of {TURNS}");
-    for (tier, executable) in
-        [(Some(SlotTier::Hot), hot), (Some(SlotTier::Parked), parked.clone()), (None, parked)]
-    {
+    for (tier, executable) in [
+        (Some((SlotTier::Hot, with_hot)), hot),
+        (Some((SlotTier::Parked, json!({}))), parked.clone()),
+        (None, parked),
+    ] {
         let (mut begun, mut executed, mut ready) = (Vec::new(), Vec::new(), Vec::new());
         let mut note = String::new();
-        drone.keep(tier.map(|tier| target(tier, executable.clone(), 1)).into_iter().collect()).await?;
+        stack.no_pools().await?;
+        if let Some((tier, spawn)) = &tier {
+            stack.pool("figures", *tier, 1, spawn).await?;
+        }
         for _ in 0..TURNS {
             drone.has_ready(u64::from(tier.is_some())).await?;
             let id = BackendId::random();
@@ -48,7 +54,7 @@ pub async fn starts(stack: &Stack) -> anyhow::Result<()> {
             median(&mut ready)
         );
     }
-    drone.keep(Vec::new()).await
+    stack.no_pools().await
 }
 
 fn claimed(view: &Value) -> Option<String> {

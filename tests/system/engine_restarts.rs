@@ -27,6 +27,19 @@ fn id(answer: &Value) -> &str {
     answer["backend_id"].as_str().unwrap_or_default()
 }
 
+/// A session that echoes, and that its engine has written down: one that is killed over a start forgets what it has started, and
+/// then nothing ends it.
+async fn steady(stack: &Stack) -> anyhow::Result<(Value, Session)> {
+    let answer = stack.connect(&stack.request("steady", &json!({}), &json!({}))).await?;
+    let mut session = Session::open(answer["url"].as_str().context("url")?).await?;
+    session.echo("before").await?;
+    let name = stack.containers().await?.into_iter().next().context("a container")?;
+    // Answered once its start is over.
+    let seen = stack.docker.inspect_container(name.trim_start_matches('/'), None).await?;
+    ensure!(seen.state.as_ref().and_then(|state| state.running) == Some(true), "{:?}", seen.state);
+    Ok((answer, session))
+}
+
 /// The key's next session, which echoes.
 async fn next(stack: &Stack, key: &str, before: &str) -> anyhow::Result<()> {
     let request = stack.request(key, &json!({}), &json!({}));
@@ -44,9 +57,7 @@ async fn next(stack: &Stack, key: &str, before: &str) -> anyhow::Result<()> {
 #[test]
 fn with_live_restore_a_session_outlives_the_daemon_and_its_later_exit_is_noticed() {
     with_engine(true, async |stack, engine| {
-        let answer = stack.connect(&stack.request("steady", &json!({}), &json!({}))).await?;
-        let mut session = Session::open(answer["url"].as_str().context("url")?).await?;
-        session.echo("before").await?;
+        let (answer, mut session) = steady(stack).await?;
         engine.kill_daemon().await?;
         session.echo("while the daemon is away").await?;
         engine.start_daemon().await?;
@@ -69,9 +80,7 @@ fn with_live_restore_a_session_outlives_the_daemon_and_its_later_exit_is_noticed
 #[test]
 fn without_live_restore_the_sessions_of_a_restarted_daemon_end_are_reported_and_their_keys_are_free() {
     with_engine(false, async |stack, engine| {
-        let answer = stack.connect(&stack.request("steady", &json!({}), &json!({}))).await?;
-        let mut session = Session::open(answer["url"].as_str().context("url")?).await?;
-        session.echo("before").await?;
+        let (answer, mut session) = steady(stack).await?;
         engine.kill_daemon().await?;
         session.echo("nothing has ended yet").await?;
         engine.start_daemon().await?;

@@ -1,5 +1,4 @@
 //! Slots that are kept ready, on the real thing: a claim's session is as good as one that started cold, and much sooner there.
-//! The test itself says what to keep, as a controller does.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use jetway_protocol::warm::SlotTier;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
-use crate::harness::drone::{Drone, target};
+use crate::harness::drone::Drone;
 use crate::harness::{Options, Role, Stack, eventually, with_stack};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -52,7 +51,7 @@ fn a_parked_slot_serves_any_key_with_an_environment_of_its_own() {
         ensure!(stack.http.get(url).send().await?.text().await? == "hello");
         let of_cold = stack.containers().await?.remove(0);
 
-        drone.keep(vec![target(SlotTier::Parked, Executable::of_image(&stack.image), 2)]).await?;
+        stack.pool("parked", SlotTier::Parked, 2, &json!({})).await?;
         drone.has_ready(2).await?;
         let mut firsts = Vec::new();
         for (key, colour) in [("one", "red"), ("two", "blue")] {
@@ -71,7 +70,7 @@ fn a_parked_slot_serves_any_key_with_an_environment_of_its_own() {
         }
         println!("figure: connect to first byte on a parked slot: {firsts:.1?} ms");
         drone.has_ready(2).await?;
-        drone.keep(Vec::new()).await?;
+        stack.no_pools().await?;
         eventually("unused slots go", SOON, async || {
             let left = stack.containers().await.map_err(|error| error.to_string())?;
             if left.len() == 3 { Ok(()) } else { Err(format!("{left:?}")) }
@@ -114,7 +113,8 @@ fn a_hot_application_is_told_of_its_session() {
         let drone = Drone::of(stack).await?;
         let mut executable = Executable::of_image(&stack.image);
         executable.hot = Some(Hot { claim_path: Some("/claim".to_owned()), claim_timeout_seconds: 5 });
-        drone.keep(vec![target(SlotTier::Hot, executable.clone(), 1)]).await?;
+        let hot = json!({ "executable": { "hot": { "claim_path": "/claim", "claim_timeout_seconds": 5 } } });
+        stack.pool("hot", SlotTier::Hot, 1, &hot).await?;
         drone.has_ready(1).await?;
         executable.env.insert("COLOUR".to_owned(), "red".to_owned());
         let id = BackendId::random();
@@ -128,7 +128,7 @@ fn a_hot_application_is_told_of_its_session() {
         let env: BTreeMap<String, String> =
             stack.http.get(format!("http://{address}/env")).send().await?.json().await?;
         ensure!(env["PORT"] == "8080" && !env.contains_key("COLOUR"), "{env:?}");
-        drone.keep(Vec::new()).await?;
+        stack.no_pools().await?;
         drone.delete(&id).await?;
         stack.no_containers(SOON).await
     });

@@ -92,7 +92,7 @@ fn route(member: &Member, method: &Method, path: &str, body: &[u8]) -> Reply {
         }
         (&Method::POST, Some("grants")) => with(body, |grant: AddGrant| {
             checked(member, grant.term, || match member.has(&id) {
-                true => yes(&GrantReply { status: Status::Ready }),
+                true => yes(&GrantReply { status: Status::Ready, holds_key: true }),
                 false => no(404, RefusalCode::Unknown, "not here"),
             })
         }),

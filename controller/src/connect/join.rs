@@ -46,9 +46,13 @@ pub async fn join(
             (grant, offered)
         }
     };
+    let mut holds_key = false;
     let (status, drone_answered) = match offered {
-        Offered::Taken(status) if status.is_ending() => return until_ended(app, &live, deadline).await,
-        Offered::Taken(status) => (status.max(live.status), true),
+        Offered::Taken(reply) if reply.status.is_ending() => return until_ended(app, &live, deadline).await,
+        Offered::Taken(reply) => {
+            holds_key = reply.holds_key;
+            (reply.status.max(live.status), true)
+        }
         Offered::Gone => return until_ended(app, &live, deadline).await,
         Offered::Unknown if live.acknowledged => {
             // The drone had it and has it no more: the inventory's comparison finds out, and frees the key.
@@ -74,7 +78,7 @@ pub async fn join(
         && !was_offered
         && let Some(key) = &wanted.key
     {
-        app.recent.note(key, live.clone());
+        app.recent.note(key, live.clone(), holds_key);
     }
     Ok(Round::Done(Box::new(Connected {
         id: live.id,

@@ -2,13 +2,15 @@
 //!
 //! The loop reads, then either joins what lives, waits for what is ending, or places something new; whatever another
 //! request changed in between sends it round again. Everything here runs on a tracked task, because axum drops a
-//! handler's future when its client hangs up, and what was begun after the commit must be finished.
+//! handler's future when its client hangs up, and what was begun after the commit must be finished; but for the first thing that is
+//! tried, which begins nothing (`holder`).
 
 pub mod executable;
 pub mod request;
 pub mod validate;
 
 pub mod deliver;
+mod holder;
 mod join;
 pub mod offer;
 mod origins;
@@ -38,6 +40,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::warm::pool::Template;
 use offer::Offered;
 pub use patient::patiently;
+use recent::Guess;
 use respond::{Connected, Stopwatch};
 use validate::Wanted;
 
@@ -97,7 +100,7 @@ async fn look(
     wanted: &Wanted,
     key: &Key,
 ) -> ApiResult<(Option<LiveBackend>, Option<(Grant, Offered)>)> {
-    let Some(guess) = app.recent.guess(key) else {
+    let Some(Guess { live: guess, .. }) = app.recent.guess(key) else {
         return Ok((live_by_key(app, key).await?, None));
     };
     let grant = grant(wanted);
@@ -201,6 +204,8 @@ fn static_grant() -> Grant {
 
 #[cfg(test)]
 mod burst_tests;
+#[cfg(test)]
+mod holder_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::time::Duration;
 use jetway_protocol::drone_api::{AddGrant, AddGrants, GrantAnswer, GrantReply, GrantTo, RefusalCode};
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, DroneId, FencingToken, Term};
-use jetway_protocol::status::Status;
 use tokio::time::{Instant, timeout};
 
 use crate::app::App;
@@ -21,7 +20,7 @@ const NOT_YET_WAIT: Duration = Duration::from_millis(8);
 
 #[derive(Debug)]
 pub enum Offered {
-    Taken(Status),
+    Taken(GrantReply),
     /// A tombstone: the event of its end is on its way to Postgres.
     Gone,
     /// Not there: its `PUT` has not arrived, or the drone has lost it.
@@ -34,7 +33,7 @@ pub enum Offered {
 impl From<Result<GrantReply, Failure>> for Offered {
     fn from(answer: Result<GrantReply, Failure>) -> Self {
         match answer {
-            Ok(reply) => Offered::Taken(reply.status),
+            Ok(reply) => Offered::Taken(reply),
             Err(Failure::Refused(RefusalCode::Ended, _)) => Offered::Gone,
             Err(Failure::Refused(RefusalCode::Unknown, _)) => Offered::Unknown,
             // The drone has registered anew, or is about to: its next term is known in a moment.

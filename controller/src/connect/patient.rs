@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::respond::{Connected, Stopwatch};
 use super::validate::Wanted;
-use super::{connect, wait};
+use super::{connect, holder, wait};
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
 use crate::silence::{Unfinished, silent};
@@ -24,6 +24,9 @@ pub async fn patiently(
     begun: Stopwatch,
     permit: OwnedSemaphorePermit,
 ) -> ApiResult<(Connected, Stopwatch)> {
+    if let Some(connected) = holder::ask(app, &wanted).await {
+        return Ok((connected, begun));
+    }
     let wanted = Arc::new(wanted);
     let deadline = wanted.wait.map(|wait| Instant::now() + wait);
     let (mut permit, mut again) = (Some(permit), 0..STARTS_AGAIN_MAX);

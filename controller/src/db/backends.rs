@@ -46,9 +46,78 @@ pub type Found = Result<Option<LiveBackend>, DbError>;
 /// The same, as it is told to each of those who asked together.
 pub type FoundTogether = Result<Option<LiveBackend>, Arc<DbError>>;
 
-/// The one read of a connect, and of all that come at the same time: what is found for each key, in their order. The limit, which a
-/// unique index implies, has each key looked up by itself, however small the table was when the plan was made.
+/// What is read of a backend that lives, and of its drone.
+struct LiveRow {
+    id: String,
+    fencing_token: i64,
+    tag: String,
+    status: i16,
+    cluster: String,
+    subdomain: Option<String>,
+    use_static_token: bool,
+    stop_requested: bool,
+    acknowledged: bool,
+    is_released: bool,
+    drone: Uuid,
+    name: String,
+    term: i64,
+    advertise: String,
+}
+
+impl LiveRow {
+    fn read(self) -> Result<LiveBackend, DbError> {
+        let subdomain = self.subdomain.map(|subdomain| parse(&subdomain, "backends", "subdomain", &self.id));
+        Ok(LiveBackend {
+            fencing_token: FencingToken(self.fencing_token),
+            tag: self.tag,
+            status: status(self.status, "backends", &self.id)?,
+            cluster: parse(&self.cluster, "backends", "cluster", &self.id)?,
+            subdomain: subdomain.transpose()?,
+            use_static_token: self.use_static_token,
+            stop_requested: self.stop_requested,
+            acknowledged: self.acknowledged,
+            is_released: self.is_released,
+            drone: DroneRef {
+                id: DroneId(self.drone),
+                name: parse(&self.name, "drones", "name", self.drone)?,
+                term: Term(self.term),
+                advertise: self.advertise,
+            },
+            id: parse(&self.id, "backends", "id", &self.id)?,
+        })
+    }
+}
+
+/// The one read of a connect.
+pub async fn live_by_key(connection: &mut PgConnection, key: &Key) -> Found {
+    let row = sqlx::query_as!(
+        LiveRow,
+        "select b.id, b.fencing_token, b.key_tag as \"tag!\", b.status, b.cluster, b.subdomain, b.use_static_token,
+                b.stop_requested is not null as \"stop_requested!\",
+                b.acknowledged_at is not null as \"acknowledged!\",
+                b.drone_term < d.dead_below or (not b.keeps and b.drone_term < d.lease_over_below)
+                    as \"is_released!\",
+                b.drone_id as drone, d.name, d.term, d.advertise
+         from backends b join drones d on d.id = b.drone_id
+         where b.key_namespace = $1 and b.key_name = $2 and b.ended_at is null",
+        key.namespace,
+        key.name
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(LiveRow::read).transpose()
+}
+
+/// The same read of all connects that come at one time: what is found for each key, in their order. The limit, which a unique
+/// index implies, has each key looked up by itself, however small the table was when the plan was made.
 pub async fn live_by_keys(connection: &mut PgConnection, keys: &[&Key]) -> Result<Vec<Found>, DbError> {
+    if let [one] = keys {
+        // A row that cannot be read is its caller's trouble, a statement that fails everybody's.
+        return match live_by_key(connection, one).await {
+            Err(error) if !matches!(error, DbError::Row { .. }) => Err(error),
+            found => Ok(vec![found]),
+        };
+    }
     let namespaces: Vec<String> = keys.iter().map(|key| key.namespace.clone()).collect();
     let names: Vec<String> = keys.iter().map(|key| key.name.clone()).collect();
     let rows = sqlx::query!(
@@ -60,7 +129,7 @@ pub async fn live_by_keys(connection: &mut PgConnection, keys: &[&Key]) -> Resul
                     b.acknowledged_at is not null as \"acknowledged!\",
                     b.drone_term < d.dead_below or (not b.keeps and b.drone_term < d.lease_over_below)
                         as \"is_released!\",
-                    b.drone_id, d.name, d.term, d.advertise
+                    b.drone_id as drone, d.name, d.term, d.advertise
              from backends b join drones d on d.id = b.drone_id
              where b.key_namespace = k.namespace and b.key_name = k.name and b.ended_at is null
              limit 1
@@ -74,36 +143,25 @@ pub async fn live_by_keys(connection: &mut PgConnection, keys: &[&Key]) -> Resul
     for row in rows {
         let place = usize::try_from(row.place - 1).ok();
         let Some(place) = place.and_then(|place| found.get_mut(place)) else { continue };
-        let live = || {
-            Ok(LiveBackend {
-                fencing_token: FencingToken(row.fencing_token),
-                tag: row.tag,
-                status: status(row.status, "backends", &row.id)?,
-                cluster: parse(&row.cluster, "backends", "cluster", &row.id)?,
-                subdomain: row
-                    .subdomain
-                    .map(|subdomain| parse(&subdomain, "backends", "subdomain", &row.id))
-                    .transpose()?,
-                use_static_token: row.use_static_token,
-                stop_requested: row.stop_requested,
-                acknowledged: row.acknowledged,
-                is_released: row.is_released,
-                drone: DroneRef {
-                    id: DroneId(row.drone_id),
-                    name: parse(&row.name, "drones", "name", row.drone_id)?,
-                    term: Term(row.term),
-                    advertise: row.advertise,
-                },
-                id: parse(&row.id, "backends", "id", &row.id)?,
-            })
+        let live = LiveRow {
+            id: row.id,
+            fencing_token: row.fencing_token,
+            tag: row.tag,
+            status: row.status,
+            cluster: row.cluster,
+            subdomain: row.subdomain,
+            use_static_token: row.use_static_token,
+            stop_requested: row.stop_requested,
+            acknowledged: row.acknowledged,
+            is_released: row.is_released,
+            drone: row.drone,
+            name: row.name,
+            term: row.term,
+            advertise: row.advertise,
         };
-        *place = live().map(Some);
+        *place = live.read().map(Some);
     }
     Ok(found)
-}
-
-pub async fn live_by_key(connection: &mut PgConnection, key: &Key) -> Found {
-    live_by_keys(connection, &[key]).await?.pop().unwrap_or(Ok(None))
 }
 
 pub struct NewBackend<'a> {

@@ -26,6 +26,7 @@ async fn hot_queries_use_indexes_and_never_sort() {
     let key = Key { name: "k".into(), namespace: String::new(), tag: String::new() };
     let mut c = harness.app.db.acquire().await.unwrap();
     backends::live_by_key(&mut c, &key).await.unwrap();
+    backends::live_by_keys(&mut c, &[&key, &key]).await.unwrap();
     backends::has_ended(&mut c, &id).await.unwrap();
     backends::end_refused(&mut c, &id, Uuid::new_v4(), "").await.unwrap();
     dispatch::acknowledge(&mut c, &id, FencingToken(1)).await.unwrap();
@@ -153,6 +154,7 @@ async fn plans_that_were_made_for_empty_tables_find_each_row_by_its_key() {
     let key = Key { name: "k".into(), namespace: String::new(), tag: String::new() };
     let mut taken = harness.app.hot.take().await.unwrap();
     backends::live_by_key(&mut taken.connection, &key).await.unwrap();
+    backends::live_by_keys(&mut taken.connection, &[&key, &key]).await.unwrap();
     let entry = StatusEntry { status: Status::Ready, at: UnixMicros(1), end: None };
     let (backend, fencing_token) = ("nobody".parse().unwrap(), FencingToken(1));
     let event = BackendEvent { backend, fencing_token, entry, timeline: Vec::new() };
@@ -160,14 +162,17 @@ async fn plans_that_were_made_for_empty_tables_find_each_row_by_its_key() {
     let mut c = harness.app.internal.acquire().await.unwrap();
     events::store_all(&mut c, &[Arc::new(report)]).await.unwrap();
 
-    let live = kept_plan(&mut taken.connection, "%unnest($1::text[], $2::text[]) with ordinality%").await;
-    assert!(live.contains("using backends_live_key on backends"), "{live}");
+    let live = kept_plan(&mut taken.connection, "select b.id, b.fencing_token, b.key_tag%").await;
+    let many = kept_plan(&mut taken.connection, "%unnest($1::text[], $2::text[]) with ordinality%").await;
+    for plan in [&live, &many] {
+        assert!(plan.contains("using backends_live_key on backends"), "{plan}");
+    }
     let stored = kept_plan(&mut c, "with latest as materialized%").await;
     let scans =
         stored.lines().filter(|line| line.contains("Index Scan") && line.contains(" on backends")).count();
     assert_eq!(scans, 2, "the row that is locked, and the same to be updated: {stored}");
     let left = kept_plan(&mut c, "select d.term is not distinct%").await;
-    for plan in [live, stored, left] {
+    for plan in [live, many, stored, left] {
         assert!(!plan.contains("Seq Scan"), "{plan}");
         for (n, line) in plan.lines().enumerate().filter(|(_, line)| line.contains("Index Scan")) {
             assert!(

@@ -120,6 +120,7 @@ mod tests {
         assert_eq!(harness.get("/ctrl/c/other:1/state").await.text(), r#"{"drones":[],"proxies":[]}"#);
         assert_eq!(harness.get("/ctrl/c/a_b/state").await.outcome(), (400, "invalid_cluster".into()));
     }
+
     #[tokio::test]
     async fn what_is_left_at_the_deadline_of_a_drain_is_stopped_and_its_clients_come_back() {
         let harness = Harness::new().await;

@@ -34,6 +34,8 @@ async fn terminate(app: App, text: String, kind: TerminationKind) -> ApiResult<J
         async move {
             let stop = Stop { term: Some(wish.drone.term), kind, reason: EndReason::External, leave: false };
             if let Err(error) = app.drones.stop(&wish.drone, &id, &stop).await {
+                // Who asks for its key is not to get into what is about to stop.
+                app.recent.forget_backend(&id);
                 tracing::info!(backend = %id, drone = %wish.drone.name, %error, "a stop will be repeated");
             }
         }

@@ -46,6 +46,8 @@ struct Inside {
     calls: Vec<String>,
     draining: Option<bool>,
     warm: Option<WarmTargets>,
+    /// Says of each of its backends that it holds the key.
+    holds_keys: bool,
 }
 
 pub struct FakeDrone {
@@ -95,6 +97,10 @@ impl FakeDrone {
 
     pub fn set_mode(&self, mode: Mode) {
         self.lock().mode = mode;
+    }
+
+    pub fn hold_keys(&self) {
+        self.lock().holds_keys = true;
     }
 
     pub fn forget(&self, id: &BackendId) {

@@ -268,7 +268,8 @@ async fn grant_to(agent: &Agent, one: GrantTo) -> Result<GrantReply, No> {
         }
         NotAdded::Full(full) => no(RefusalCode::Unavailable, full.to_string()),
     })?;
-    Ok(GrantReply { status })
+    let holds = |tenure| agent.lease.terms().is_some() && agent.lease.admits(tenure);
+    Ok(GrantReply { status, holds_key: !status.is_ending() && backend.tenure.is_some_and(holds) })
 }
 
 pub async fn revoke(

@@ -5,13 +5,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use jetway_protocol::drone_api::{DeleteBackend, DeleteReply, PutBackend, RefusalCode, Stop};
+use jetway_protocol::drone_api::{
+    AddGrant, DeleteBackend, DeleteReply, GrantReply, PutBackend, RefusalCode, Stop,
+};
 use jetway_protocol::ids::Term;
+use jetway_protocol::spec::OnIsolation;
 use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use tokio::time::timeout;
 
 use super::tests::Server;
-use crate::harness::{end_of, keyed, leased, put_of, reaches};
+use crate::harness::{end_of, grant, keyed, leased, put_of, reaches};
 use crate::runtime::fake::{Application, Script};
 
 fn with_term(term: i64) -> PutBackend {
@@ -118,6 +121,32 @@ async fn a_key_is_taken_only_while_the_lease_admits_it() {
     server.put("keyless", &put_of(|_| {})).await;
     test.agent.lease.acknowledged(Term(2), test.clock.now());
     server.put("b", &key).await;
+}
+
+/// What a controller builds on: it asks nobody else.
+#[tokio::test]
+async fn who_holds_a_key_says_so_with_each_grant_and_only_while_its_lease_lasts() {
+    let server = Server::start(Script::default()).await;
+    let test = &server.test;
+    let lease = leased(Term(2), Duration::from_secs(600));
+    test.agent.lease.registered(&lease, test.clock.now());
+    server.put("leased", &keyed(put_of(|_| {}))).await;
+    server.put("keyless", &put_of(|_| {})).await;
+    server.put("keeps", &keyed(put_of(|spec| spec.on_isolation = OnIsolation::Keep))).await;
+    let holds = async |id: &str, n: u64| {
+        let PutBackend { term, fencing_token, .. } = put_of(|_| {});
+        let add = AddGrant { term, fencing_token, grant: grant(n) };
+        let (status, text) = server.call("POST", &format!("/b/{id}/grants"), &add).await;
+        assert!(status.is_success(), "{text}");
+        serde_json::from_str::<GrantReply>(&text).unwrap().holds_key
+    };
+    assert!(holds("leased", 11).await);
+    assert!(!holds("keyless", 12).await && !holds("keeps", 13).await);
+    // It may be too late for a stop in time.
+    test.clock.jump(Duration::from_secs(495));
+    assert!(!holds("leased", 14).await);
+    test.agent.lease.acknowledged(Term(2), test.clock.now());
+    assert!(holds("leased", 15).await);
 }
 
 #[tokio::test]

@@ -1,13 +1,13 @@
-//! The stack's drone, commanded by the test itself, as a controller does it. Which keys there are is not asked.
+//! The stack's drone, commanded by the test itself, as a controller does it. Which keys there are is not asked. What it is to keep
+//! ready is declared with the controller, which would at once tell it something else.
 
 use std::time::Duration;
 
 use anyhow::ensure;
-use jetway_protocol::drone_api::{DeleteBackend, PutBackend, SetWarm};
+use jetway_protocol::drone_api::{DeleteBackend, PutBackend};
 use jetway_protocol::ids::{BackendId, FencingToken, Term};
 use jetway_protocol::secret::{Purpose, Secret};
 use jetway_protocol::spec::{BackendSpec, Executable};
-use jetway_protocol::warm::{SlotTier, WarmTarget, WarmTargets};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 
@@ -35,13 +35,6 @@ impl<'a> Drone<'a> {
         let (status, text) = (response.status(), response.text().await?);
         ensure!(status.is_success(), "{method} {path}: {status}: {text}");
         Ok(serde_json::from_str(&text)?)
-    }
-
-    pub async fn keep(&self, targets: Vec<WarmTarget>) -> anyhow::Result<()> {
-        let wanted = WarmTargets { targets };
-        self.call("PUT", "/warm", serde_json::to_value(SetWarm { term: self.term, targets: wanted })?)
-            .await?;
-        Ok(())
     }
 
     /// A backend without a key; its view, once it is ready.
@@ -83,8 +76,4 @@ impl<'a> Drone<'a> {
         })
         .await
     }
-}
-
-pub fn target(tier: SlotTier, executable: Executable, slots: u32) -> WarmTarget {
-    WarmTarget { tier, executable, slots, declared: true, start_timeout_seconds: 60 }
 }

@@ -10,6 +10,7 @@ pub mod eventually;
 pub mod options;
 pub mod own_engine;
 pub mod own_postgres;
+pub mod pools;
 pub mod processes;
 pub mod relay;
 pub mod stack;

@@ -307,11 +307,7 @@ impl Stack {
             self.post(&format!("/ctrl/b/{id}/hard-terminate"), &Value::Null).await?;
             self.ended(id, Duration::from_secs(20)).await?;
         }
-        let pools = self.get("/ctrl/pools").await?;
-        for pool in pools["pools"].as_array().into_iter().flatten() {
-            let name = pool["name"].as_str().unwrap_or_default();
-            self.http.delete(format!("{}/ctrl/pools/{name}", self.api)).send().await?.error_for_status()?;
-        }
+        self.no_pools().await?;
         self.only_ready_slots(GONE_MAX).await?;
         let panicked = [Role::Controller, Role::Drone, Role::Proxy].into_iter().find(|role| {
             std::fs::read_to_string(self.directory.join(format!("{role:?}.log")))

@@ -30,7 +30,7 @@ pub async fn add_grant(
     if !status.is_ending() {
         kept.grants.push(body.grant);
     }
-    Ok(Json(GrantReply { status }))
+    Ok(Json(GrantReply { status, holds_key: inside.holds_keys && !status.is_ending() }))
 }
 
 pub async fn add_grants(State(drone): State<Fake>, Json(body): Json<AddGrants>) -> Answer<GrantsReply> {
@@ -40,10 +40,11 @@ pub async fn add_grants(State(drone): State<Fake>, Json(body): Json<AddGrants>) 
         return Err(no(RefusalCode::Unknown));
     }
     inside.check_term(body.term)?;
+    let holds_key = inside.holds_keys;
     let answer = |one: GrantTo| match inside.backends.get_mut(&one.backend) {
         Some(kept) => {
             kept.grants.push(one.grant);
-            GrantAnswer::Added(GrantReply { status: kept.history.last().unwrap().status })
+            GrantAnswer::Added(GrantReply { status: kept.history.last().unwrap().status, holds_key })
         }
         None => GrantAnswer::Refused(refusal(RefusalCode::Unknown)),
     };

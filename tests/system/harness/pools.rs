@@ -1,0 +1,26 @@
+//! What a stack is told to keep ready, as a user declares it.
+
+use jetway_protocol::warm::SlotTier;
+use serde_json::{Value, json};
+
+use super::Stack;
+
+impl Stack {
+    /// A pool of just so many slots for what such a request asks for.
+    pub async fn pool(&self, name: &str, tier: SlotTier, slots: u32, spawn: &Value) -> anyhow::Result<()> {
+        let config = self.request("any", &json!({}), spawn)["spawn_config"].take();
+        let body = json!({ "spawn_config": config, "min": slots, "max": slots, "tier": tier });
+        let url = format!("{}/ctrl/pools/{name}", self.api);
+        self.http.put(url).json(&body).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    pub async fn no_pools(&self) -> anyhow::Result<()> {
+        let pools = self.get("/ctrl/pools").await?;
+        for pool in pools["pools"].as_array().into_iter().flatten() {
+            let name = pool["name"].as_str().unwrap_or_default();
+            self.http.delete(format!("{}/ctrl/pools/{name}", self.api)).send().await?.error_for_status()?;
+        }
+        Ok(())
+    }
+}
