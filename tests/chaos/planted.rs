@@ -140,8 +140,8 @@ fn ends() -> Vec<Case> {
         words: HashMap::from([("a".to_owned(), word.to_owned())]),
         ..ended(13, "lease_expired", during(Fault::Cut(Host::Drone(2)), none()))
     };
-    let unwritten = |seen| Facts {
-        words: HashMap::from([("a".to_owned(), "lease_expired".to_owned())]),
+    let unwritten = |word: &str, seen| Facts {
+        words: HashMap::from([("a".to_owned(), word.to_owned())]),
         ..ended(600, "refused", seen)
     };
     let outage = Done { fault: Fault::Kill(Part::Postgres), from: 0, to: 900 * SECOND };
@@ -189,8 +189,23 @@ fn ends() -> Vec<Case> {
         ("its agent died", ended(20, "lost", during(Fault::Kill(Part::Drone(2)), none())), (0, 1, 0)),
         ("Postgres died", ended(20, "lost", during(Fault::Kill(Part::Postgres), none())), (0, 1, 0)),
         ("a lease that ran out", ended(600, "lease_expired", long), (0, 0, 0)),
-        ("a lease that ran out before anybody could write down who had it", unwritten(outage), (0, 0, 0)),
-        ("one that nobody had written down, although they could", unwritten(none()), (0, 1, 0)),
+        (
+            "a lease that ran out before anybody could write down who had it",
+            unwritten("lease_expired", outage),
+            (0, 0, 0),
+        ),
+        (
+            "one that nobody had written down, although they could",
+            unwritten("lease_expired", none()),
+            (0, 1, 0),
+        ),
+        (
+            "one that was idle before anybody had written down who had it",
+            unwritten("idle", none()),
+            (0, 0, 0),
+        ),
+        ("one that left unasked before anybody had", unwritten("exited", none()), (0, 1, 0)),
+        ("one that was stopped unasked before anybody had", unwritten("external", none()), (0, 1, 0)),
         ("a kill while its drone was cut off", killed, (0, 1, 0)),
         ("one that was idle, and then its drone was cut off", said("idle"), (0, 0, 0)),
         ("one that was not, and then its drone was cut off", said("lease_expired"), (0, 1, 0)),

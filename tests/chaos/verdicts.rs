@@ -59,11 +59,11 @@ pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
 }
 
 /// What ended it. Of a drone that was cut off after the end, Postgres only knows that its lease ran out; of one whose taking
-/// it nobody could write down before its lease ran out, that it was taken back. Then the drone's own word counts, which it
-/// has kept.
+/// it nobody could write down before it was over, that it was taken back. Then the drone's own word counts, which it has kept.
 fn reason<'f>(facts: &'f Facts, session: &Session, row: &'f str) -> &'f str {
     match (row, facts.words.get(&session.beats.backend).map(String::as_str)) {
-        ("lease_expired" | "lost", Some(word)) | ("refused", Some(word @ "lease_expired")) => word,
+        ("lease_expired" | "lost", Some(word))
+        | ("refused", Some(word @ ("lease_expired" | "idle" | "exited"))) => word,
         _ => row,
     }
 }
