@@ -140,12 +140,6 @@ fn ends() -> Vec<Case> {
         words: HashMap::from([("a".to_owned(), word.to_owned())]),
         ..ended(13, "lease_expired", during(Fault::Cut(Host::Drone(2)), none()))
     };
-    let unwritten = |word: &str, seen| Facts {
-        words: HashMap::from([("a".to_owned(), word.to_owned())]),
-        ..ended(600, "refused", seen)
-    };
-    let outage = Done { fault: Fault::Kill(Part::Postgres), from: 0, to: 900 * SECOND };
-    let outage = Inner { faults: vec![outage], ..Inner::default() };
     let by_itself = |mut facts: Facts| {
         facts
             .sessions
@@ -189,11 +183,32 @@ fn ends() -> Vec<Case> {
         ("its agent died", ended(20, "lost", during(Fault::Kill(Part::Drone(2)), none())), (0, 1, 0)),
         ("Postgres died", ended(20, "lost", during(Fault::Kill(Part::Postgres), none())), (0, 1, 0)),
         ("a lease that ran out", ended(600, "lease_expired", long), (0, 0, 0)),
-        (
-            "a lease that ran out before anybody could write down who had it",
-            unwritten("lease_expired", outage),
-            (0, 0, 0),
-        ),
+        ("a kill while its drone was cut off", killed, (0, 1, 0)),
+        ("one that was idle, and then its drone was cut off", said("idle"), (0, 0, 0)),
+        ("one that was not, and then its drone was cut off", said("lease_expired"), (0, 1, 0)),
+        ("a session that left as it was asked to", left, (0, 0, 0)),
+        ("a session that was stopped as somebody asked", ended(20, "external", asked(Wish::Stop)), (0, 0, 0)),
+        ("one that left as it was asked to, and then somebody stopped it", stopped_late, (0, 0, 0)),
+        ("one that was asked to leave, and was stopped", ended(20, "external", asked(Wish::Exit)), (0, 1, 0)),
+        ("a lease that did not", ended(600, "lease_expired", none()), (0, 1, 0)),
+    ]
+}
+
+/// What Postgres says of them came after their end.
+fn late_words() -> Vec<Case> {
+    let ended = |last, reason, seen| facts(vec![session("a", 1, 10 * SECOND, last * SECOND)], reason, seen);
+    let unwritten = |word: &str, seen| Facts {
+        words: HashMap::from([("a".to_owned(), word.to_owned())]),
+        ..ended(600, "refused", seen)
+    };
+    let outage = Done { fault: Fault::Kill(Part::Postgres), from: 0, to: 900 * SECOND };
+    let outage = Inner { faults: vec![outage], ..Inner::default() };
+    let none = Inner::default;
+    let with_its_engine = |seen| ended(15, "external", during(Fault::Kill(Part::Engine(2)), seen));
+    let late = Asked { backend: "a".to_owned(), wish: Wish::Stop, at: 21 * SECOND };
+    let late = || Inner { asked: vec![late.clone()], ..Inner::default() };
+    vec![
+        ("a lease that ran out unwritten, in an outage", unwritten("lease_expired", outage), (0, 0, 0)),
         (
             "one that nobody had written down, although they could",
             unwritten("lease_expired", none()),
@@ -206,14 +221,9 @@ fn ends() -> Vec<Case> {
         ),
         ("one that left unasked before anybody had", unwritten("exited", none()), (0, 1, 0)),
         ("one that was stopped unasked before anybody had", unwritten("external", none()), (0, 1, 0)),
-        ("a kill while its drone was cut off", killed, (0, 1, 0)),
-        ("one that was idle, and then its drone was cut off", said("idle"), (0, 0, 0)),
-        ("one that was not, and then its drone was cut off", said("lease_expired"), (0, 1, 0)),
-        ("a session that left as it was asked to", left, (0, 0, 0)),
-        ("a session that was stopped as somebody asked", ended(20, "external", asked(Wish::Stop)), (0, 0, 0)),
-        ("one that left as it was asked to, and then somebody stopped it", stopped_late, (0, 0, 0)),
-        ("one that was asked to leave, and was stopped", ended(20, "external", asked(Wish::Exit)), (0, 1, 0)),
-        ("a lease that did not", ended(600, "lease_expired", none()), (0, 1, 0)),
+        ("one that went with its engine, and then somebody stopped it", with_its_engine(late()), (0, 0, 0)),
+        ("one that went with its engine, and nobody stopped it", with_its_engine(none()), (0, 1, 0)),
+        ("one that somebody stopped after its end", ended(15, "external", late()), (0, 1, 0)),
     ]
 }
 
@@ -250,6 +260,13 @@ fn answers() -> Vec<Case> {
     };
     let pause = |seen| saw(during(Fault::Pause(Part::Postgres), seen));
     let apart = Fault::CutPair(Host::Drone(2), Host::Controller(1));
+    let late_news = |reason: &str| {
+        let mut facts = saw(refused(false));
+        facts.sessions.clear();
+        facts.rows.values_mut().for_each(|row| row.end_reason = reason.to_owned());
+        facts.seen.faults.push(Done { fault: Fault::Pause(Part::Postgres), from: 0, to: 11 * SECOND });
+        facts
+    };
     vec![
         ("a start that failed", saw(refused(false)), (0, 1, 0)),
         ("its engine was killed", kill(Part::Engine(2), refused(false)), (0, 0, 0)),
@@ -267,6 +284,8 @@ fn answers() -> Vec<Case> {
         ),
         ("another's engine was killed", kill(Part::Engine(3), refused(false)), (0, 1, 0)),
         ("Postgres was killed", kill(Part::Postgres, refused(false)), (0, 1, 0)),
+        ("Postgres came back just before, and the lease was over", late_news("lease_expired"), (0, 0, 0)),
+        ("Postgres came back just before, and it was idle", late_news("idle"), (0, 1, 0)),
         ("a URL that was not confirmed", saw(refused(true)), (0, 1, 0)),
         ("one that was not, and Postgres was killed", kill(Part::Postgres, refused(true)), (0, 0, 0)),
         ("one that was not, and a proxy was killed", kill(proxy, refused(true)), (0, 1, 0)),
@@ -297,7 +316,9 @@ type Case = (&'static str, Facts, (usize, usize, usize));
 
 /// Each wrong is found, and what is right is not.
 pub fn self_test() -> anyhow::Result<()> {
-    for (what, facts, expected) in overlaps().into_iter().chain(ends()).chain(ways()).chain(answers()) {
+    for (what, facts, expected) in
+        overlaps().into_iter().chain(ends()).chain(late_words()).chain(ways()).chain(answers())
+    {
         let findings = check(&facts);
         ensure!(counts(&findings) == expected, "the checker, asked of {what}, found {findings:?}");
     }

@@ -35,11 +35,12 @@ pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
     let left_as_asked = session.beats.told_to_stop == 0
         && session.beats.left != 0
         && was_asked(facts, backend, Wish::Exit, last);
+    let ended_before = left_as_asked || engine_died;
     match reason(facts, session, &row.end_reason) {
         _ if row.status != "terminated" => refuse("it is not over for Postgres"),
         "idle" => Ok(()),
-        // Somebody else's stop may have come before its drone saw that it had left.
-        "external" if was_asked(facts, backend, Wish::Stop, if left_as_asked { u64::MAX } else { heard }) => {
+        // A stop may have come before its drone saw that it had left, or that its engine had ended it.
+        "external" if was_asked(facts, backend, Wish::Stop, if ended_before { u64::MAX } else { heard }) => {
             Ok(())
         }
         "external" => refuse("nobody asked for it"),

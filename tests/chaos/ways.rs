@@ -199,11 +199,18 @@ pub fn hang(facts: &Facts, hung: &Hung) -> Option<String> {
     })
 }
 
+/// After a fault of Postgres or of the controllers: the news of an end may still be on its way to them.
+const NEWS: u64 = 2 * SECOND;
+
 /// A start that failed, or a URL that was over at once, because of nothing that happened to its drone.
 pub fn refusal(facts: &Facts, refused: &Refused) -> Option<String> {
     let Refused { what, by, unconfirmed, backend, from, at: time } = refused;
     let drone = drone_of(facts, backend);
-    let excused = was_told_to_leave(facts, backend, *time)
+    // Whether the lease was over for a reason is the session's own verdict.
+    let is_old_news = reason_of(facts, backend) == "lease_expired"
+        && was_at_work(facts, from.saturating_sub(NEWS), *time, is_controllers);
+    let excused = is_old_news
+        || was_told_to_leave(facts, backend, *time)
         || drone.is_some_and(|drone| may_have_been_hit(facts, backend, drone, *from, *time))
         || was_at_work(facts, *from, *time, |fault| match drone {
             Some(drone) => {
