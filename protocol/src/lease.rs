@@ -35,6 +35,8 @@
 //!    of a backend that lives here, whatever the command's term. `unavailable` refuses nothing; a `PUT` that says `or_never` gets a
 //!    final refusal instead. An agent that does not serve yet keeps those in memory: a later one has a term that is newer than theirs.
 //! 7. Inventories, and answers to deletes, are given only when every init was asked, or has had 10 s.
+//! 8. With each grant that it takes for a keyed backend that says `on_isolation: stop` it says whether [`DroneLease::admits`] is true
+//!    as it says so: then it holds the key. What was written in any row says no more (`docs/decisions/0008-held-keys.md`).
 //!
 //! # The controller
 //! 1. Registration is a compare-and-set: `Register` says which seat it replaces ([`Replaces`]), and [`registration`] refuses all
