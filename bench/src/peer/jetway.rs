@@ -35,7 +35,7 @@ impl Jetway {
     }
 
     /// Ends everything, and says so if something is left.
-    pub async fn end(self) -> anyhow::Result<()> {
+    pub async fn end(mut self) -> anyhow::Result<()> {
         if let Err(error) = self.site.end_all().await {
             self.stack.abandon().await;
             return Err(error);

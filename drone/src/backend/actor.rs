@@ -303,7 +303,7 @@ impl Actor {
             Command::Revoke { user, reply } => drop(reply.send(self.revoke(&user))),
             Command::Stop { kind, reason, reply } => {
                 self.stop(kind, reason);
-                let _the_asker_may_have_left = reply.send(());
+                drop(reply.send(self.view()));
             }
             Command::View { reply } => drop(reply.send(self.view())),
             Command::Ask(asking) => self.ask(asking),

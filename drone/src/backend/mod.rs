@@ -109,7 +109,7 @@ enum Command {
     Stop {
         kind: TerminationKind,
         reason: EndReason,
-        reply: oneshot::Sender<()>,
+        reply: oneshot::Sender<BackendView>,
     },
     View {
         reply: oneshot::Sender<BackendView>,
@@ -157,8 +157,8 @@ impl Backend {
         self.ask_for(|reply| Command::Revoke { user, reply }).await
     }
 
-    /// Returns once the stop has begun.
-    pub async fn stop(&self, kind: TerminationKind, reason: EndReason) -> Result<(), HasEnded> {
+    /// How it stands once its stop has begun: it may have ended before anybody could ask.
+    pub async fn stop(&self, kind: TerminationKind, reason: EndReason) -> Result<BackendView, HasEnded> {
         if kind == TerminationKind::Hard {
             self.kill.cancel();
         }

@@ -293,8 +293,7 @@ pub async fn stop(
         agent.tell_to_leave(&backend);
         tokio::time::sleep(TOLD_BEFORE).await;
     }
-    backend.stop(stop.kind, stop.reason).await.map_err(ended(&agent, &id))?;
-    backend.view().await.map(Json).map_err(ended(&agent, &id))
+    backend.stop(stop.kind, stop.reason).await.map(Json).map_err(ended(&agent, &id))
 }
 
 pub async fn draining(Serving(agent): Serving, Body(draining): Body<Draining>) -> Result<Json<()>, No> {

@@ -48,6 +48,7 @@ where
         panic!("{error:#}\n{logs}");
     }
     if let Err(error) = stack.end().await {
+        stack.abandon().await;
         panic!("after the test: {error:#}");
     }
 }

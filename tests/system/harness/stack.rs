@@ -299,7 +299,7 @@ impl Stack {
     }
 
     /// Stops every session and role, and asserts that nothing is left: containers, networks, sockets, rows, processes.
-    pub async fn end(mut self) -> anyhow::Result<()> {
+    pub async fn end(&mut self) -> anyhow::Result<()> {
         let installation = self.installation().await?;
         let live = self.get("/ctrl/backends?state=live&limit=200").await?;
         for backend in live["backends"].as_array().into_iter().flatten() {
@@ -351,13 +351,17 @@ impl Stack {
         Ok(text.lines().filter(|line| line.contains(&id[..8])).map(str::to_owned).collect())
     }
 
-    /// After a failed test: takes away what can be, and keeps the logs' directory.
+    /// After a failed test: takes away what can be.
     pub async fn abandon(mut self) {
         if let Ok(installation) = self.installation().await {
             for process in self.processes.values_mut() {
                 let _stopped = process.stop(Signal::SIGKILL).await;
             }
             let _removed = engine::take_away(&self.docker, "jetway.installation", &installation).await;
+        }
+        for table in self.firewall_tables().unwrap_or_default() {
+            let words = format!("delete {table}");
+            let _removed = Command::new("nft").args(words.split_whitespace()).output();
         }
         let _removed = self.remove().await;
     }
