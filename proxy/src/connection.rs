@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
 
-use http::{HeaderValue, Request};
+use http::Request;
 use jetway_protocol::attach::Entry;
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::token::TokenContent;
@@ -56,7 +56,7 @@ pub struct Connection {
 struct Last {
     token: Option<(String, Arc<TokenContent>)>,
     /// As it came, and as it is compared.
-    host: Option<(HeaderValue, Arc<str>)>,
+    host: Option<(Box<[u8]>, Arc<str>)>,
     standing: Option<Arc<Standing>>,
 }
 
@@ -170,16 +170,23 @@ impl Connection {
 
     /// The one Host of a request.
     pub fn host<B>(&self, request: &Request<B>) -> Result<Arc<str>, InvalidTarget> {
-        let given = route::lone_host(request.uri(), request.headers());
-        if let (Some(given), Some((before, host))) = (given, &self.last().host)
-            && given == before
+        match route::lone_host(request.uri(), request.headers()) {
+            Some(given) => self.lone_host(given.as_bytes()),
+            None => route::host(request.version(), request.uri(), request.headers()).map(Arc::from),
+        }
+    }
+
+    /// The same where a header is all that names it.
+    pub fn lone_host(&self, given: &[u8]) -> Result<Arc<str>, InvalidTarget> {
+        let mut last = self.last();
+        if let Some((before, host)) = &last.host
+            && **before == *given
         {
             return Ok(host.clone());
         }
-        let host = Arc::from(route::host(request.version(), request.uri(), request.headers())?);
-        if let Some(given) = given {
-            self.last().host = Some((given.clone(), Arc::clone(&host)));
-        }
+        let text = std::str::from_utf8(given).map_err(|_| InvalidTarget::HostSyntax)?;
+        let host = Arc::from(route::host_name(text)?);
+        last.host = Some((given.into(), Arc::clone(&host)));
         Ok(host)
     }
 

@@ -52,6 +52,10 @@ impl Ending {
         self.tunnels.close();
     }
 
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_taken()
+    }
+
     pub fn closing(&self) -> impl Future<Output = ()> {
         Seldom::new(self.closing.token.cancelled(), || self.closing.is_taken())
     }
@@ -94,8 +98,8 @@ impl Ending {
         self.cut.take();
     }
 
-    pub async fn is_cut(&self) {
-        self.cut.token.cancelled().await;
+    pub fn is_cut(&self) -> impl Future<Output = ()> {
+        Seldom::new(self.cut.token.cancelled(), || self.cut.is_taken())
     }
 
     /// Returns when what is open under this grant must be closed at once.

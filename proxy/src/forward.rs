@@ -30,7 +30,7 @@ use crate::upgrade;
 use crate::upstream::{Call, Leads, Upstream};
 
 /// For the head of an answer, long polls included.
-const RESPONSE_HEAD_MAX: Duration = Duration::from_secs(600);
+pub const RESPONSE_HEAD_MAX: Duration = Duration::from_secs(600);
 
 pub const UNWRITABLE: Problem =
     Problem::Internal("what the application should be told of you cannot be written as a header");
@@ -217,7 +217,8 @@ impl Exchange<'_> {
         leads: &Leads,
         request: Request<RequestBody>,
     ) -> Result<(Upstream, Response<Incoming>), Problem> {
-        let again = self.admitted_again().await?;
+        let hold = self.hold.saturating_sub(self.arrived.1.elapsed());
+        let again = self.drone.enter_again(&self.key, self.grant, hold).await?;
         let Admission { entry, door, .. } = again.as_ref().unwrap_or(&self.admission);
         let address = SocketAddr::new(entry.address.ip(), self.port.port);
         let call = Call { key: &self.key, address, door };
@@ -226,16 +227,6 @@ impl Exchange<'_> {
             Ok(response) => Ok((upstream, response)),
             Err(failed) => Err(failed.problem),
         }
-    }
-
-    /// Another admission, where the stream of the first is gone: it may be long ago, if an idle upstream kept the
-    /// request and then broke, and only a drone that is there knows whose the address is now.
-    async fn admitted_again(&self) -> Result<Option<Admission>, Problem> {
-        if self.drone.vouches_for(&self.key, self.grant) {
-            return Ok(None);
-        }
-        let hold = self.hold.saturating_sub(self.arrived.1.elapsed());
-        Ok(Some(self.drone.enter(&self.key, self.grant, hold).await?))
     }
 
     fn bring_back(

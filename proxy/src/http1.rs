@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::Connection;
 use crate::forwarders::Peer;
 use crate::listener::Serving;
+use crate::plain::{self, Next};
 use crate::socket::Socket;
 
 /// Request line and headers; 16 kB of cookies and 8 kB of token fit in.
@@ -19,9 +20,17 @@ pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 pub async fn serve(socket: Socket, serving: Serving) {
+    // What is plain comes first. Its task's size is not for all of the connection's life.
+    let (socket, has_served) = match Box::pin(plain::serve(socket, &serving)).await {
+        Next::Over => return,
+        Next::Hyper { socket, has_served } => (socket, has_served),
+    };
     let Serving { connection, server, limits, in_use: _in_use, .. } = serving;
     let (peer, cut, ending) = (connection.peer, connection.cut.clone(), connection.ending.clone());
     let (first, tended) = (CancellationToken::new(), connection.clone());
+    if has_served {
+        first.cancel();
+    }
     let asked = first.clone();
     let service = service_fn(move |request| {
         asked.cancel();

@@ -2,8 +2,8 @@
 //! talks to Postgres, and needs no controller to serve a URL that was handed out.
 //!
 //! In reading order: `listener` (accept, limits, the end; `workers` has the threads) → `arrival` (who comes, what it speaks; `forwarders`, `proxy_protocol`) →
-//! `http1`, `http2` (`streams`) → `serve` (one request) → `route`, `connection` (the token) → `attach` (may it enter, is it in
-//! use) → `forward`, `headers`, `body`, `expect`, `upstream`, `doors` → `switch`, `upgrade`, `tunnel` (`frames`, `leaving`). `answer` makes whatever the
+//! `plain`, `http1`, `http2` (`streams`) → `serve` (one request) → `route`, `connection` (the token) → `attach` (may it enter, is it in
+//! use) → `forward`, `headers`, `body`, `expect`, `upstream`, `doors` → `switch`, `upgrade`, `tunnel` (`frames`, `leaving`; `buffers`). `answer` makes whatever the
 //! proxy says itself, `problem` says why.
 //!
 //! | task | woken by | does |
@@ -22,6 +22,7 @@ mod answer;
 mod arrival;
 mod attach;
 mod body;
+mod buffers;
 mod connection;
 mod doors;
 mod driven;
@@ -40,6 +41,7 @@ mod leaving;
 mod listener;
 mod paced;
 mod page;
+mod plain;
 mod problem;
 mod proxy_protocol;
 mod route;

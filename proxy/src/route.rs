@@ -47,6 +47,46 @@ impl BackendTarget {
     }
 }
 
+/// The parts of a path that is a backend's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    pub token: &'a str,
+    pub is_static: bool,
+    pub port: Option<&'a str>,
+    path: &'a str,
+    prefix: usize,
+}
+
+impl<'a> Place<'a> {
+    /// `None`: it is the proxy's own, or no path.
+    pub fn of(path: &'a str) -> Option<Self> {
+        let segment = path.strip_prefix('/')?.split('/').next().unwrap_or_default();
+        if matches!(path, "/" | "/ready") {
+            return None;
+        }
+        let (token, is_static) = match segment.strip_prefix(STATIC_PREFIX) {
+            Some(token) => (token, true),
+            None => (segment, false),
+        };
+        let token_end = 1 + segment.len();
+        let port = port_in(&path[token_end..]);
+        let prefix = token_end + port.map_or(0, |port| 1 + PORT_SEGMENT.len() + 1 + port.len());
+        Some(Self { token, is_static, port, path, prefix: prefix.min(path.len()) })
+    }
+
+    /// What the backend is asked for, without the query.
+    pub fn forward(&self) -> &'a str {
+        match if self.is_static { self.path } else { &self.path[self.prefix..] } {
+            "" => "/",
+            path => path,
+        }
+    }
+
+    pub fn shared(&self) -> Shared<'a> {
+        Shared { prefix: &self.path[..self.prefix], asked: self.path, path_is_kept: self.is_static }
+    }
+}
+
 /// A request that names no place at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidTarget {
@@ -79,14 +119,20 @@ pub fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<String, 
         (None, None, Some(authority)) if version == Version::HTTP_2 => authority.as_str(),
         _ => return Err(InvalidTarget::Host),
     };
-    let authority: Authority = text.parse().map_err(|_| InvalidTarget::HostSyntax)?;
-    if authority.host().is_empty() || text.contains('@') {
-        return Err(InvalidTarget::HostSyntax);
-    }
+    let host = host_name(text)?;
     match uri.authority() {
         Some(named) if !named.as_str().eq_ignore_ascii_case(text) => Err(InvalidTarget::HostMismatch),
-        _ => Ok(text.to_ascii_lowercase()),
+        _ => Ok(host),
     }
+}
+
+/// A Host as it is compared.
+pub fn host_name(text: &str) -> Result<String, InvalidTarget> {
+    let authority: Authority = text.parse().map_err(|_| InvalidTarget::HostSyntax)?;
+    if authority.host().is_empty() || text.contains('@') || !text.is_ascii() {
+        return Err(InvalidTarget::HostSyntax);
+    }
+    Ok(text.to_ascii_lowercase())
 }
 
 /// The Host of a request that has no other word on it.
@@ -104,33 +150,22 @@ pub fn target(is_plain_connect: bool, uri: &Uri) -> Result<Target, InvalidTarget
     if is_plain_connect || !path.starts_with('/') {
         return Err(InvalidTarget::NotAPath);
     }
-    match path {
-        "/" => return Ok(Target::Root),
-        "/ready" => return Ok(Target::Ready),
-        _ => {}
-    }
-    let segment = path[1..].split('/').next().unwrap_or_default();
-    let (token, is_static) = match segment.strip_prefix(STATIC_PREFIX) {
-        Some(token) => (token, true),
-        None => (segment, false),
+    let place = match (path, Place::of(path)) {
+        ("/ready", _) => return Ok(Target::Ready),
+        (_, None) => return Ok(Target::Root),
+        (_, Some(place)) => place,
     };
-    let token_end = 1 + segment.len();
-    let port = port_in(&path[token_end..]);
-    let prefix = token_end + port.map_or(0, |port| 1 + PORT_SEGMENT.len() + 1 + port.len());
-    let prefix = prefix.min(path.len());
-    let after = if is_static { path } else { &path[prefix..] };
-    let after = if after.is_empty() { "/" } else { after };
     let forward = match uri.query() {
-        Some(query) => PathAndQuery::try_from(format!("{after}?{query}")),
-        None => PathAndQuery::try_from(after),
+        Some(query) => PathAndQuery::try_from(format!("{}?{query}", place.forward())),
+        None => PathAndQuery::try_from(place.forward()),
     };
     Ok(Target::Backend(BackendTarget {
-        token: token.to_owned(),
-        is_static,
+        token: place.token.to_owned(),
+        is_static: place.is_static,
         forward: forward.map_err(|_| InvalidTarget::NotAPath)?,
         verified_path: path.to_owned(),
-        port: port.map(str::to_owned),
-        prefix,
+        port: place.port.map(str::to_owned),
+        prefix: place.prefix,
     }))
 }
 
@@ -173,9 +208,9 @@ pub fn own_host<'a>(host: &'a str, subdomain: &str, cluster: &ClusterName) -> Ow
 /// The port that was asked for by name, in the host or in the path.
 pub fn port_named<'a>(
     in_host: OwnHost<'a>,
-    target: &'a BackendTarget,
+    in_path: Option<&'a str>,
 ) -> Result<Option<&'a str>, InvalidTarget> {
-    match (in_host, target.port.as_deref()) {
+    match (in_host, in_path) {
         (OwnHost::Port(in_host), Some(in_path)) if in_host != in_path => Err(InvalidTarget::TwoPorts),
         (OwnHost::Port(named), _) | (_, Some(named)) => Ok(Some(named)),
         _ => Ok(None),
@@ -269,7 +304,7 @@ mod tests {
         ];
         for (in_host, uri, expect) in table {
             let Ok(Target::Backend(found)) = target(false, &uri.parse().unwrap()) else { panic!("{uri}") };
-            assert_eq!(port_named(in_host, &found), expect, "{in_host:?} {uri}");
+            assert_eq!(port_named(in_host, found.port.as_deref()), expect, "{in_host:?} {uri}");
         }
     }
 

@@ -21,9 +21,9 @@ use crate::attach::{Admission, BackendKey, Drone, Drones, NotAdmitted};
 use crate::body::OutBody;
 use crate::connection::Connection;
 use crate::forward::{Exchange, UNWRITABLE};
-use crate::headers::{self, Forwarding};
+use crate::headers::{self, Forwarding, Standing};
 use crate::installation::{Installation, Known};
-use crate::route::{self, BackendTarget, OwnHost, Target};
+use crate::route::{self, OwnHost, Target};
 use crate::switch::{self, Asked};
 
 /// Requests that may wait at a time, over all backends.
@@ -42,6 +42,26 @@ pub struct Server {
     pub allowances: Arc<Allowances>,
     /// The longest wait for the next piece of an HTTP/1.1 request's body.
     pub body_pause: Option<Duration>,
+}
+
+/// What a request says of whose it is.
+pub struct Asking<'a> {
+    pub host: &'a Arc<str>,
+    pub token: &'a str,
+    pub is_static: bool,
+    /// A port's name, as the path has it.
+    pub port: Option<&'a str>,
+}
+
+/// A request that may go to its backend.
+pub struct Admitted {
+    pub key: BackendKey,
+    pub grant: GrantId,
+    pub drone: Arc<Drone>,
+    pub admission: Admission,
+    pub port: Port,
+    pub standing: Arc<Standing>,
+    pub scheme: &'static str,
 }
 
 impl Server {
@@ -84,31 +104,19 @@ impl Server {
         {
             return Err(Problem::BadRequest(odd));
         }
-        let installation = self.installation().await?;
-        let content = opened(connection, &installation, &target)?;
-        *asked_for = Some(content.backend.clone());
-        let key = BackendKey { backend: content.backend.clone(), fencing_token: content.fencing_token };
-        let token = Token(content.fencing_token, content.grant);
-        self.allowances.tokens.ask(token)?;
-        let place = self.allowances.tokens.enter(token)?;
-        let (drone, mut admission) = self.admit(&content, &key, arrived.1).await?;
-        admission.using.place = place;
-        let port = port(&admission.entry, &host, &target, &installation.cluster)?;
+        let (token, port) = (&*target.token, target.port.as_deref());
+        let asking = Asking { host: &host, token, is_static: target.is_static, port };
+        let admitted = self.admitted(connection, &asking, arrived.1, asked_for).await?;
         let asked = Asked::of(&mut request)?;
-        if asked.is_some() && !origin_is_allowed(request.headers(), &admission.entry.allowed_origins) {
+        if asked.is_some() && !origin_is_allowed(request.headers(), &admitted.admission.entry.allowed_origins)
+        {
             return Err(Problem::WrongOrigin);
         }
-        let scheme = installation.cluster.scheme();
-        let forwarding = Forwarding { peer: connection.peer, scheme, host: &host };
-        let standing = connection.standing(&admission.entry, &key.backend, &forwarding);
-        let standing = standing.map_err(|reason| {
-            tracing::warn!(backend = %key.backend, %reason, "a grant that no header can carry");
-            UNWRITABLE
-        })?;
-        let (grant, hold, body_pause, drone) = (content.grant, self.hold, self.body_pause, &drone);
+        let (hold, body_pause) = (self.hold, self.body_pause);
+        let Admitted { key, grant, drone, port, admission, standing, scheme } = admitted;
         let exchange = Exchange {
             connection,
-            drone,
+            drone: &drone,
             key,
             grant,
             target,
@@ -122,6 +130,34 @@ impl Server {
             arrived,
         };
         exchange.run(request, asked).await
+    }
+
+    /// Whose a request is, as soon as its backend is there. `asked_for`: what is known of it when it is not let through.
+    pub async fn admitted(
+        &self,
+        connection: &Connection,
+        asking: &Asking<'_>,
+        arrived: Instant,
+        asked_for: &mut Option<BackendId>,
+    ) -> Result<Admitted, Problem> {
+        let installation = self.installation().await?;
+        let content = opened(connection, &installation, asking)?;
+        *asked_for = Some(content.backend.clone());
+        let key = BackendKey { backend: content.backend.clone(), fencing_token: content.fencing_token };
+        let token = Token(content.fencing_token, content.grant);
+        self.allowances.tokens.ask(token)?;
+        let place = self.allowances.tokens.enter(token)?;
+        let (drone, mut admission) = self.admit(&content, &key, arrived).await?;
+        admission.using.place = place;
+        let port = port(&admission.entry, asking, &installation.cluster)?;
+        let scheme = installation.cluster.scheme();
+        let forwarding = Forwarding { peer: connection.peer, scheme, host: asking.host };
+        let standing = connection.standing(&admission.entry, &key.backend, &forwarding);
+        let standing = standing.map_err(|reason| {
+            tracing::warn!(backend = %key.backend, %reason, "a grant that no header can carry");
+            UNWRITABLE
+        })?;
+        Ok(Admitted { key, grant: content.grant, drone, admission, port, standing, scheme })
     }
 
     /// The installation, waited for if no controller has answered yet.
@@ -158,15 +194,15 @@ impl Server {
 }
 
 /// The port that the URL names, if the spec has it; and whether the backend is to be had under this host at all.
-fn port(entry: &Entry, host: &str, target: &BackendTarget, cluster: &ClusterName) -> Result<Port, Problem> {
+fn port(entry: &Entry, asking: &Asking<'_>, cluster: &ClusterName) -> Result<Port, Problem> {
     let own_host = match &entry.subdomain {
-        Some(subdomain) => route::own_host(host, subdomain, cluster),
+        Some(subdomain) => route::own_host(asking.host, subdomain, cluster),
         None => OwnHost::Main,
     };
     if own_host == OwnHost::No {
         return Err(Problem::WrongHost);
     }
-    let Some(name) = route::port_named(own_host, target).map_err(bad_request)? else {
+    let Some(name) = route::port_named(own_host, asking.port).map_err(bad_request)? else {
         return Ok(Port { port: entry.address.port(), protocol: entry.protocol });
     };
     let named = name.parse().ok().and_then(|name: PortName| entry.ports.get(&name).copied());
@@ -186,18 +222,18 @@ fn origin_is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
     }
 }
 
-fn bad_request(reason: route::InvalidTarget) -> Problem {
+pub fn bad_request(reason: route::InvalidTarget) -> Problem {
     Problem::BadRequest(reason.text())
 }
 
 fn opened(
     connection: &Connection,
     installation: &Installation,
-    target: &BackendTarget,
+    asking: &Asking<'_>,
 ) -> Result<Arc<TokenContent>, Problem> {
-    let content = connection.open(installation, &target.token).ok_or(Problem::TokenInvalid)?;
+    let content = connection.open(installation, asking.token).ok_or(Problem::TokenInvalid)?;
     // Each form takes its own kind of token only.
-    if target.is_static != (content.grant == GrantId::STATIC) {
+    if asking.is_static != (content.grant == GrantId::STATIC) {
         return Err(Problem::TokenInvalid);
     }
     let now = u64::try_from(UnixMicros::now().0 / 1_000_000).unwrap_or(0);

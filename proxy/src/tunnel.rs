@@ -5,11 +5,10 @@
 //! thread, and gives it back when the socket has no more. A message that fits into the buffer costs one read and one
 //! write: a read that did not fill the buffer is not followed by another that would find nothing.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,13 +19,11 @@ use tokio::net::tcp::ReadHalf;
 use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
+use crate::buffers::{Buffer, read_now};
 use crate::leaving::{Goodbye, Leaving};
 
 /// After one side has ended its direction, the other has this long to end its own.
 pub const HALF_CLOSED_MAX: Duration = Duration::from_secs(60);
-const BUFFER_BYTES: usize = 16 * 1024;
-/// Buffers that a thread keeps for the next reads.
-const BUFFERS_KEPT_MAX: usize = 16;
 /// Reads of one busy connection before others have their turn.
 const READS_PER_TURN: usize = 16;
 
@@ -214,16 +211,6 @@ async fn pump_to_stream(
     to.shutdown().await
 }
 
-/// What can be read without waiting. Unlike `try_read`, this read remembers that it did not fill the buffer, and the
-/// next one is `None` without a call to the kernel.
-fn read_now(from: &mut ReadHalf<'_>, cx: &mut Context<'_>, bytes: &mut [u8]) -> io::Result<Option<usize>> {
-    let mut bytes = ReadBuf::new(bytes);
-    match Pin::new(from).poll_read(cx, &mut bytes) {
-        Poll::Ready(read) => read.map(|()| Some(bytes.filled().len())),
-        Poll::Pending => Ok(None),
-    }
-}
-
 async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match to.try_write(bytes) {
@@ -236,33 +223,6 @@ async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-thread_local! {
-    static BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-}
-
-struct Buffer(Box<[u8]>);
-
-impl Buffer {
-    fn borrow() -> Self {
-        let kept = BUFFERS.with_borrow_mut(Vec::pop);
-        Self(kept.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice()))
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.0);
-        // A thread that is ending keeps none.
-        let _no_thread_local_any_more = BUFFERS.try_with(|buffers| {
-            if let Ok(mut buffers) = buffers.try_borrow_mut()
-                && buffers.len() < BUFFERS_KEPT_MAX
-            {
-                buffers.push(buffer);
-            }
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -270,6 +230,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::buffers::{self, BUFFER_BYTES};
 
     /// A socket's two ends.
     async fn pair() -> (TcpStream, TcpStream) {
@@ -324,7 +285,7 @@ mod tests {
             let (written, read) = tokio::join!(backend.write_all(&sent), client.read_exact(&mut got));
             written.unwrap();
             read.unwrap();
-            while BUFFERS.with_borrow(Vec::is_empty) {
+            while buffers::kept() == 0 {
                 tokio::task::yield_now().await;
             }
             client.shutdown().await.unwrap();
@@ -350,7 +311,7 @@ mod tests {
                 assert_eq!(sent, got);
             }
             // The last bytes have come; the tunnel's own task has its next turns before this one goes on.
-            while BUFFERS.with_borrow(Vec::is_empty) {
+            while buffers::kept() == 0 {
                 tokio::task::yield_now().await;
             }
         };
@@ -358,6 +319,6 @@ mod tests {
             () = running => panic!("nobody has closed it"),
             () = talk => {}
         }
-        assert_eq!(BUFFERS.with_borrow(Vec::len), 1, "and one was enough");
+        assert_eq!(buffers::kept(), 1, "and one was enough");
     }
 }

@@ -11,6 +11,7 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jetway_protocol::spec::{Port, Protocol};
 use jetway_service::lifecycle::Lifecycle;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -25,7 +26,7 @@ use crate::tasks::Tasks;
 /// To a ready backend on the same network, or to its drone.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Below what backends wait before they drop an idle connection (Node: 5 s).
-const IDLE_MAX: Duration = Duration::from_secs(4);
+pub const IDLE_MAX: Duration = Duration::from_secs(4);
 /// After its response, a connection is ready for the next request at once, or it is of no use.
 const READY_MAX: Duration = Duration::from_millis(100);
 /// After a grant's end, a client connection that still carries something of it has this long.
@@ -186,6 +187,15 @@ impl Upstream {
 }
 
 impl Dialer {
+    /// A socket of the caller's own, to a backend of HTTP/1.1.
+    pub async fn dial_bare(&self, call: &Call<'_>) -> Result<TcpStream, Problem> {
+        let open = doors::open(&self.lifecycle, &self.bearer, call);
+        let socket = timeout(CONNECT_MAX, open).await.unwrap_or(Err(Problem::ConnectTimeout))?;
+        let (stream, ahead) = socket.into_parts();
+        // An answer before the first request belongs to none.
+        if ahead.is_empty() { Ok(stream) } else { Err(Problem::Terminated) }
+    }
+
     pub async fn dial(
         &self,
         leads: &Leads,

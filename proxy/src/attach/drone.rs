@@ -128,6 +128,20 @@ impl Drone {
         self.state().vouched(key, grant, Instant::now()).is_some()
     }
 
+    /// Another admission, where the stream of the first is gone: it may be long ago, if an idle upstream kept the
+    /// request and then broke, and only a drone that is there knows whose the address is now.
+    pub async fn enter_again(
+        self: &Arc<Self>,
+        key: &BackendKey,
+        grant: GrantId,
+        hold: Duration,
+    ) -> Result<Option<Admission>, NotAdmitted> {
+        if self.vouches_for(key, grant) {
+            return Ok(None);
+        }
+        self.enter(key, grant, hold).await.map(Some)
+    }
+
     /// When the stream falls, if nothing more is answered on it.
     pub(super) fn falls_at(&self) -> Option<Instant> {
         self.state().stream.as_ref().map(Stream::falls_at)

@@ -56,9 +56,13 @@ impl Gate {
         self.why.get().is_some()
     }
 
+    pub fn why(&self) -> Option<Closed> {
+        self.why.get().cloned()
+    }
+
     /// The same as [`Gate::closed`], for a task that something else wakes when the time comes.
     pub fn closing(&self) -> impl Future<Output = Closed> {
-        std::future::poll_fn(|_| self.why.get().cloned().map_or(Poll::Pending, Poll::Ready))
+        std::future::poll_fn(|_| self.why().map_or(Poll::Pending, Poll::Ready))
     }
 
     /// Returns when it must be closed.

@@ -3,10 +3,12 @@
 //! Pure. The order is the rule: hop-by-hop fields and what `Connection` nominates go first, then whatever looks like
 //! ours, and only then ours are set, so that nobody can nominate them away (CVE-2025-48865, CVE-2025-64484).
 //!
-//! `request` is what a backend gets (`forwarded` of it says for whom, `standing` is what stays), `response` what a client gets (`cookies` are confined).
+//! `request` is what a backend gets (`forwarded` of it says for whom, `standing` is what stays), `response` what a client gets (`cookies` are confined). `plain` says of which heads
+//! all of that changes nothing.
 
 mod cookies;
 mod forwarded;
+pub mod plain;
 mod request;
 mod response;
 mod standing;

@@ -7,7 +7,7 @@ use super::forwarded::{self, Forwarding};
 use super::standing::{Standing, value};
 use super::{is_hop_by_hop, is_ours, remove_nominated, remove_where, tokens};
 
-const VERIFIED_PATH: HeaderName = HeaderName::from_static("x-verified-path");
+pub(super) const VERIFIED_PATH: HeaderName = HeaderName::from_static("x-verified-path");
 
 /// What a backend is told of one request.
 pub struct Told<'a> {

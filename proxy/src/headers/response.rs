@@ -9,11 +9,11 @@ use http::header::{
 use super::{cookies, is_hop_by_hop, remove_nominated, remove_where};
 
 /// Plane's name, kept for what was written for it.
-const BACKEND_ID: HeaderName = HeaderName::from_static("x-plane-backend-id");
+pub(super) const BACKEND_ID: HeaderName = HeaderName::from_static("x-plane-backend-id");
 /// What a browser applies to a whole origin, whichever path said it. Where sessions share one, none may: the first widens a
 /// service worker's reach, the second throws everybody's data away, the next three send others' URLs, and so their tokens, or all
 /// their traffic elsewhere, and the last changes how everybody is reached.
-static WHOLE_ORIGIN: [HeaderName; 6] = [
+pub(super) static WHOLE_ORIGIN: [HeaderName; 6] = [
     HeaderName::from_static("service-worker-allowed"),
     HeaderName::from_static("clear-site-data"),
     HeaderName::from_static("nel"),
@@ -23,8 +23,13 @@ static WHOLE_ORIGIN: [HeaderName; 6] = [
 ];
 
 /// An application that says one of these decides for itself.
-static CORS: [HeaderName; 3] =
+pub(super) static CORS: [HeaderName; 3] =
     [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_HEADERS];
+/// Where it says none.
+pub(super) const EVERY_ORIGIN: [&str; 3] = ["*", "*", "*, Authorization"];
+/// The URL has the token in it: nobody else is to see more of it than where it came from. Not `no-referrer`, which takes the
+/// Origin from forms as well, and with it what applications know cross-site requests by.
+pub(super) const POLICY: &str = "strict-origin";
 
 /// An origin that a session has in common with others: the path form.
 #[derive(Debug, Clone, Copy)]
@@ -79,9 +84,7 @@ pub fn to_client(
         confine_cookies(headers, shared);
     }
     if !has_policy {
-        // The URL has the token in it: nobody else is to see more of it than where it came from. Not `no-referrer`, which takes the
-        // Origin from forms as well, and with it what applications know cross-site requests by.
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("strict-origin"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static(POLICY));
     }
     if !has_cors {
         allow_every_origin(headers);
@@ -90,9 +93,9 @@ pub fn to_client(
 
 /// Tokens are in the path, not in cookies: another origin learns nothing that it could not ask for itself.
 pub fn allow_every_origin(headers: &mut HeaderMap) {
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("*"));
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*, Authorization"));
+    for (name, value) in CORS.iter().zip(EVERY_ORIGIN) {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
 }
 
 fn confine_cookies(headers: &mut HeaderMap, shared: Option<&Shared<'_>>) {

@@ -1,12 +1,13 @@
 //! What is the same in every request of one connection to one session under one host: written once, copied into each.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use jetway_protocol::attach::Entry;
 use jetway_protocol::ids::BackendId;
 
 use super::forwarded::{self, Forwarding};
+use super::plain;
 use super::request::Unwritable;
 
 const USERNAME: HeaderName = HeaderName::from_static("x-verified-username");
@@ -22,6 +23,8 @@ pub struct Standing {
     /// The backend's id.
     pub backend: HeaderValue,
     lines: Vec<(HeaderName, HeaderValue)>,
+    /// The same as they are sent, once somebody has asked for that.
+    written: OnceLock<Box<[u8]>>,
 }
 
 impl Standing {
@@ -46,12 +49,22 @@ impl Standing {
             lines.extend(told.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
         let (host, scheme) = (forwarding.host.clone(), forwarding.scheme);
-        Ok(Self { entry, host, scheme, backend, lines })
+        Ok(Self { entry, host, scheme, backend, lines, written: OnceLock::new() })
     }
 
     /// Whether it is what a request of the same connection needs.
     pub fn suits(&self, entry: &Arc<Entry>, host: &Arc<str>, scheme: &'static str) -> bool {
         Arc::ptr_eq(&self.entry, entry) && self.host == *host && self.scheme == scheme
+    }
+
+    pub fn written(&self) -> &[u8] {
+        self.written.get_or_init(|| {
+            let mut text = Vec::new();
+            for (name, value) in &self.lines {
+                plain::write_line(&mut text, name.as_str(), value.as_bytes());
+            }
+            text.into()
+        })
     }
 
     pub fn set(&self, headers: &mut HeaderMap) {

@@ -22,6 +22,7 @@ mod http2_sockets;
 mod kept;
 mod long;
 mod origins;
+mod plain;
 mod play;
 mod ports;
 mod raw;

@@ -1,0 +1,279 @@
+//! One plain request to its backend, and the answer back. What is answered is decided by the same steps as for any other request
+//! (`Server::admitted`); when the connection between has ended and nothing was answered, the request is asked once more.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Response};
+use http_body_util::BodyExt;
+use jetway_protocol::ids::BackendId;
+use jetway_protocol::spec::Protocol;
+use jetway_protocol::time::UnixMicros;
+use tokio::time::Instant;
+
+use super::Lane;
+use super::answer::{self, For, Read};
+use super::chunks::{Malformed, Progress};
+use super::request::{self, Head};
+use super::sides::{Came, Stop, Upstream};
+use crate::allowance;
+use crate::answer::{Problem, problem, wants_page};
+use crate::attach::Admission;
+use crate::buffers::Text;
+use crate::forward::{RESPONSE_HEAD_MAX, UNWRITABLE};
+use crate::headers::Forwarding;
+use crate::headers::plain::tell_backend;
+use crate::listener::Serving;
+use crate::route::Place;
+use crate::serve::{Admitted, Asking};
+use crate::upstream::Call;
+
+/// A backend's head, before it is nobody's any more.
+const ANSWER_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// What came of one request.
+pub enum Outcome {
+    Served,
+    /// The connection is of no more use.
+    Over,
+    /// It is for hyper. Nothing of it was sent.
+    NotPlain,
+}
+
+/// Why a request is not answered by its backend.
+enum Unanswered {
+    /// It is answered by us.
+    Problem(Problem),
+    /// It cannot be answered any more.
+    Gone,
+    NotPlain,
+}
+
+impl<P: Into<Problem>> From<P> for Unanswered {
+    fn from(problem: P) -> Self {
+        Unanswered::Problem(problem.into())
+    }
+}
+
+/// Before anything of the answer has gone to the client.
+fn unanswered(stop: Stop) -> Unanswered {
+    match stop {
+        Stop::Gone => Unanswered::Gone,
+        Stop::Closed(why) => why.into(),
+        Stop::TimedOut => Problem::ResponseTimeout.into(),
+        Stop::Broken => Problem::Terminated.into(),
+    }
+}
+
+/// Afterwards.
+fn broken_off(_stop: Stop) -> Unanswered {
+    Unanswered::Gone
+}
+
+/// A request as it is sent, and what it is asked for.
+struct Asks<'a> {
+    text: &'a [u8],
+    wanted: For<'a>,
+    is_repeatable: bool,
+}
+
+/// An answer's head, and the bytes that it came in.
+struct Answered {
+    head: answer::Head,
+    came: Came,
+}
+
+impl Lane<'_> {
+    pub async fn serve(&mut self, head: Head, bytes: &[u8], text: Text) -> Outcome {
+        let (mut backend, method) = (None, head.method.clone());
+        match self.pass_on(head, bytes, text, &mut backend).await {
+            Ok(()) => Outcome::Served,
+            Err(Unanswered::Gone) => Outcome::Over,
+            Err(Unanswered::NotPlain) => Outcome::NotPlain,
+            Err(Unanswered::Problem(reason)) => self.answer(&reason, backend.as_ref(), &method, bytes).await,
+        }
+    }
+
+    async fn pass_on(
+        &mut self,
+        mut head: Head,
+        bytes: &[u8],
+        mut text: Text,
+        asked_for: &mut Option<BackendId>,
+    ) -> Result<(), Unanswered> {
+        let (wall, since) = (UnixMicros::now(), Instant::now());
+        let Serving { connection, server, .. } = self.serving;
+        let host = connection.lone_host(head.host(bytes)).map_err(crate::serve::bad_request)?;
+        if let Some(client) = allowance::Client::of(connection.peer) {
+            server.allowances.clients.ask(client)?;
+        }
+        let path = head.path(bytes);
+        let place = Place::of(path).ok_or(Unanswered::NotPlain)?;
+        let Place { token, is_static, port, .. } = place;
+        let asking = Asking { host: &host, token, is_static, port };
+        let mut admitted = tokio::select! {
+            biased;
+            admitted = server.admitted(connection, &asking, since, asked_for) => admitted?,
+            () = self.client.gone() => return Err(Unanswered::Gone),
+        };
+        let linger = u64::from(admitted.admission.entry.linger_seconds);
+        admitted.admission.using.linger = Some(Duration::from_secs(linger));
+        if admitted.port.protocol != Protocol::Http1 {
+            return Err(Unanswered::NotPlain);
+        }
+        let forwarding = Forwarding { peer: connection.peer, scheme: admitted.scheme, host: &host };
+        let told = tell_backend(&mut text.0, &admitted.standing, path, &mut head.said, &forwarding);
+        told.map_err(|reason| {
+            tracing::warn!(backend = %admitted.key.backend, %reason, "a request that no header can tell of");
+            UNWRITABLE
+        })?;
+        text.0.extend_from_slice(b"\r\n");
+        text.0.extend_from_slice(&bytes[head.body.clone()]);
+        let shared = admitted.admission.entry.subdomain.is_none().then(|| place.shared());
+        let is_head = head.method == Method::HEAD;
+        let wanted = For { is_head, backend: &admitted.standing.backend, shared, closes: false };
+        let mut reply = Text::borrow();
+        let hold = server.hold.saturating_sub(since.elapsed());
+        let asks = Asks { text: &text.0, wanted, is_repeatable: head.is_repeatable() };
+        let (mut upstream, answered) = self.exchange(&admitted, hold, &asks, &mut reply).await?;
+        drop(text);
+        if !std::mem::replace(&mut upstream.is_told, true) {
+            admitted.drone.first_byte(&admitted.key, wall, since.elapsed());
+        }
+        self.bring_back(upstream, answered, reply).await
+    }
+
+    /// Over the connection of the last request, or a new one. The first may be closed by the backend at the same moment: then once more,
+    /// if that does no harm.
+    async fn exchange(
+        &mut self,
+        admitted: &Admitted,
+        hold: Duration,
+        asks: &Asks<'_>,
+        reply: &mut Text,
+    ) -> Result<(Upstream, Answered), Unanswered> {
+        let gate = &admitted.admission.gate;
+        let mut kept = self.upstream.take().filter(|idle| idle.leads_to(gate, admitted.port));
+        let idle = poll_fn(|cx| Poll::Ready(kept.take().and_then(|idle| idle.waiting(cx)))).await;
+        if let Some(mut idle) = idle {
+            match self.ask(&mut idle, asks, reply).await {
+                Err(Unanswered::Problem(Problem::Terminated)) if asks.is_repeatable => reply.0.clear(),
+                answered => return answered.map(|answered| (idle, answered)),
+            }
+        }
+        let mut upstream = tokio::select! {
+            biased;
+            upstream = dial(self.serving, admitted, hold) => upstream?,
+            why = gate.closed() => return Err(why.into()),
+            () = self.client.gone() => return Err(Unanswered::Gone),
+        };
+        let answered = self.ask(&mut upstream, asks, reply).await?;
+        Ok((upstream, answered))
+    }
+
+    /// To the head of the answer.
+    async fn ask(
+        &mut self,
+        upstream: &mut Upstream,
+        asks: &Asks<'_>,
+        reply: &mut Text,
+    ) -> Result<Answered, Unanswered> {
+        let Self { client, clock, serving, .. } = self;
+        clock.set(Some(Instant::now() + RESPONSE_HEAD_MAX));
+        upstream.write(asks.text, client, clock).await.map_err(unanswered)?;
+        let mut early = Vec::new();
+        loop {
+            let mut came = upstream.read(client, clock).await.map_err(unanswered)?;
+            if came.bytes().is_empty() || early.len() > ANSWER_HEAD_BYTES_MAX {
+                return Err(Problem::Terminated.into());
+            }
+            if !early.is_empty() {
+                early.extend_from_slice(came.bytes());
+                came = Came::Left(Bytes::from(std::mem::take(&mut early)));
+            }
+            let mut passed = 0;
+            loop {
+                let bytes = &came.bytes()[passed..];
+                let closes = serving.connection.ending.is_closing();
+                match answer::read(bytes, &For { closes, ..asks.wanted }, &mut reply.0) {
+                    Ok(Read::Answer(mut head)) => {
+                        clock.set(None);
+                        head.length += passed;
+                        return Ok(Answered { head, came });
+                    }
+                    Ok(Read::Interim(length)) => passed += length,
+                    Ok(Read::Partial) => break early.extend_from_slice(bytes),
+                    Ok(Read::Switching) => return Err(Problem::UnaskedUpgrade.into()),
+                    Err(Malformed) => return Err(Problem::Terminated.into()),
+                }
+            }
+        }
+    }
+
+    /// The answer, to its last byte. No buffer is held while there is nothing.
+    async fn bring_back(
+        &mut self,
+        mut upstream: Upstream,
+        answered: Answered,
+        mut reply: Text,
+    ) -> Result<(), Unanswered> {
+        let Self { client, clock, .. } = self;
+        let Answered { head: answer::Head { length, mut body, goes_on }, came } = answered;
+        let mut progress = body.take(&came.bytes()[length..], &mut reply.0).map_err(|_| Unanswered::Gone)?;
+        drop(came);
+        upstream.write_to(client, &reply.0).await.map_err(broken_off)?;
+        drop(reply);
+        while progress == Progress::More {
+            let came = upstream.read(client, clock).await.map_err(broken_off)?;
+            let mut text = Text::borrow();
+            if came.bytes().is_empty() {
+                body.end(&mut text.0).map_err(|_| Unanswered::Gone)?;
+                upstream.write_to(client, &text.0).await.map_err(broken_off)?;
+                return Ok(());
+            }
+            progress = body.take(came.bytes(), &mut text.0).map_err(|_| Unanswered::Gone)?;
+            upstream.write_to(client, &text.0).await.map_err(broken_off)?;
+        }
+        if goes_on && progress == (Progress::Done { beyond: 0 }) {
+            upstream.set_idle();
+            self.upstream = Some(upstream);
+        }
+        Ok(())
+    }
+
+    /// An answer of our own.
+    async fn answer(
+        &mut self,
+        reason: &Problem,
+        backend: Option<&BackendId>,
+        method: &Method,
+        bytes: &[u8],
+    ) -> Outcome {
+        let for_a_person = wants_page(method, &request::headers(bytes));
+        let (parts, body) = problem(reason, backend, for_a_person).into_parts();
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let mut text = Text::borrow();
+        let closes = self.serving.connection.ending.is_closing();
+        answer::own(&Response::from_parts(parts, ()), body.len(), closes, &mut text.0);
+        if *method != Method::HEAD {
+            text.0.extend_from_slice(&body);
+        }
+        self.clock.set(Some(Instant::now() + self.serving.limits.head));
+        match self.client.write(&text.0, &mut self.clock).await {
+            Ok(()) => Outcome::Served,
+            Err(_) => Outcome::Over,
+        }
+    }
+}
+
+async fn dial(serving: &Serving, admitted: &Admitted, hold: Duration) -> Result<Upstream, Problem> {
+    let Admitted { key, grant, drone, admission, port, .. } = admitted;
+    let again = drone.enter_again(key, *grant, hold).await?;
+    let Admission { entry, door, .. } = again.as_ref().unwrap_or(admission);
+    let address = SocketAddr::new(entry.address.ip(), port.port);
+    let stream = serving.connection.dialer.dial_bare(&Call { key, address, door }).await?;
+    Ok(Upstream::new(stream, &admission.gate, *port))
+}

@@ -1,0 +1,110 @@
+//! Plain requests: HTTP/1.1 on both sides, with a body that has come in one piece with the head or none, and with nothing in their heads
+//! that a rule of `headers` would change. That is nearly all of what a page asks for. Such a head is looked through once and passed on as
+//! it came, ours behind it, and so is its answer.
+//!
+//! Whatever else a client sends is hyper's, from that request's first byte to the connection's end: no request is acted on after
+//! two parsers. `request`, `answer` and `chunks` are pure, `sides` has the two sockets, `exchange` one request.
+
+pub mod answer;
+pub mod chunks;
+mod exchange;
+pub mod request;
+mod sides;
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use bytes::Bytes;
+use tokio::task::coop::consume_budget;
+use tokio::time::Instant;
+
+use self::exchange::Outcome;
+use self::sides::{Came, Client, Clock, Upstream};
+use crate::buffers::Text;
+use crate::listener::Serving;
+use crate::socket::Socket;
+
+/// What becomes of the connection.
+pub enum Next {
+    Over,
+    /// It goes on with hyper.
+    Hyper {
+        socket: Socket,
+        has_served: bool,
+    },
+}
+
+/// Serves plain requests for as long as they come.
+pub async fn serve(socket: Socket, serving: &Serving) -> Next {
+    tokio::select! {
+        biased;
+        next = Lane::new(socket, serving).run() => next,
+        () = serving.connection.ending.is_cut() => Next::Over,
+    }
+}
+
+/// One connection, as long as it is plain.
+struct Lane<'a> {
+    serving: &'a Serving,
+    client: Client,
+    /// That of the last request.
+    upstream: Option<Upstream>,
+    clock: Clock,
+    has_served: bool,
+}
+
+impl<'a> Lane<'a> {
+    fn new(socket: Socket, serving: &'a Serving) -> Self {
+        let (stream, left) = socket.into_parts();
+        let clock = Clock::until(Instant::now() + serving.limits.head);
+        Self { serving, client: Client::new(stream, left), upstream: None, clock, has_served: false }
+    }
+
+    async fn run(mut self) -> Next {
+        let mut closing = self.serving.connection.ending.closing();
+        loop {
+            consume_budget().await;
+            let came = match self.next(&mut closing).await {
+                Ok(came) => came,
+                Err(over) => return over,
+            };
+            let mut text = Text::borrow();
+            let trusted = self.serving.connection.peer.trusted;
+            let Some(head) = request::read(came.bytes(), trusted, &mut text.0) else {
+                return self.hand_over(&came);
+            };
+            let next = head.body.end;
+            match self.serve(head, came.bytes(), text).await {
+                Outcome::Served => self.has_served = true,
+                Outcome::Over => return Next::Over,
+                Outcome::NotPlain => return self.hand_over(&came),
+            }
+            if self.serving.connection.ending.is_closing() {
+                return Next::Over;
+            }
+            self.client.left = Bytes::copy_from_slice(&came.bytes()[next..]);
+        }
+    }
+
+    /// What the client sends next. Nothing: the process is ending, and hyper knows how connections end.
+    async fn next(&mut self, closing: &mut (impl Future<Output = ()> + Unpin)) -> Result<Came, Next> {
+        self.clock.set(Some(Instant::now() + self.serving.limits.head));
+        let Self { client, upstream, clock, .. } = self;
+        poll_fn(|cx| {
+            *upstream = upstream.take().and_then(|idle| idle.waiting(cx));
+            if let Poll::Ready(came) = client.poll_next(cx) {
+                return Poll::Ready(came.ok_or(Next::Over));
+            }
+            if std::pin::Pin::new(&mut *closing).poll(cx).is_ready() {
+                return Poll::Ready(Ok(Came::Left(Bytes::new())));
+            }
+            clock.poll(cx).map(|()| Err(Next::Over))
+        })
+        .await
+    }
+
+    fn hand_over(self, came: &Came) -> Next {
+        let ahead = Bytes::copy_from_slice(came.bytes());
+        Next::Hyper { socket: Socket::new(self.client.stream, ahead), has_served: self.has_served }
+    }
+}

@@ -1,0 +1,287 @@
+//! The two sockets of a plain request, and what each is waited for.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use jetway_protocol::spec::Port;
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::attach::{Closed, Gate};
+use crate::buffers::{Buffer, read_now};
+use crate::upstream::IDLE_MAX;
+
+/// Bytes of one read, or what was left of an earlier one.
+pub enum Came {
+    Read(Buffer, usize),
+    Left(Bytes),
+}
+
+impl Came {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Came::Read(buffer, length) => &buffer.0[..*length],
+            Came::Left(bytes) => bytes,
+        }
+    }
+}
+
+/// Why what was waited for is not waited for any more.
+#[derive(Debug)]
+pub enum Stop {
+    /// The client has gone, or cannot be served any more.
+    Gone,
+    /// The gate has closed.
+    Closed(Closed),
+    TimedOut,
+    /// The backend's connection broke, or has ended.
+    Broken,
+}
+
+/// One that is moved without cost: the timer is only set anew where it fires too early or would fire too late.
+pub struct Clock {
+    until: Option<Instant>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Clock {
+    pub fn until(deadline: Instant) -> Self {
+        Self { until: Some(deadline), sleep: Box::pin(sleep_until(deadline)) }
+    }
+
+    pub fn set(&mut self, until: Option<Instant>) {
+        self.until = until;
+    }
+
+    /// Whether the deadline is over.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(until) = self.until else { return Poll::Pending };
+        if self.sleep.deadline() > until {
+            self.sleep.as_mut().reset(until);
+        }
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            if self.sleep.deadline() >= until {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(until);
+        }
+        Poll::Pending
+    }
+}
+
+pub struct Client {
+    pub stream: TcpStream,
+    /// Bytes of it that nobody has taken yet.
+    pub left: Bytes,
+    /// It has sent more while it was being served: whether it is gone is seen when that is read.
+    has_more: bool,
+}
+
+impl Client {
+    pub fn new(stream: TcpStream, left: Bytes) -> Self {
+        Self { stream, left, has_more: false }
+    }
+
+    /// The next bytes, or `None` at its end.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Came>> {
+        if !self.left.is_empty() {
+            return Poll::Ready(Some(Came::Left(std::mem::take(&mut self.left))));
+        }
+        self.has_more = false;
+        poll_read(&mut self.stream, cx).map(|read| read.ok().filter(|came| !came.bytes().is_empty()))
+    }
+
+    /// Whether it has gone. One that ends its sending side is taken for gone: a closed tab looks the same, and must count as closed.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.has_more {
+            return Poll::Pending;
+        }
+        match std::task::ready!(poll_ahead(&mut self.stream, cx)) {
+            Ok(more) if more > 0 => {
+                self.has_more = true;
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    pub async fn gone(&mut self) {
+        poll_fn(|cx| self.poll_gone(cx)).await;
+    }
+
+    /// Until it has taken everything.
+    pub async fn write(&mut self, mut text: &[u8], clock: &mut Clock) -> Result<(), Stop> {
+        poll_fn(|cx| {
+            loop {
+                match write_now(&self.stream, &mut text) {
+                    Ok(true) => return Poll::Ready(Ok(())),
+                    Ok(false) => {}
+                    Err(_) => return Poll::Ready(Err(Stop::Gone)),
+                }
+                if clock.poll(cx).is_ready() {
+                    return Poll::Ready(Err(Stop::TimedOut));
+                }
+                if self.stream.poll_write_ready(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// A connection to a backend, for one client's requests one after another.
+pub struct Upstream {
+    stream: TcpStream,
+    /// Of the grant that it was dialled under.
+    gate: Arc<Gate>,
+    port: Port,
+    /// Wakes the client's task when the gate closes. Registered once, since it is always the same task: to ask each time would take a
+    /// lock that all of the gate's connections share.
+    closed: BoxFuture<'static, ()>,
+    is_registered: bool,
+    idle_since: Instant,
+    /// The drone knows of the first byte.
+    pub is_told: bool,
+}
+
+impl Upstream {
+    pub fn new(stream: TcpStream, gate: &Arc<Gate>, port: Port) -> Self {
+        let watched = gate.clone();
+        let closed = Box::pin(async move { drop(watched.closed().await) });
+        let (gate, idle_since) = (gate.clone(), Instant::now());
+        Self { stream, gate, port, closed, is_registered: false, idle_since, is_told: false }
+    }
+
+    pub fn leads_to(&self, gate: &Arc<Gate>, port: Port) -> bool {
+        Arc::ptr_eq(&self.gate, gate) && self.port == port
+    }
+
+    pub fn set_idle(&mut self) {
+        self.idle_since = Instant::now();
+    }
+
+    /// Itself, if it may be asked something. An answer before that belongs to nothing.
+    pub fn waiting(mut self, cx: &mut Context<'_>) -> Option<Self> {
+        self.register(cx);
+        let waits = !self.gate.is_closing()
+            && self.idle_since.elapsed() < IDLE_MAX
+            && poll_ahead(&mut self.stream, cx).is_pending();
+        waits.then_some(self)
+    }
+
+    fn register(&mut self, cx: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.is_registered, true) {
+            let _is_closing_tells = self.closed.as_mut().poll(cx);
+        }
+    }
+
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        self.register(cx);
+        self.gate.why().map_or(Poll::Pending, |why| Poll::Ready(Stop::Closed(why)))
+    }
+
+    /// Until it has sent something; nothing at its end.
+    pub async fn read(&mut self, client: &mut Client, clock: &mut Clock) -> Result<Came, Stop> {
+        poll_fn(|cx| {
+            if let Poll::Ready(stop) = self.poll_closed(cx) {
+                return Poll::Ready(Err(stop));
+            }
+            if let Poll::Ready(read) = poll_read(&mut self.stream, cx) {
+                return Poll::Ready(read.map_err(|_| Stop::Broken));
+            }
+            if client.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Stop::Gone));
+            }
+            clock.poll(cx).map(|()| Err(Stop::TimedOut))
+        })
+        .await
+    }
+
+    /// Until it has taken everything.
+    pub async fn write(
+        &mut self,
+        mut text: &[u8],
+        client: &mut Client,
+        clock: &mut Clock,
+    ) -> Result<(), Stop> {
+        poll_fn(|cx| {
+            loop {
+                match write_now(&self.stream, &mut text) {
+                    Ok(true) => return Poll::Ready(Ok(())),
+                    Ok(false) => {}
+                    Err(_) => return Poll::Ready(Err(Stop::Broken)),
+                }
+                if let Poll::Ready(stop) = self.poll_closed(cx) {
+                    return Poll::Ready(Err(stop));
+                }
+                if client.poll_gone(cx).is_ready() {
+                    return Poll::Ready(Err(Stop::Gone));
+                }
+                if clock.poll(cx).is_ready() {
+                    return Poll::Ready(Err(Stop::TimedOut));
+                }
+                if self.stream.poll_write_ready(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Until the client has taken everything: as long as it likes, while the gate is open.
+    pub async fn write_to(&mut self, client: &mut Client, mut text: &[u8]) -> Result<(), Stop> {
+        poll_fn(|cx| {
+            loop {
+                match write_now(&client.stream, &mut text) {
+                    Ok(true) => return Poll::Ready(Ok(())),
+                    Ok(false) => {}
+                    Err(_) => return Poll::Ready(Err(Stop::Gone)),
+                }
+                if let Poll::Ready(stop) = self.poll_closed(cx) {
+                    return Poll::Ready(Err(stop));
+                }
+                if client.stream.poll_write_ready(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// How much there is to read, up to one byte. Without a call to the kernel, unless it has said that there is something.
+fn poll_ahead(stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    std::task::ready!(stream.poll_read_ready(cx))?;
+    stream.poll_peek(cx, &mut ReadBuf::new(&mut [0]))
+}
+
+/// A buffer is borrowed only for what there is.
+fn poll_read(stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<Came>> {
+    loop {
+        std::task::ready!(stream.poll_read_ready(cx))?;
+        let mut buffer = Buffer::borrow();
+        if let Some(length) = read_now(&mut *stream, cx, &mut buffer.0)? {
+            return Poll::Ready(Ok(Came::Read(buffer, length)));
+        }
+    }
+}
+
+/// Whether all of it could be written without waiting.
+fn write_now(to: &TcpStream, text: &mut &[u8]) -> io::Result<bool> {
+    while !text.is_empty() {
+        match to.try_write(text) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => *text = &text[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
