@@ -85,6 +85,13 @@ pub fn redirect(location: &HeaderValue) -> Response<OutBody> {
     response
 }
 
+/// The same by HTTPS, whatever the method (RFC 9110 §15.4.9).
+pub fn moved(location: &HeaderValue) -> Response<OutBody> {
+    let mut response = own(StatusCode::PERMANENT_REDIRECT, "text/plain", Bytes::new());
+    response.headers_mut().insert(LOCATION, location.clone());
+    response
+}
+
 fn own(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<OutBody> {
     let mut response = Response::new(OutBody::own(body));
     *response.status_mut() = status;

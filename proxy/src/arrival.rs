@@ -2,12 +2,13 @@
 //!
 //! Nothing is read twice and nothing is lost: what was read goes on with the socket. While nothing comes, no buffer is held.
 
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::time::{error::Elapsed, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use crate::forwarders::{Forwarders, Peer};
 use crate::proxy_protocol::{self, HEADER_BYTES_MAX, Header};
@@ -24,11 +25,20 @@ pub enum Http {
 }
 
 /// How the listener takes connections.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Reception {
     pub forwarders: Forwarders,
     /// Connections from the forwarders begin with a PROXY header.
     pub proxy_protocol: bool,
+    /// Clients speak TLS before anything else.
+    pub tls: Option<TlsAcceptor>,
+}
+
+impl fmt::Debug for Reception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_tls = self.tls.is_some();
+        f.debug_struct("Reception").field("is_tls", &is_tls).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +74,14 @@ impl Reception {
         if self.proxy_protocol && peer.trusted {
             let client = timeout(time, proxy_header(&stream, &mut ahead)).await??;
             peer = client.map_or(peer, |client| self.forwarders.peer(client));
+        }
+        if let Some(tls) = &self.tls {
+            let stream = timeout(time, tls.accept(Socket::new(stream, Bytes::from(ahead)))).await??;
+            let http = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Http::Two,
+                _ => Http::One,
+            };
+            return Ok(Arrival { socket: Socket::with_tls(stream), peer, http });
         }
         let http = timeout(time, spoken(&stream, &mut ahead)).await??;
         Ok(Arrival { socket: Socket::new(stream, Bytes::from(ahead)), peer, http })
@@ -143,7 +161,7 @@ mod tests {
 
     fn behind_a_balancer() -> Reception {
         let forwarders = Forwarders::new(vec!["127.0.0.1".parse().unwrap()]);
-        Reception { forwarders, proxy_protocol: true }
+        Reception { forwarders, proxy_protocol: true, tls: None }
     }
 
     #[tokio::test]

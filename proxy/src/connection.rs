@@ -36,6 +36,7 @@ pub struct Taken {
 #[derive(Debug)]
 pub struct Connection {
     pub peer: Peer,
+    pub is_tls: bool,
     pub dialer: Arc<Dialer>,
     /// When the process stops.
     pub ending: Arc<Ending>,
@@ -62,7 +63,7 @@ struct Last {
 
 impl Connection {
     pub fn new(
-        peer: Peer,
+        (peer, is_tls): (Peer, bool),
         dialer: Arc<Dialer>,
         ending: Arc<Ending>,
         cut: CancellationToken,
@@ -71,6 +72,7 @@ impl Connection {
     ) -> Self {
         Self {
             peer,
+            is_tls,
             dialer,
             ending,
             cut,

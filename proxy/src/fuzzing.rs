@@ -7,6 +7,7 @@ mod attach;
 mod cookies;
 mod frames;
 mod headers;
+mod plain;
 mod proxy_header;
 mod request;
 mod response;
@@ -16,6 +17,7 @@ mod token;
 pub use attach::attach;
 pub use frames::frames;
 pub use headers::headers;
+pub use plain::plain;
 pub use proxy_header::proxy_header;
 pub use target::target;
 pub use token::token;
@@ -32,11 +34,12 @@ mod tests {
 
     type Check = fn(&[u8]);
 
-    const TARGETS: [(&str, Check); 6] = [
+    const TARGETS: [(&str, Check); 7] = [
         ("proxy_header", proxy_header),
         ("frames", frames),
         ("target", target),
         ("headers", headers),
+        ("plain", plain),
         ("token", token),
         ("attach", attach),
     ];

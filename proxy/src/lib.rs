@@ -3,7 +3,7 @@
 //!
 //! In reading order: `listener` (accept, limits, the end; `workers` has the threads) → `arrival` (who comes, what it speaks; `forwarders`, `proxy_protocol`) →
 //! `plain`, `http1`, `http2` (`streams`) → `serve` (one request) → `route`, `connection` (the token) → `attach` (may it enter, is it in
-//! use) → `forward`, `headers`, `body`, `expect`, `upstream`, `doors` → `switch`, `upgrade`, `tunnel` (`frames`, `leaving`; `buffers`). `answer` makes whatever the
+//! use) → `forward`, `headers`, `body`, `expect`, `upstream`, `doors` → `switch`, `upgrade`, `tunnel` (`frames`, `leaving`; `buffers`). `secured` and `certificates` are HTTPS'. `answer` makes whatever the
 //! proxy says itself, `problem` says why.
 //!
 //! | task | woken by | does |
@@ -15,6 +15,7 @@
 //! | backend connection | its socket; its client's end; the grant's end | carries one client connection's requests |
 //! | tunnel | its two sockets; the grant's end; the stop | carries bytes |
 //! | attach stream | its socket; changed counts; timers | one a drone: asks, reports, hears of ends |
+//! | certificates | a slow clock | reads anew what has changed |
 //! | registration | a timer | tells a controller that this proxy lives, learns the installation |
 
 mod allowance;
@@ -23,6 +24,7 @@ mod arrival;
 mod attach;
 mod body;
 mod buffers;
+mod certificates;
 mod connection;
 mod doors;
 mod driven;
@@ -45,6 +47,7 @@ mod plain;
 mod problem;
 mod proxy_protocol;
 mod route;
+mod secured;
 mod seldom;
 mod serve;
 mod socket;
@@ -75,11 +78,13 @@ use crate::allowance::Allowances;
 pub use crate::allowance::Share;
 use crate::arrival::Reception;
 use crate::attach::{Drones, Identity};
+pub use crate::certificates::{Files, Unusable};
 use crate::ending::Ending;
 use crate::forwarders::Forwarders;
 pub use crate::forwarders::{InvalidNetwork, Network};
 use crate::installation::Registration;
-use crate::listener::{Door, Limits, Listener};
+use crate::listener::{Door, Entrance, Limits, Listener};
+use crate::secured::Secured;
 use crate::serve::{HELD_MAX, Server};
 use crate::upstream::Dialer;
 use crate::workers::Workers;
@@ -114,8 +119,21 @@ pub struct Config {
     pub token: Share,
     /// The longest wait for the next piece of an HTTP/1.1 request's body.
     pub body_pause: Option<Duration>,
+    pub tls: Option<Tls>,
     /// Others may listen on the same address, such as the process that takes this one's place.
     pub reuse_port: bool,
+}
+
+/// Where clients come in by HTTPS.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    pub listen: SocketAddr,
+    /// The first is for whoever names no host, or one that none is for.
+    pub certificates: Vec<Files>,
+    /// Where those are sent who come by HTTP: the port that browsers know. `None`: they are served.
+    pub redirect: Option<u16>,
+    /// Seconds that browsers do not come by HTTP any more (RFC 6797).
+    pub hsts: Option<u32>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +150,10 @@ pub enum StartError {
         "cannot listen on {address}; choose another address with --listen (jetway dev: --proxy), port 0 for any"
     )]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error("no HTTPS: {0}")]
+    Certificates(#[from] Unusable),
+    #[error("no HTTPS: {0}")]
+    Tls(#[from] rustls::Error),
     #[error("cannot start a thread for clients")]
     Threads(#[source] std::io::Error),
     #[error("cannot tell which host this is; /proc must be mounted, and readable for this user")]
@@ -143,6 +165,8 @@ pub enum StartError {
 pub struct Proxy {
     /// Where it listens.
     pub address: SocketAddr,
+    /// The same for HTTPS.
+    pub tls_address: Option<SocketAddr>,
     pub id: ProxyId,
     refused: watch::Receiver<Option<String>>,
 }
@@ -171,11 +195,11 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
     if config.proxy_protocol && config.trusted_forwarders.is_empty() {
         return Err(StartError::NobodyTrusted);
     }
-    let listen_error = |source| StartError::Listen { address: config.listen, source };
-    let listener = listener(config.listen, config.reuse_port).map_err(listen_error)?;
-    let address = listener.local_addr().map_err(listen_error)?;
+    let (listener, address) = listener(config.listen, config.reuse_port)?;
+    let tls = config.tls.as_ref().map(|tls| Secured::open(tls, config.reuse_port)).transpose()?;
+    let tls_address = tls.as_ref().map(|tls| tls.address);
     let (tell_refused, refused) = watch::channel(None);
-    let proxy = Proxy { address, id: ProxyId::random(), refused };
+    let proxy = Proxy { address, tls_address, id: ProxyId::random(), refused };
 
     let client = Client::new(config.secret.bearer(Purpose::ProxyToController));
     let (tell, known) = watch::channel(None);
@@ -212,6 +236,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         held: Semaphore::new(HELD_MAX),
         allowances: allowances.clone(),
         body_pause: config.body_pause,
+        https: config.tls.as_ref().map(Tls::told).unwrap_or_default(),
     };
     lifecycle.spawn_until_stopped(async move { allowances.sweep().await });
     let dialer = Dialer { lifecycle: lifecycle.clone(), bearer };
@@ -219,6 +244,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         reception: Reception {
             forwarders: Forwarders::new(config.trusted_forwarders),
             proxy_protocol: config.proxy_protocol,
+            tls: None,
         },
         server: Arc::new(server),
         dialer: Arc::new(dialer),
@@ -226,15 +252,38 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         ending: Arc::new(Ending::new(limits.spread)),
         limits,
     };
-    let workers = Workers::for_this_machine(&lifecycle).map_err(StartError::Threads)?;
-    lifecycle.spawn(Listener { listener, door: Arc::new(door), workers, streams_stop }.run());
+    open(listener, tls, door, streams_stop)?;
     Ok(proxy)
+}
+
+/// Begins to let clients in.
+fn open(
+    listener: TcpListener,
+    tls: Option<Secured>,
+    door: Door,
+    streams_stop: CancellationToken,
+) -> Result<(), StartError> {
+    let (lifecycle, ending, limits) = (door.lifecycle.clone(), door.ending.clone(), door.limits);
+    let workers = Workers::for_this_machine(&lifecycle).map_err(StartError::Threads)?;
+    let secured = tls.map(|tls| tls.entrance(&door));
+    let first = Entrance { listener, door: Arc::new(door) };
+    let entrances = std::iter::once(first).chain(secured).collect();
+    let tasks = lifecycle.clone();
+    tasks.spawn(Listener { entrances, lifecycle, ending, limits, workers, streams_stop }.run());
+    Ok(())
 }
 
 /// Connections that have come and are not accepted yet, at most, as far as the kernel allows them.
 const BACKLOG: u32 = 4096;
 
-fn listener(address: SocketAddr, reuse_port: bool) -> std::io::Result<TcpListener> {
+fn listener(address: SocketAddr, reuse_port: bool) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listen_error = |source| StartError::Listen { address, source };
+    let listener = listen(address, reuse_port).map_err(listen_error)?;
+    let address = listener.local_addr().map_err(listen_error)?;
+    Ok((listener, address))
+}
+
+fn listen(address: SocketAddr, reuse_port: bool) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(reuse_port)?;

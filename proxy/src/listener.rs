@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -89,13 +90,22 @@ impl Limits {
 }
 
 pub struct Listener {
-    pub listener: TcpListener,
-    pub door: Arc<Door>,
+    pub entrances: Vec<Entrance>,
+    pub lifecycle: Lifecycle,
+    pub ending: Arc<Ending>,
+    pub limits: Limits,
     pub workers: Arc<Workers>,
     pub streams_stop: CancellationToken,
 }
 
+/// One address, and what is behind it.
+pub struct Entrance {
+    pub listener: TcpListener,
+    pub door: Arc<Door>,
+}
+
 /// What each connection that comes in is given.
+#[derive(Clone)]
 pub struct Door {
     pub reception: Reception,
     pub server: Arc<Server>,
@@ -118,38 +128,42 @@ pub struct Serving {
 impl Listener {
     /// Serves until the process stops; then in order: `/ready` says no, no new connections, requests to their end, streams, tunnels.
     pub async fn run(self) {
-        let (connections, limits) = (TaskTracker::new(), self.door.limits);
+        let (connections, limits) = (TaskTracker::new(), self.limits);
         let permits = Arc::new(Semaphore::new(limits.connections));
         let stopped_at = tokio::select! {
-            () = self.accept_all(&connections, &permits) => Instant::now(),
+            _never = join_all(self.entrances.iter().map(|one| one.accept_all(&self.workers, &connections, &permits))) => Instant::now(),
             stopped_at = async {
-                self.door.lifecycle.stopping().await;
+                self.lifecycle.stopping().await;
                 let stopped_at = Instant::now();
                 sleep(limits.notice).await;
                 stopped_at
             } => stopped_at,
         };
-        self.door.ending.close();
-        let Listener { listener, door, workers, streams_stop } = self;
-        for (stream, peer) in listener.into_std().map(close).unwrap_or_default() {
-            door.admit(stream, peer, &workers, &connections, &permits);
+        self.ending.close();
+        let Listener { entrances, ending, workers, streams_stop, .. } = self;
+        for Entrance { listener, door } in entrances {
+            for (stream, peer) in listener.into_std().map(close).unwrap_or_default() {
+                door.admit(stream, peer, &workers, &connections, &permits);
+            }
         }
         connections.close();
         if timeout(limits.drain, connections.wait()).await.is_err() {
             tracing::info!(connections = connections.len(), "closing connections with requests in flight");
         }
-        let _none_left = timeout_at(stopped_at + limits.live, door.ending.tunnels.wait()).await;
+        let _none_left = timeout_at(stopped_at + limits.live, ending.tunnels.wait()).await;
         // Streams first: what clients closed has been told; what we close now must not look like it. The drone then
         // gives the clients its grace to come back through the next proxy.
         sleep(LAST_WORD).await;
         streams_stop.cancel();
         sleep(LAST_WORD).await;
-        door.ending.leave();
-        let _all_have_left = timeout(limits.spread + GOODBYE_MAX, door.ending.tunnels.wait()).await;
-        door.ending.cut();
+        ending.leave();
+        let _all_have_left = timeout(limits.spread + GOODBYE_MAX, ending.tunnels.wait()).await;
+        ending.cut();
     }
+}
 
-    async fn accept_all(&self, connections: &TaskTracker, permits: &Arc<Semaphore>) {
+impl Entrance {
+    async fn accept_all(&self, workers: &Workers, connections: &TaskTracker, permits: &Arc<Semaphore>) {
         loop {
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -161,7 +175,7 @@ impl Listener {
             };
             // Without a reactor it is another thread's to have.
             if let Ok(stream) = stream.into_std() {
-                self.door.admit(stream, peer, &self.workers, connections, permits);
+                self.door.admit(stream, peer, workers, connections, permits);
             }
         }
     }
@@ -237,7 +251,8 @@ impl Door {
         let cut = CancellationToken::new();
         let streams = (http == Http::Two).then(|| Streams::new(cut.clone()));
         let (dialer, ending) = (self.dialer.clone(), self.ending.clone());
-        let connection = Arc::new(Connection::new(peer, dialer, ending, cut, place, streams));
+        let connection =
+            Arc::new(Connection::new((peer, socket.is_tls()), dialer, ending, cut, place, streams));
         let (server, lifecycle, limits) = (self.server.clone(), self.lifecycle.clone(), self.limits);
         let serving = Serving { connection, server, lifecycle, limits, in_use };
         match http {
@@ -277,14 +292,19 @@ mod tests {
         let held = Semaphore::new(0);
         let (hold, root_redirect, body_pause) = (Duration::from_secs(1), None, None);
         let allowances = Arc::new(Allowances::new(Share::default(), Share::default()));
-        let server = Server { drones, known, hold, root_redirect, held, allowances, body_pause };
+        let https = crate::serve::Https::default();
+        let server = Server { drones, known, hold, root_redirect, held, allowances, body_pause, https };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let dialer = Arc::new(Dialer { lifecycle: lifecycle.clone(), bearer: "b".into() });
         let (server, lifecycle, reception) = (Arc::new(server), lifecycle.clone(), Reception::default());
-        let door = Door { reception, server, dialer, lifecycle: lifecycle.clone(), ending, limits };
+        let door =
+            Door { reception, server, dialer, lifecycle: lifecycle.clone(), ending: ending.clone(), limits };
         let workers = Arc::new(Workers::new(1).unwrap());
-        lifecycle.spawn(Listener { listener, door: Arc::new(door), workers, streams_stop }.run());
+        let entrances = vec![Entrance { listener, door: Arc::new(door) }];
+        let tasks = lifecycle.clone();
+        lifecycle
+            .spawn(Listener { entrances, lifecycle: tasks, ending, limits, workers, streams_stop }.run());
         address
     }
 

@@ -144,6 +144,14 @@ pub fn lone_host<'a>(uri: &Uri, headers: &'a HeaderMap) -> Option<&'a HeaderValu
     }
 }
 
+/// The same place by HTTPS, at this port.
+pub fn by_https(host: &str, port: u16, path: &str) -> String {
+    match (split_port(host).0, port) {
+        (name, 443) => format!("https://{name}{path}"),
+        (name, port) => format!("https://{name}:{port}{path}"),
+    }
+}
+
 /// `is_plain_connect`: it asks for a tunnel to another host.
 pub fn target(is_plain_connect: bool, uri: &Uri) -> Result<Target, InvalidTarget> {
     let path = uri.path();

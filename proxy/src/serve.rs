@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderValue, ORIGIN};
+use http::header::{HeaderMap, HeaderValue, ORIGIN, STRICT_TRANSPORT_SECURITY};
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use jetway_protocol::attach::Entry;
@@ -42,6 +42,16 @@ pub struct Server {
     pub allowances: Arc<Allowances>,
     /// The longest wait for the next piece of an HTTP/1.1 request's body.
     pub body_pause: Option<Duration>,
+    pub https: Https,
+}
+
+/// What clients are told of HTTPS.
+#[derive(Debug, Default)]
+pub struct Https {
+    /// Where those are sent who come without: the port that browsers know.
+    pub redirect: Option<u16>,
+    /// `Strict-Transport-Security` (RFC 6797), for those who come with it.
+    pub hsts: Option<HeaderValue>,
 }
 
 /// What a request says of whose it is.
@@ -69,10 +79,37 @@ impl Server {
     pub async fn serve(&self, connection: &Arc<Connection>, request: Request<Incoming>) -> Response<OutBody> {
         let for_a_person = answer::wants_page(request.method(), request.headers());
         let mut backend = None;
-        match self.respond(connection, request, &mut backend).await {
-            Ok(response) => response,
-            Err(problem) => answer::problem(&problem, backend.as_ref(), for_a_person),
+        let answered = match self.elsewhere(connection, &request) {
+            Ok(None) => self.respond(connection, request, &mut backend).await,
+            Ok(Some(location)) => Ok(answer::moved(&location)),
+            Err(problem) => Err(problem),
+        };
+        let mut response =
+            answered.unwrap_or_else(|problem| answer::problem(&problem, backend.as_ref(), for_a_person));
+        if let Some(hsts) = self.https.hsts.as_ref().filter(|_| connection.is_tls) {
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
+        response
+    }
+
+    /// Whether requests of this connection are sent elsewhere. Whoever a forwarder speaks for has come to that one by its rules.
+    pub fn moves(&self, connection: &Connection) -> bool {
+        self.https.redirect.is_some() && !connection.is_tls && !connection.peer.trusted
+    }
+
+    /// The same place, by HTTPS. Balancers ask in their own way.
+    fn elsewhere<B>(
+        &self,
+        connection: &Connection,
+        request: &Request<B>,
+    ) -> Result<Option<HeaderValue>, Problem> {
+        let Some(port) = self.https.redirect.filter(|_| self.moves(connection)) else { return Ok(None) };
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        if !path.starts_with('/') || path == "/ready" {
+            return Ok(None);
+        }
+        let host = connection.host(request).map_err(bad_request)?;
+        HeaderValue::try_from(route::by_https(&host, port, path)).map(Some).map_err(|_| UNWRITABLE)
     }
 
     async fn respond(
@@ -150,7 +187,7 @@ impl Server {
         let (drone, mut admission) = self.admit(&content, &key, arrived).await?;
         admission.using.place = place;
         let port = port(&admission.entry, asking, &installation.cluster)?;
-        let scheme = installation.cluster.scheme();
+        let scheme = if connection.is_tls { "https" } else { installation.cluster.scheme() };
         let forwarding = Forwarding { peer: connection.peer, scheme, host: asking.host };
         let standing = connection.standing(&admission.entry, &key.backend, &forwarding);
         let standing = standing.map_err(|reason| {

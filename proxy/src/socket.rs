@@ -7,34 +7,62 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// Reads give what was read ahead first. Afterwards it is the bare socket, and what it was made of can be had back.
 #[derive(Debug)]
 pub struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     ahead: Bytes,
 }
 
-impl Socket {
-    pub fn new(stream: TcpStream, ahead: Bytes) -> Self {
-        Self { stream, ahead }
-    }
+/// What carries the bytes.
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    /// The larger one, of few words.
+    Tls(Box<TlsStream<Socket>>),
+}
 
+impl Socket {
     pub fn has_nothing_ahead(&self) -> bool {
         self.ahead.is_empty()
+    }
+
+    pub fn new(stream: TcpStream, ahead: Bytes) -> Self {
+        Self { stream: Stream::Tcp(stream), ahead }
+    }
+
+    pub fn with_tls(stream: TlsStream<Socket>) -> Self {
+        Self { stream: Stream::Tls(Box::new(stream)), ahead: Bytes::new() }
+    }
+
+    /// The same, with bytes before all others.
+    pub fn after(mut self, early: Bytes) -> Self {
+        self.ahead = if self.ahead.is_empty() { early } else { [early, self.ahead].concat().into() };
+        self
+    }
+
+    pub fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
     }
 
     /// A last word, if there is room for it. What was read of the request is not answered; what was not would turn the close into a
     /// reset, in which the word is lost.
     pub fn refuse(self, word: &[u8]) {
+        // In TLS, nobody would wait for the end of the handshake's last message for this.
+        let Stream::Tcp(stream) = self.stream else { return };
         let mut rest = [0; 4096];
-        while self.stream.try_read(&mut rest).is_ok_and(|read| read > 0) {}
-        let _best_effort = self.stream.try_write(word);
+        while stream.try_read(&mut rest).is_ok_and(|read| read > 0) {}
+        let _best_effort = stream.try_write(word);
     }
 
-    /// The socket, and what of the bytes read ahead nobody has taken.
-    pub fn into_parts(self) -> (TcpStream, Bytes) {
-        (self.stream, self.ahead)
+    /// What it was made of, if that is no more than a socket, and what of the bytes read ahead nobody has taken.
+    pub fn into_tcp(self) -> Result<(TcpStream, Bytes), Self> {
+        match self.stream {
+            Stream::Tcp(stream) => Ok((stream, self.ahead)),
+            stream @ Stream::Tls(_) => Err(Self { stream, ahead: self.ahead }),
+        }
     }
 }
 
@@ -80,5 +108,54 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Whichever it is.
+macro_rules! either {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match &mut *$stream {
+            Stream::Tcp($inner) => $call,
+            Stream::Tls($inner) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Stream::Tcp(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }

@@ -33,6 +33,7 @@ enum NotSwitched {
 /// The client's side of a tunnel.
 enum Client {
     Socket(Side),
+    Tls(Socket),
     /// One of several streams of a connection.
     Stream(TokioIo<Upgraded>),
 }
@@ -73,6 +74,9 @@ pub fn switch(
                 Ok((Client::Socket(client), backend)) => {
                     tunnel::run(client, backend, tunnel::HALF_CLOSED_MAX, leave).await;
                 }
+                Ok((Client::Tls(client), backend)) => {
+                    tunnel::run_stream(client, backend, tunnel::HALF_CLOSED_MAX, leave).await;
+                }
                 Ok((Client::Stream(client), backend)) => {
                     tunnel::run_stream(client, backend, tunnel::HALF_CLOSED_MAX, leave).await;
                 }
@@ -93,15 +97,14 @@ pub fn switch(
 async fn both(client: OnUpgrade, backend: OnUpgrade) -> Result<(Client, Side), NotSwitched> {
     let (client, backend) = tokio::try_join!(client, backend)?;
     let client = match client.downcast::<TokioIo<Socket>>() {
-        Ok(parts) => {
-            let (stream, ahead) = parts.io.into_inner().into_parts();
-            let early =
-                if ahead.is_empty() { parts.read_buf } else { [parts.read_buf, ahead].concat().into() };
-            Client::Socket(Side { stream, early })
-        }
+        Ok(parts) => match parts.io.into_inner().after(parts.read_buf).into_tcp() {
+            Ok((stream, early)) => Client::Socket(Side { stream, early }),
+            Err(socket) => Client::Tls(socket),
+        },
         Err(stream) => Client::Stream(TokioIo::new(stream)),
     };
     let parts = backend.downcast::<TokioIo<Socket>>().map_err(|_| NotSwitched::NotASocket)?;
-    let (stream, _read_before_the_switch) = parts.io.into_inner().into_parts();
+    let stream = parts.io.into_inner().into_tcp();
+    let (stream, _read_before_the_switch) = stream.map_err(|_| NotSwitched::NotASocket)?;
     Ok((client, Side { stream, early: parts.read_buf }))
 }

@@ -191,7 +191,8 @@ impl Dialer {
     pub async fn dial_bare(&self, call: &Call<'_>) -> Result<TcpStream, Problem> {
         let open = doors::open(&self.lifecycle, &self.bearer, call);
         let socket = timeout(CONNECT_MAX, open).await.unwrap_or(Err(Problem::ConnectTimeout))?;
-        let (stream, ahead) = socket.into_parts();
+        let (stream, ahead) =
+            socket.into_tcp().map_err(|_| Problem::Internal("a backend's connection is no socket"))?;
         // An answer before the first request belongs to none.
         if ahead.is_empty() { Ok(stream) } else { Err(Problem::Terminated) }
     }

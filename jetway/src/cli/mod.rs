@@ -20,6 +20,7 @@ pub mod signals;
 mod status;
 mod stop;
 mod stop_all;
+mod tls;
 mod usage;
 
 pub use roles::parse_cidr;

@@ -20,6 +20,7 @@ use jetway_service::secrets::{self, Source};
 use jetway_service::telemetry;
 
 use super::signals::StopSignals;
+use super::tls::TlsArguments;
 use crate::dev::places;
 
 #[derive(Debug, Args)]
@@ -278,6 +279,8 @@ pub struct ProxyArguments {
     /// Seconds that an HTTP/1.1 request's body may pause; 0: as long as it likes
     #[arg(long, env = "JETWAY_BODY_PAUSE_SECONDS", default_value_t = 60)]
     body_pause_seconds: u64,
+    #[command(flatten)]
+    tls: TlsArguments,
     /// Share the port with other proxies, such as the one that takes this one's place
     #[arg(long, env = "JETWAY_REUSE_PORT", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     reuse_port: bool,
@@ -301,6 +304,7 @@ pub async fn proxy(arguments: ProxyArguments) -> anyhow::Result<ExitCode> {
         trusted_forwarders: arguments.trusted_forwarders,
         proxy_protocol: arguments.proxy_protocol,
         drain,
+        tls: arguments.tls.read()?,
         reuse_port: arguments.reuse_port,
         client: Share {
             open: NonZeroU32::new(arguments.client_connections),

@@ -203,6 +203,7 @@ async fn serve_browsers(
         client: Share::default(),
         token: Share::default(),
         body_pause: None,
+        tls: None,
     };
     let proxy = jetway_proxy::start(config, lifecycle.clone()).await.context("the proxy did not start")?;
     if !arguments.no_demo {

@@ -42,7 +42,7 @@ pub fn trailers(before: &HeaderMap) {
     assert!(after.keys().all(|name| before.contains_key(name)), "{after:?}");
 }
 
-fn said(before: &HeaderMap, after: &HeaderMap, shared: Option<&Shared<'_>>, switched: Option<Switched>) {
+pub fn said(before: &HeaderMap, after: &HeaderMap, shared: Option<&Shared<'_>>, switched: Option<Switched>) {
     let gone = nominated(before);
     let given = |name: &str| if gone.contains(name) { Vec::new() } else { values(before, name) };
     assert_eq!(values(after, "x-plane-backend-id"), [BACKEND.as_bytes()]);

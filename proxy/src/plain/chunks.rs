@@ -190,11 +190,7 @@ mod tests {
             ("0\r\n\r\n", "0\r\n\r\n", done),
             ("3\r\nabc\r\n0\r\n\r\n", "3\r\nabc\r\n0\r\n\r\n", done),
             ("003;a=\"b\"\r\nabc\r\n0 \r\n\r\nmore", "3\r\nabc\r\n0\r\n\r\n", Progress::Done { beyond: 4 }),
-            (
-                "1\r\na\r\n0\r\nX-Sum: 1\r\nX-Verified-User: r\r\n\r\n",
-                "1\r\na\r\n0\r\n\r\n",
-                done,
-            ),
+            ("1\r\na\r\n0\r\nX-Sum: 1\r\nX-Verified-User: r\r\n\r\n", "1\r\na\r\n0\r\n\r\n", done),
             ("A\r\nabc", "3\r\nabc\r\n", Progress::More),
         ] {
             assert_eq!(taken(chunks(), &[sent.as_bytes()]), Ok((got.to_owned(), progress)), "{sent:?}");

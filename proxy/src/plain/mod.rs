@@ -15,6 +15,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use bytes::Bytes;
+use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
@@ -36,9 +37,14 @@ pub enum Next {
 
 /// Serves plain requests for as long as they come.
 pub async fn serve(socket: Socket, serving: &Serving) -> Next {
+    let (stream, left) = match socket.into_tcp() {
+        Ok(parts) if !serving.server.moves(&serving.connection) => parts,
+        Ok((stream, left)) => return Next::Hyper { socket: Socket::new(stream, left), has_served: false },
+        Err(socket) => return Next::Hyper { socket, has_served: false },
+    };
     tokio::select! {
         biased;
-        next = Lane::new(socket, serving).run() => next,
+        next = Lane::new(stream, left, serving).run() => next,
         () = serving.connection.ending.is_cut() => Next::Over,
     }
 }
@@ -54,8 +60,7 @@ struct Lane<'a> {
 }
 
 impl<'a> Lane<'a> {
-    fn new(socket: Socket, serving: &'a Serving) -> Self {
-        let (stream, left) = socket.into_parts();
+    fn new(stream: TcpStream, left: Bytes, serving: &'a Serving) -> Self {
         let clock = Clock::until(Instant::now() + serving.limits.head);
         Self { serving, client: Client::new(stream, left), upstream: None, clock, has_served: false }
     }

@@ -19,6 +19,7 @@ mod http2;
 mod http2_client;
 mod http2_frames;
 mod http2_sockets;
+mod https;
 mod kept;
 mod long;
 mod origins;

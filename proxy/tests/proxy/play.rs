@@ -68,6 +68,7 @@ pub struct Stage {
     pub client: Share,
     pub token: Share,
     pub body_pause: Option<Duration>,
+    pub tls: Option<jetway_proxy::Tls>,
 }
 
 impl Default for Stage {
@@ -85,6 +86,7 @@ impl Default for Stage {
             client: Share::default(),
             token: Share::default(),
             body_pause: None,
+            tls: None,
         }
     }
 }
@@ -121,6 +123,7 @@ impl Stage {
             client: self.client,
             token: self.token,
             body_pause: self.body_pause,
+            tls: self.tls.clone(),
         };
         jetway_proxy::start(config, lifecycle.clone()).await.unwrap()
     }

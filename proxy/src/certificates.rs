@@ -1,0 +1,173 @@
+//! The certificates that clients are shown: read from files, and read again when those change. A new one that cannot be used is said to be so,
+//! and the one before goes on.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use jetway_service::backoff::jittered;
+use rustls::client::verify_server_name;
+use rustls::crypto::ring::{Ticketer, sign::any_supported_type};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, crypto::ring};
+use tokio::time::sleep;
+
+/// Between looks at the files. Whoever renews a certificate does so days before the end of the old one.
+const LOOK: Duration = Duration::from_secs(5);
+/// Of a file. A chain has a few kilobytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Where one certificate is: a chain in PEM, the server's own first, and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    #[error("{path} cannot be read: {source}")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{0} is larger than any certificate; is it the right file?")]
+    TooLarge(PathBuf),
+    #[error("{path} holds no certificate in PEM: {reason}")]
+    NoCertificate { path: PathBuf, reason: String },
+    #[error("{path} holds no private key in PEM: {reason}")]
+    NoKey { path: PathBuf, reason: String },
+    #[error("the key in {key} is not that of the certificate in {certificate}: {reason}")]
+    NotAPair { certificate: PathBuf, key: PathBuf, reason: String },
+}
+
+/// One that can be shown.
+#[derive(Debug)]
+struct Shown {
+    /// The files' content, by which a change is known.
+    read: (Vec<u8>, Vec<u8>),
+    pair: Arc<CertifiedKey>,
+}
+
+#[derive(Debug)]
+pub struct Certificates {
+    files: Vec<Files>,
+    shown: RwLock<Vec<Arc<Shown>>>,
+}
+
+impl Certificates {
+    /// Reads all of them: one that is unusable at the start is a mistake that somebody should see.
+    pub fn read(files: Vec<Files>) -> Result<Arc<Self>, Unusable> {
+        let shown = files.iter().map(Shown::read).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { files, shown: RwLock::new(shown) }))
+    }
+
+    /// For ever: takes what has changed.
+    pub async fn follow(&self) {
+        loop {
+            sleep(jittered(LOOK)).await;
+            self.look();
+        }
+    }
+
+    fn look(&self) {
+        let before = self.shown();
+        let after: Vec<_> =
+            self.files.iter().zip(&before).map(|(files, before)| newer(files, before)).collect();
+        if !after.iter().zip(&before).all(|(after, before)| Arc::ptr_eq(after, before)) {
+            *self.shown.write().unwrap_or_else(PoisonError::into_inner) = after;
+        }
+    }
+
+    fn shown(&self) -> Vec<Arc<Shown>> {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first that is for this name, else the first.
+    fn of(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        let name = name.and_then(|name| ServerName::try_from(name).ok());
+        let named = name.and_then(|name| shown.iter().find(|shown| shown.is_for(&name)));
+        named.or(shown.first()).map(|shown| shown.pair.clone())
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.of(hello.server_name())
+    }
+}
+
+/// What a file has come to say, if that can be used; else what it said before.
+fn newer(files: &Files, before: &Arc<Shown>) -> Arc<Shown> {
+    match bytes_of(files) {
+        Ok(read) if read == before.read => before.clone(),
+        Ok(read) => match Shown::of(files, read) {
+            Ok(shown) => {
+                tracing::info!(certificate = %files.certificate.display(), "a new certificate");
+                Arc::new(shown)
+            }
+            // Of a pair, one file may have been written before the other.
+            Err(reason) => kept(before, &reason),
+        },
+        Err(reason) => kept(before, &reason),
+    }
+}
+
+fn kept(before: &Arc<Shown>, reason: &Unusable) -> Arc<Shown> {
+    tracing::warn!(%reason, "the certificate before is shown");
+    before.clone()
+}
+
+fn bytes_of(files: &Files) -> Result<(Vec<u8>, Vec<u8>), Unusable> {
+    let read = |path: &Path| {
+        let unreadable = |source| Unusable::Unreadable { path: path.into(), source };
+        if std::fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
+            return Err(Unusable::TooLarge(path.into()));
+        }
+        std::fs::read(path).map_err(unreadable)
+    };
+    Ok((read(&files.certificate)?, read(&files.key)?))
+}
+
+impl Shown {
+    fn read(files: &Files) -> Result<Arc<Self>, Unusable> {
+        Self::of(files, bytes_of(files)?).map(Arc::new)
+    }
+
+    fn of(files: &Files, read: (Vec<u8>, Vec<u8>)) -> Result<Self, Unusable> {
+        let no_certificate =
+            |reason: String| Unusable::NoCertificate { path: files.certificate.clone(), reason };
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&read.0)
+            .collect::<Result<_, _>>()
+            .map_err(|error| no_certificate(error.to_string()))?;
+        let first = chain.first().ok_or_else(|| no_certificate("there is none".to_owned()))?;
+        ParsedCertificate::try_from(first).map_err(|error| no_certificate(error.to_string()))?;
+        let no_key = |reason: String| Unusable::NoKey { path: files.key.clone(), reason };
+        let key = PrivateKeyDer::from_pem_slice(&read.1).map_err(|error| no_key(error.to_string()))?;
+        let key = any_supported_type(&key).map_err(|error| no_key(error.to_string()))?;
+        let pair = CertifiedKey::new(chain, key);
+        pair.keys_match().map_err(|error| Unusable::NotAPair {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self { read, pair: Arc::new(pair) })
+    }
+
+    fn is_for(&self, name: &ServerName<'_>) -> bool {
+        let first = self.pair.cert.first().and_then(|first| ParsedCertificate::try_from(first).ok());
+        first.is_some_and(|certificate| verify_server_name(&certificate, name).is_ok())
+    }
+}
+
+/// TLS 1.2 and 1.3, HTTP/2 where the client has it, and sessions that are resumed by tickets.
+pub fn server_config(certificates: Arc<Certificates>) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = Ticketer::new()?;
+    Ok(config)
+}
