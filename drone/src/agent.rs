@@ -23,6 +23,7 @@ use crate::outbox::Outbox;
 use crate::runtime::Runtime;
 use crate::streams::{Stream, Streams};
 use crate::teardown;
+use crate::usual::Usual;
 use crate::warm::{self, Warm};
 
 /// Events that a slow local listener may fall behind by.
@@ -68,6 +69,8 @@ pub struct Agent {
     pub looked: AtomicBool,
     /// Wakes the look at everything.
     pub look_now: Notify,
+    /// What starts take.
+    pub usual: Usual,
     tombstones: Mutex<Tombstones>,
     addresses: Mutex<AddressBook>,
     admitting: Mutex<()>,
@@ -127,6 +130,7 @@ impl Agent {
             strays: DashMap::new(),
             looked: AtomicBool::new(false),
             look_now: Notify::new(),
+            usual: Usual::default(),
             tombstones: Mutex::new(tombstones),
             admitting: Mutex::new(()),
             addresses: Mutex::new(addresses),

@@ -36,6 +36,7 @@ mod streams;
 mod adoption;
 mod reconcile;
 mod teardown;
+mod usual;
 mod warm;
 
 mod beats;

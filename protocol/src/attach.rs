@@ -10,6 +10,7 @@
 //! * **Uses.** Absolute counts, so that repeating or merging them is harmless. A use is a WebSocket or other upgraded
 //!   connection, a request in flight, or the linger after a plain request, which the proxy keeps (the idle clock is
 //!   the drone's, what is in use is the proxy's to say). `uses: 0` starts the drone's idle clock at once.
+//! * **Follow.** For people: while an ask waits, its backend's stages are pushed, too.
 //! * **Ended, Revoked.** Pushed. After `Ended` the proxy closes what is open, never dials the address again on that
 //!   token and says [`ToDrone::EndedSeen`]; only then may the drone use the address again.
 //! * **Leave.** Pushed before a stop after which clients should come back: WebSockets get a close frame with the status 1012.
@@ -75,6 +76,11 @@ pub enum ToDrone {
         #[serde(default)]
         backend: Option<BackendId>,
     },
+    /// Somebody looks at a waiting ask: [`ToProxy::Stage`] says how far it is, now and whenever that changes.
+    Follow {
+        ask: u64,
+        backend: BackendId,
+    },
     Uses(Uses),
     EndedSeen {
         backend: BackendId,
@@ -115,6 +121,11 @@ pub enum ToProxy {
         #[serde(flatten)]
         outcome: Outcome,
     },
+    Stage {
+        ask: u64,
+        #[serde(flatten)]
+        stage: Stage,
+    },
     Ended {
         backend: BackendId,
         fencing_token: FencingToken,
@@ -132,6 +143,17 @@ pub enum ToProxy {
         fencing_token: FencingToken,
     },
     Ping,
+}
+
+/// How far a start is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    pub status: Status,
+    /// Since the drone has it.
+    pub elapsed_ms: u64,
+    /// What the last starts of its image took that were long enough to be waited for, on that drone.
+    #[serde(default)]
+    pub usual_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -18,6 +18,7 @@ use crate::headers;
 use crate::page;
 pub use crate::problem::Problem;
 use crate::problem::Told;
+use crate::waiting;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// When waiting helps, a client is asked to come back after so long.
@@ -33,8 +34,8 @@ pub fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::GET && navigates && takes_html
 }
 
-/// `for_a_person`: a page instead of JSON. `backend`: whose the request was, once its token was opened.
-pub fn problem(problem: &Problem, backend: Option<&BackendId>, for_a_person: bool) -> Response<OutBody> {
+/// `brand`: a page for a person instead of JSON, that begins with this. `backend`: whose the request was, once its token was opened.
+pub fn problem(problem: &Problem, backend: Option<&BackendId>, brand: Option<&str>) -> Response<OutBody> {
     let Told { code, proxy_error, message, retry } = problem.told();
     let id = error_id();
     let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -46,8 +47,16 @@ pub fn problem(problem: &Problem, backend: Option<&BackendId>, for_a_person: boo
         tracing::debug!(%id, backend = named, code = code.as_str(), proxy_error, message, "answered for the backend");
     }
     let end = if let Problem::Ended(end) = problem { Some(end) } else { None };
-    let (content_type, body) = if for_a_person {
-        ("text/html; charset=utf-8", page::render(status, &message, retry, &id))
+    let mut policy = None;
+    let (content_type, body) = if let Some(brand) = brand {
+        let page = if *problem == Problem::Waiting {
+            let nonce = Uuid::new_v4().simple().to_string();
+            policy = HeaderValue::try_from(page::policy_with(&nonce)).ok();
+            page::waiting(brand, &nonce)
+        } else {
+            page::render(status, &message, retry, &id, brand)
+        };
+        ("text/html; charset=utf-8", page)
     } else {
         let body = ErrorBody {
             id,
@@ -67,8 +76,16 @@ pub fn problem(problem: &Problem, backend: Option<&BackendId>, for_a_person: boo
         response.headers_mut().insert(RETRY_AFTER, RETRY.as_secs().into());
     }
     let mark = HeaderValue::try_from(format!("jetway; error={proxy_error}"));
+    if let Some(policy) = policy {
+        response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    }
     response.headers_mut().insert(PROXY_STATUS, mark.unwrap_or(HeaderValue::from_static("jetway")));
     response
+}
+
+/// What a waiting page has asked for.
+pub fn stage(stage: &serde_json::Value) -> Response<OutBody> {
+    own(StatusCode::OK, waiting::STAGE_TYPE, stage.to_string().into())
 }
 
 /// `/ready`, for balancers.
@@ -101,7 +118,7 @@ fn own(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<
         (CACHE_CONTROL, "no-store"),
         (REFERRER_POLICY, "no-referrer"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
+        (CONTENT_SECURITY_POLICY, page::POLICY),
         (PROXY_STATUS, "jetway"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
@@ -142,13 +159,13 @@ mod tests {
 
     #[test]
     fn every_answer_says_who_made_it_and_how_to_go_on() {
-        let answer = problem(&Problem::NotReady, None, false);
+        let answer = problem(&Problem::NotReady, None, None);
         assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
         assert_eq!(answer.headers()[PROXY_STATUS], "jetway; error=connection_timeout");
         assert_eq!(answer.headers()[RETRY_AFTER], "1");
         assert_eq!(answer.headers()[REFERRER_POLICY], "no-referrer");
 
-        let answer = problem(&Problem::TokenExpired, None, true);
+        let answer = problem(&Problem::TokenExpired, None, Some(""));
         assert_eq!(answer.status(), StatusCode::GONE);
         assert_eq!(answer.headers()[CONTENT_TYPE], "text/html; charset=utf-8");
         assert!(!answer.headers().contains_key(RETRY_AFTER));
@@ -200,7 +217,7 @@ mod tests {
                 (Problem::TokenInvalid, 410),
             ] {
                 warnings.0.lock().unwrap().clear();
-                let answer = problem(&answered, Some(&backend), false);
+                let answer = problem(&answered, Some(&backend), None);
                 let said = warnings.0.lock().unwrap().clone();
                 match (status, said.as_slice()) {
                     (502, [line]) => {

@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 
 pub const BUFFER_BYTES: usize = 16 * 1024;
+/// Of one for a stream that has filled a smaller one.
+const LARGE_BYTES: usize = 8 * BUFFER_BYTES;
 /// Buffers of each kind that a thread keeps.
 const KEPT_MAX: usize = 16;
 /// A text that has grown beyond this is not kept.
@@ -15,6 +17,7 @@ const TEXT_BYTES_MAX: usize = 4 * BUFFER_BYTES;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static LARGE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
     static TEXTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -29,13 +32,19 @@ impl Buffer {
         let kept = BUFFERS.with_borrow_mut(Vec::pop);
         Self(kept.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice()))
     }
+
+    pub fn borrow_large() -> Self {
+        let kept = LARGE.with_borrow_mut(Vec::pop);
+        Self(kept.unwrap_or_else(|| vec![0; LARGE_BYTES].into_boxed_slice()))
+    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.0);
+        let kept = if buffer.len() == BUFFER_BYTES { &BUFFERS } else { &LARGE };
         // A thread that is ending keeps none.
-        let _no_thread_local_any_more = BUFFERS.try_with(|buffers| keep(buffers, buffer));
+        let _no_thread_local_any_more = kept.try_with(|buffers| keep(buffers, buffer));
     }
 }
 

@@ -57,6 +57,7 @@ mod tasks;
 mod tunnel;
 mod upgrade;
 mod upstream;
+mod waiting;
 mod workers;
 
 use std::net::SocketAddr;
@@ -120,6 +121,8 @@ pub struct Config {
     /// The longest wait for the next piece of an HTTP/1.1 request's body.
     pub body_pause: Option<Duration>,
     pub tls: Option<Tls>,
+    /// HTML that every page for people begins with.
+    pub brand: String,
     /// Others may listen on the same address, such as the process that takes this one's place.
     pub reuse_port: bool,
 }
@@ -236,6 +239,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         held: Semaphore::new(HELD_MAX),
         allowances: allowances.clone(),
         body_pause: config.body_pause,
+        brand: config.brand.into(),
         https: config.tls.as_ref().map(Tls::told).unwrap_or_default(),
     };
     lifecycle.spawn_until_stopped(async move { allowances.sweep().await });

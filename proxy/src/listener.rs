@@ -293,7 +293,9 @@ mod tests {
         let (hold, root_redirect, body_pause) = (Duration::from_secs(1), None, None);
         let allowances = Arc::new(Allowances::new(Share::default(), Share::default()));
         let https = crate::serve::Https::default();
-        let server = Server { drones, known, hold, root_redirect, held, allowances, body_pause, https };
+        let brand = "".into();
+        let server =
+            Server { drones, known, hold, root_redirect, held, allowances, body_pause, https, brand };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let dialer = Arc::new(Dialer { lifecycle: lifecycle.clone(), bearer: "b".into() });

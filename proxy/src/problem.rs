@@ -21,6 +21,8 @@ pub enum Problem {
     Stopping,
     Unknown,
     WrongHost,
+    /// A person has waited long enough without a word.
+    Waiting,
     NotReady,
     DroneSilent,
     Busy,
@@ -119,6 +121,9 @@ impl Problem {
                 "this session is served under its own host name only",
                 false,
             ),
+            Problem::Waiting => {
+                told(Code::BackendNotReady, "connection_timeout", "this session is starting", true)
+            }
             Problem::NotReady => told(
                 Code::BackendNotReady,
                 "connection_timeout",

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::allowance::{Allowances, Client, Token};
 use crate::answer::{self, Problem};
-use crate::attach::{Admission, BackendKey, Drone, Drones, NotAdmitted};
+use crate::attach::{Admission, BackendKey, Drone, Drones, NotAdmitted, Stages};
 use crate::body::OutBody;
 use crate::connection::Connection;
 use crate::forward::{Exchange, UNWRITABLE};
@@ -25,6 +25,7 @@ use crate::headers::{self, Forwarding, Standing};
 use crate::installation::{Installation, Known};
 use crate::route::{self, OwnHost, Target};
 use crate::switch::{self, Asked};
+use crate::waiting;
 
 /// Requests that may wait at a time, over all backends.
 pub const HELD_MAX: usize = 16 * 1024;
@@ -43,6 +44,8 @@ pub struct Server {
     /// The longest wait for the next piece of an HTTP/1.1 request's body.
     pub body_pause: Option<Duration>,
     pub https: Https,
+    /// What every page begins with.
+    pub brand: Box<str>,
 }
 
 /// What clients are told of HTTPS.
@@ -55,12 +58,17 @@ pub struct Https {
 }
 
 /// What a request says of whose it is.
+#[derive(Clone, Copy)]
 pub struct Asking<'a> {
     pub host: &'a Arc<str>,
     pub token: &'a str,
     pub is_static: bool,
     /// A port's name, as the path has it.
     pub port: Option<&'a str>,
+    /// Somebody looks at it, and is not to wait long without a word.
+    pub for_a_person: bool,
+    /// Hears what it waits for.
+    pub stages: Option<&'a Stages>,
 }
 
 /// A request that may go to its backend.
@@ -80,16 +88,25 @@ impl Server {
         let for_a_person = answer::wants_page(request.method(), request.headers());
         let mut backend = None;
         let answered = match self.elsewhere(connection, &request) {
-            Ok(None) => self.respond(connection, request, &mut backend).await,
+            Ok(None) => self.respond(connection, request, for_a_person, &mut backend).await,
             Ok(Some(location)) => Ok(answer::moved(&location)),
             Err(problem) => Err(problem),
         };
         let mut response =
-            answered.unwrap_or_else(|problem| answer::problem(&problem, backend.as_ref(), for_a_person));
+            answered.unwrap_or_else(|problem| self.problem(&problem, backend.as_ref(), for_a_person));
         if let Some(hsts) = self.https.hsts.as_ref().filter(|_| connection.is_tls) {
             response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
         response
+    }
+
+    pub fn problem(
+        &self,
+        problem: &Problem,
+        backend: Option<&BackendId>,
+        for_a_person: bool,
+    ) -> Response<OutBody> {
+        answer::problem(problem, backend, for_a_person.then_some(&*self.brand))
     }
 
     /// Whether requests of this connection are sent elsewhere. Whoever a forwarder speaks for has come to that one by its rules.
@@ -116,6 +133,7 @@ impl Server {
         &self,
         connection: &Arc<Connection>,
         mut request: Request<Incoming>,
+        for_a_person: bool,
         asked_for: &mut Option<BackendId>,
     ) -> Result<Response<OutBody>, Problem> {
         let arrived = (UnixMicros::now(), Instant::now());
@@ -142,7 +160,11 @@ impl Server {
             return Err(Problem::BadRequest(odd));
         }
         let (token, port) = (&*target.token, target.port.as_deref());
-        let asking = Asking { host: &host, token, is_static: target.is_static, port };
+        let is_static = target.is_static;
+        let asking = Asking { host: &host, token, is_static, port, for_a_person, stages: None };
+        if waiting::is_asked_for(request.headers()) {
+            return self.stage(connection, &asking, waiting::known(&request), asked_for).await;
+        }
         let admitted = self.admitted(connection, &asking, arrived.1, asked_for).await?;
         let asked = Asked::of(&mut request)?;
         if asked.is_some() && !origin_is_allowed(request.headers(), &admitted.admission.entry.allowed_origins)
@@ -184,7 +206,11 @@ impl Server {
         let token = Token(content.fencing_token, content.grant);
         self.allowances.tokens.ask(token)?;
         let place = self.allowances.tokens.enter(token)?;
-        let (drone, mut admission) = self.admit(&content, &key, arrived).await?;
+        let admit = self.admit(&content, &key, arrived, asking.stages);
+        let (drone, mut admission) = match asking.for_a_person {
+            true => timeout(waiting::PATIENCE, admit).await.unwrap_or(Err(Problem::Waiting))?,
+            false => admit.await?,
+        };
         admission.using.place = place;
         let port = port(&admission.entry, asking, &installation.cluster)?;
         let scheme = if connection.is_tls { "https" } else { installation.cluster.scheme() };
@@ -214,12 +240,13 @@ impl Server {
         content: &TokenContent,
         key: &BackendKey,
         arrived: Instant,
+        stages: Option<&Stages>,
     ) -> Result<(Arc<Drone>, Admission), Problem> {
         let _held = self.held.try_acquire().map_err(|_| Problem::Busy)?;
         for _ in 0..ADMISSIONS_TRIED_MAX {
             let drone = self.drones.get(content).ok_or(Problem::Busy)?;
             let hold = self.hold.saturating_sub(arrived.elapsed());
-            match drone.enter(key, content.grant, hold).await {
+            match drone.enter(key, content.grant, hold, stages).await {
                 Ok(admission) => return Ok((drone, admission)),
                 // Its task is ending and takes the handle off the list.
                 Err(NotAdmitted::Retired) => tokio::task::yield_now().await,

@@ -16,8 +16,11 @@ use axum::extract::{Query, RawQuery};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
+
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// When the last WebSocket closed, on this process's own clock.
 static LAST_CLOSE: Mutex<Option<Instant>> = Mutex::new(None);
@@ -144,12 +147,23 @@ async fn headers(headers: HeaderMap, RawQuery(query): RawQuery, uri: axum::http:
     Json(json!({ "path": uri.path(), "query": query, "headers": pairs }))
 }
 
-async fn upload(body: Bytes) -> String {
-    body.len().to_string()
+async fn upload(body: Body) -> String {
+    let (mut pieces, mut bytes) = (body.into_data_stream(), 0);
+    while let Some(Ok(piece)) = pieces.next().await {
+        bytes += piece.len();
+    }
+    bytes.to_string()
 }
 
-async fn download(Query(query): Query<BTreeMap<String, usize>>) -> Body {
-    Body::from(vec![b'x'; query.get("bytes").copied().unwrap_or(1024).min(64 << 20)])
+/// In pieces, so that any number of bytes is none of its memory.
+async fn download(Query(query): Query<BTreeMap<String, usize>>) -> Response {
+    let bytes = query.get("bytes").copied().unwrap_or(1024);
+    let piece = Bytes::from(vec![b'x'; PIECE_BYTES]);
+    let pieces = futures_util::stream::unfold(bytes, move |left| {
+        let piece = piece.slice(..left.min(PIECE_BYTES));
+        async move { (left > 0).then(|| (Ok::<_, std::io::Error>(piece.clone()), left - piece.len())) }
+    });
+    ([("content-length", bytes.to_string())], Body::from_stream(pieces)).into_response()
 }
 
 async fn refuse() -> Response {

@@ -307,6 +307,7 @@ impl Actor {
             }
             Command::View { reply } => drop(reply.send(self.view())),
             Command::Ask(asking) => self.ask(asking),
+            Command::Follow { stream, ask } => self.follow(&stream, ask),
             Command::Forget { stream, ask } => self.forget(&stream, ask),
             Command::Uses { stream, uses, connections } => self.uses(&stream, uses, connections),
             Command::StreamLost { stream, closed_at } => self.stream_lost(&stream, closed_at),

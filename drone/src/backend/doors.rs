@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use jetway_protocol::attach::{Entry, Outcome, ToProxy};
+use jetway_protocol::attach::{Entry, Outcome, Stage, ToProxy};
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::GrantId;
 use jetway_protocol::state::BackendState;
@@ -39,6 +39,8 @@ pub struct Waiting {
     pub asking: Asking,
     /// For asks whose grant is not known: until when it may come.
     pub until: Option<Instant>,
+    /// Somebody looks at it.
+    pub is_followed: bool,
 }
 
 impl Actor {
@@ -99,7 +101,7 @@ impl Actor {
             return;
         }
         let until = (!known).then(|| Instant::now() + GRANT_PATIENCE);
-        self.waiting.push(Waiting { asking, until });
+        self.waiting.push(Waiting { asking, until, is_followed: false });
         self.count_waiting();
     }
 
@@ -107,6 +109,30 @@ impl Actor {
         self.waiting
             .retain(|waiting| waiting.asking.stream.number() != stream.number() || waiting.asking.ask != ask);
         self.count_waiting();
+    }
+
+    pub(super) fn follow(&mut self, stream: &Stream, ask: u64) {
+        let stage = self.how_far();
+        let mut asked = self.waiting.iter_mut();
+        let asked = asked
+            .find(|waiting| waiting.asking.stream.number() == stream.number() && waiting.asking.ask == ask);
+        if let Some(waiting) = asked {
+            waiting.is_followed = true;
+            tell_stage(&waiting.asking, stage);
+        }
+    }
+
+    /// To whoever looks.
+    pub(super) fn show_stage(&self) {
+        for waiting in self.waiting.iter().filter(|waiting| waiting.is_followed) {
+            tell_stage(&waiting.asking, self.how_far());
+        }
+    }
+
+    fn how_far(&self) -> Stage {
+        let whole = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        let usual = self.agent.usual.of(&self.put.spec.executable.image);
+        Stage { status: self.status(), elapsed_ms: whole(self.begun.elapsed()), usual_ms: usual.map(whole) }
     }
 
     pub(super) fn uses(&mut self, stream: &Stream, uses: u32, connections: u32) {
@@ -214,6 +240,10 @@ impl Actor {
     fn count_waiting(&mut self) {
         self.idle.set_waiting_asks(self.waiting.iter().filter(|waiting| waiting.until.is_none()).count());
     }
+}
+
+fn tell_stage(asking: &Asking, stage: Stage) {
+    asking.stream.push(ToProxy::Stage { ask: asking.ask, stage });
 }
 
 fn answer_no_grant(asking: &Asking) {

@@ -115,6 +115,10 @@ enum Command {
         reply: oneshot::Sender<BackendView>,
     },
     Ask(Asking),
+    Follow {
+        stream: Arc<Stream>,
+        ask: u64,
+    },
     Forget {
         stream: Arc<Stream>,
         ask: u64,
@@ -172,6 +176,12 @@ impl Backend {
     /// The answer is pushed to the stream, now or when there is one.
     pub async fn ask(&self, asking: Asking) -> Result<(), HasEnded> {
         self.tell(Command::Ask(asking)).await
+    }
+
+    /// What the ask waits for is pushed to its stream from now on.
+    pub async fn follow_ask(&self, stream: &Arc<Stream>, ask: u64) {
+        let stream = stream.clone();
+        let _an_ended_one_waits_for_nobody = self.tell(Command::Follow { stream, ask }).await;
     }
 
     pub async fn forget(&self, stream: &Arc<Stream>, ask: u64) {

@@ -112,5 +112,6 @@ impl Actor {
             history: self.history.clone(),
             timeline: self.timeline.clone(),
         });
+        self.show_stage();
     }
 }

@@ -233,6 +233,7 @@ impl Actor {
         self.was_ready = true;
         self.listening_elsewhere.clear();
         self.stage_until_now(StageName::Ready, self.stage_start, "");
+        self.agent.usual.took(&self.put.spec.executable.image, self.begun.elapsed());
         self.idle.ready(Instant::now());
         self.step(Event::BecameReady, None);
         self.answer_waiting();

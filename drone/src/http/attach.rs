@@ -155,6 +155,11 @@ async fn handle(agent: &Arc<Agent>, stream: &Arc<Stream>, pending: &mut Pending,
                 backend.forget(stream, ask).await;
             }
         }
+        ToDrone::Follow { ask, backend } => {
+            if let Some(backend) = agent.backend(&backend) {
+                backend.follow_ask(stream, ask).await;
+            }
+        }
         ToDrone::Uses(uses) => {
             match agent.backend(&uses.backend).filter(|one| one.fencing_token == uses.fencing_token) {
                 Some(backend) => {

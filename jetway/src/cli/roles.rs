@@ -20,7 +20,7 @@ use jetway_service::secrets::{self, Source};
 use jetway_service::telemetry;
 
 use super::signals::StopSignals;
-use super::tls::TlsArguments;
+use super::tls::{self, TlsArguments};
 use crate::dev::places;
 
 #[derive(Debug, Args)]
@@ -279,6 +279,9 @@ pub struct ProxyArguments {
     /// Seconds that an HTTP/1.1 request's body may pause; 0: as long as it likes
     #[arg(long, env = "JETWAY_BODY_PAUSE_SECONDS", default_value_t = 60)]
     body_pause_seconds: u64,
+    /// A file with HTML that the pages for people begin with: a name, a logo as inline SVG, a style. Nothing is loaded from elsewhere
+    #[arg(long, env = "JETWAY_BRAND_FILE")]
+    brand_file: Option<PathBuf>,
     #[command(flatten)]
     tls: TlsArguments,
     /// Share the port with other proxies, such as the one that takes this one's place
@@ -305,6 +308,7 @@ pub async fn proxy(arguments: ProxyArguments) -> anyhow::Result<ExitCode> {
         proxy_protocol: arguments.proxy_protocol,
         drain,
         tls: arguments.tls.read()?,
+        brand: tls::brand(arguments.brand_file.as_deref())?,
         reuse_port: arguments.reuse_port,
         client: Share {
             open: NonZeroU32::new(arguments.client_connections),

@@ -1,9 +1,9 @@
-//! HTTPS of `jetway proxy`, as its flags say it.
+//! HTTPS of `jetway proxy` and the pages that people see there, as its flags say it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -49,4 +49,19 @@ impl TlsArguments {
             hsts: Some(self.hsts_seconds).filter(|seconds| *seconds > 0),
         }))
     }
+}
+
+/// Of a page's beginning; every page carries it.
+const BRAND_BYTES_MAX: usize = 64 * 1024;
+
+pub fn brand(file: Option<&Path>) -> anyhow::Result<String> {
+    let Some(file) = file else { return Ok(String::new()) };
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("--brand-file {} cannot be read", file.display()))?;
+    ensure!(
+        text.len() <= BRAND_BYTES_MAX,
+        "--brand-file {} has more than {BRAND_BYTES_MAX} bytes",
+        file.display()
+    );
+    Ok(text)
 }

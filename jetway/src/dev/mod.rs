@@ -204,6 +204,7 @@ async fn serve_browsers(
         token: Share::default(),
         body_pause: None,
         tls: None,
+        brand: String::new(),
     };
     let proxy = jetway_proxy::start(config, lifecycle.clone()).await.context("the proxy did not start")?;
     if !arguments.no_demo {

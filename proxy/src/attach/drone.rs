@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jetway_protocol::attach::{Outcome, ToDrone};
+use jetway_protocol::attach::{Outcome, Stage, ToDrone};
 use jetway_protocol::ids::{DroneId, GrantId};
 use jetway_protocol::status::End;
 use jetway_protocol::time::UnixMicros;
@@ -17,7 +17,7 @@ use super::admission::{Admission, Door, NotAdmitted};
 use super::gate::{Closed, ended_seen};
 use super::ledger::BackendKey;
 use super::outbox::Outbox;
-use super::state::{Admitted, Ask, Backend, State, Stream, ask_message};
+use super::state::{Admitted, Ask, Backend, Stages, State, Stream, ask_message};
 
 /// Requests that may wait for one backend. A page's parts, many times over.
 const ASKS_PER_BACKEND_MAX: u32 = 512;
@@ -62,17 +62,22 @@ impl Drone {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a request through, at once where the drone need not be asked, else when it has answered; at most `hold`.
+    /// Lets a request through, at once where the drone need not be asked, else when it has answered; at most `hold`. `stages` hears what it waits
+    /// for.
     pub async fn enter(
         self: &Arc<Self>,
         key: &BackendKey,
         grant: GrantId,
         hold: Duration,
+        stages: Option<&Stages>,
     ) -> Result<Admission, NotAdmitted> {
         let (waiting, answer) = match self.begin(key, grant)? {
             Begun::Admitted(admission) => return Ok(admission),
             Begun::Asked(waiting, answer) => (waiting, answer),
         };
+        if let Some(stages) = stages {
+            self.follow(waiting.ask, stages.clone());
+        }
         let answer = tokio::time::timeout(hold, answer).await;
         let drone_answers = self.state().stream.is_some();
         drop(waiting);
@@ -110,6 +115,21 @@ impl Drone {
         Ok(Begun::Asked(Waiting { drone: self.clone(), ask }, answer))
     }
 
+    fn follow(&self, ask: u64, stages: Stages) {
+        let mut state = self.state();
+        let Some(asked) = state.asks.get_mut(&ask) else { return };
+        asked.stages = Some(stages);
+        let backend = asked.key.backend.clone();
+        drop(state);
+        self.tell(ToDrone::Follow { ask, backend });
+    }
+
+    pub(super) fn staged(&self, ask: u64, stage: Stage) {
+        if let Some(stages) = self.state().asks.get(&ask).and_then(|asked| asked.stages.as_ref()) {
+            stages.send_replace(Some(stage));
+        }
+    }
+
     fn forget(&self, ask: u64) {
         let mut state = self.state();
         let Some(forgotten) = state.asks.remove(&ask) else { return };
@@ -139,7 +159,7 @@ impl Drone {
         if self.vouches_for(key, grant) {
             return Ok(None);
         }
-        self.enter(key, grant, hold).await.map(Some)
+        self.enter(key, grant, hold, None).await.map(Some)
     }
 
     /// When the stream falls, if nothing more is answered on it.
@@ -230,6 +250,9 @@ impl Drone {
         }
         for (ask, asked) in &state.asks {
             self.tell(ask_message(*ask, &asked.key, asked.grant));
+            if asked.stages.is_some() {
+                self.tell(ToDrone::Follow { ask: *ask, backend: asked.key.backend.clone() });
+            }
         }
     }
 
@@ -247,7 +270,7 @@ impl Drone {
 
     pub(super) fn answered(self: &Arc<Self>, ask: u64, outcome: Outcome) {
         let mut state = self.state();
-        let Some(Ask { key, grant, reply }) = state.asks.remove(&ask) else { return };
+        let Some(Ask { key, grant, reply, .. }) = state.asks.remove(&ask) else { return };
         let admission = match outcome {
             Outcome::Ready(entry) => Ok(state.admit(self, &key, grant, *entry, reply.is_some())),
             Outcome::Ended { end } => Err(NotAdmitted::Ended(end)),

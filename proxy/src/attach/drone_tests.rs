@@ -70,7 +70,7 @@ async fn enter(drone: &Arc<Drone>) -> (Admission, bool) {
         answer_all(drone, &ready()) > 0
     };
     let key = key();
-    let (admission, asked) = tokio::join!(drone.enter(&key, GRANT, HOLD), asking);
+    let (admission, asked) = tokio::join!(drone.enter(&key, GRANT, HOLD, None), asking);
     (admission.unwrap(), asked)
 }
 
@@ -82,7 +82,7 @@ async fn nobody_vouches_while_no_stream_stands() {
     assert!(!drone.vouches_for(&key(), GrantId(2)));
     drone.disconnected();
     assert!(!drone.vouches_for(&key(), GRANT));
-    let refused = drone.enter(&key(), GRANT, DEADLINE).await.unwrap_err();
+    let refused = drone.enter(&key(), GRANT, DEADLINE, None).await.unwrap_err();
     assert_eq!(refused, NotAdmitted::TimedOut { drone_answers: false });
 
     drone.connected(Door::Direct, Instant::now());
@@ -107,7 +107,7 @@ async fn a_process_that_stood_still_trusts_no_stream() {
     assert!(!asked);
     advance(Duration::from_millis(1)).await;
     assert!(!drone.vouches_for(&key(), GRANT));
-    let held = timeout(Duration::from_secs(1), drone.enter(&key(), GRANT, HOLD)).await;
+    let held = timeout(Duration::from_secs(1), drone.enter(&key(), GRANT, HOLD, None)).await;
     assert!(held.is_err(), "it waits for the drone's word");
     assert!(drone.falls_at() < Some(Instant::now()), "and the stream's task ends the stream");
 }

@@ -30,6 +30,7 @@ pub use admission::{Admission, Door, NotAdmitted, Using};
 pub use drone::Drone;
 pub use gate::{Closed, Gate};
 pub use ledger::BackendKey;
+pub use state::Stages;
 
 /// Drones that one proxy talks to at a time.
 const DRONES_MAX: usize = 8192;

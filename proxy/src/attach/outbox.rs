@@ -37,7 +37,10 @@ impl Outbox {
 
     /// Leaves out what belonged to the last stream: its asks are made again when the next one stands.
     pub(super) fn begin_stream(&mut self) {
-        self.messages.retain(|message| !matches!(message, ToDrone::Ask { .. } | ToDrone::Forget { .. }));
+        let of_an_ask = |message: &ToDrone| {
+            matches!(message, ToDrone::Ask { .. } | ToDrone::Follow { .. } | ToDrone::Forget { .. })
+        };
+        self.messages.retain(|message| !of_an_ask(message));
     }
 
     pub(super) fn take(&mut self) -> VecDeque<ToDrone> {

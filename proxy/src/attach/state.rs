@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use jetway_protocol::attach::{DEADLINE_SECONDS, Entry, ToDrone};
+use jetway_protocol::attach::{DEADLINE_SECONDS, Entry, Stage, ToDrone};
 use jetway_protocol::ids::GrantId;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::admission::{Admission, Door, NotAdmitted, Using};
@@ -86,12 +86,17 @@ pub(super) struct Admitted {
     pub(super) generation: u64,
 }
 
+/// Hears how far the start is that an ask waits for.
+pub type Stages = watch::Sender<Option<Stage>>;
+
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) key: BackendKey,
     pub(super) grant: GrantId,
     /// Absent: nobody waits; it is asked whether what is open may stay open.
     pub(super) reply: Option<oneshot::Sender<Result<Admission, NotAdmitted>>>,
+    /// For whoever looks on.
+    pub(super) stages: Option<Stages>,
 }
 
 impl State {
@@ -163,7 +168,7 @@ impl State {
         let ask = self.next_ask;
         self.next_ask += 1;
         self.ledger.ask_begins(key);
-        self.asks.insert(ask, Ask { key: key.clone(), grant, reply });
+        self.asks.insert(ask, Ask { key: key.clone(), grant, reply, stages: None });
         ask
     }
 

@@ -231,6 +231,7 @@ async fn run(mut socket: Socket, drone: &Arc<Drone>) -> Result<Unused, Broken> {
 fn handle(drone: &Arc<Drone>, message: ToProxy) {
     match message {
         ToProxy::Answer { ask, outcome } => drone.answered(ask, outcome),
+        ToProxy::Stage { ask, stage } => drone.staged(ask, stage),
         ToProxy::Ended { backend, fencing_token, end } => {
             drone.ended(&BackendKey { backend, fencing_token }, &end);
         }

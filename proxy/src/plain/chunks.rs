@@ -57,6 +57,17 @@ enum At {
 }
 
 impl Body {
+    /// Takes all of these bytes, if they go on as they came and there is more to come.
+    pub fn pass(&mut self, bytes: &[u8]) -> bool {
+        match self {
+            Body::Length(left) if (bytes.len() as u64) < *left => {
+                *left -= bytes.len() as u64;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Takes what has come, and writes what the client gets of it.
     pub fn take(&mut self, bytes: &[u8], text: &mut Vec<u8>) -> Result<Progress, Malformed> {
         match self {

@@ -20,8 +20,9 @@ use super::chunks::{Malformed, Progress};
 use super::request::{self, Head};
 use super::sides::{Came, Stop, Upstream};
 use crate::allowance;
-use crate::answer::{Problem, problem, wants_page};
+use crate::answer::{Problem, wants_page};
 use crate::attach::Admission;
+use crate::body::OutBody;
 use crate::buffers::Text;
 use crate::forward::{RESPONSE_HEAD_MAX, UNWRITABLE};
 use crate::headers::Forwarding;
@@ -89,11 +90,15 @@ struct Answered {
 impl Lane<'_> {
     pub async fn serve(&mut self, head: Head, bytes: &[u8], text: Text) -> Outcome {
         let (mut backend, method) = (None, head.method.clone());
-        match self.pass_on(head, bytes, text, &mut backend).await {
+        let for_a_person = head.takes_html && wants_page(&method, &request::headers(bytes));
+        match self.pass_on(head, bytes, text, for_a_person, &mut backend).await {
             Ok(()) => Outcome::Served,
             Err(Unanswered::Gone) => Outcome::Over,
             Err(Unanswered::NotPlain) => Outcome::NotPlain,
-            Err(Unanswered::Problem(reason)) => self.answer(&reason, backend.as_ref(), &method, bytes).await,
+            Err(Unanswered::Problem(reason)) => {
+                let answer = self.serving.server.problem(&reason, backend.as_ref(), for_a_person);
+                self.answer(answer, &method).await
+            }
         }
     }
 
@@ -102,6 +107,7 @@ impl Lane<'_> {
         mut head: Head,
         bytes: &[u8],
         mut text: Text,
+        for_a_person: bool,
         asked_for: &mut Option<BackendId>,
     ) -> Result<(), Unanswered> {
         let (wall, since) = (UnixMicros::now(), Instant::now());
@@ -113,7 +119,7 @@ impl Lane<'_> {
         let path = head.path(bytes);
         let place = Place::of(path).ok_or(Unanswered::NotPlain)?;
         let Place { token, is_static, port, .. } = place;
-        let asking = Asking { host: &host, token, is_static, port };
+        let asking = Asking { host: &host, token, is_static, port, for_a_person, stages: None };
         let mut admitted = tokio::select! {
             biased;
             admitted = server.admitted(connection, &asking, since, asked_for) => admitted?,
@@ -228,6 +234,10 @@ impl Lane<'_> {
         drop(reply);
         while progress == Progress::More {
             let came = upstream.read(client, clock).await.map_err(broken_off)?;
+            if !came.bytes().is_empty() && body.pass(came.bytes()) {
+                upstream.write_to(client, came.bytes()).await.map_err(broken_off)?;
+                continue;
+            }
             let mut text = Text::borrow();
             if came.bytes().is_empty() {
                 body.end(&mut text.0).map_err(|_| Unanswered::Gone)?;
@@ -245,15 +255,8 @@ impl Lane<'_> {
     }
 
     /// An answer of our own.
-    async fn answer(
-        &mut self,
-        reason: &Problem,
-        backend: Option<&BackendId>,
-        method: &Method,
-        bytes: &[u8],
-    ) -> Outcome {
-        let for_a_person = wants_page(method, &request::headers(bytes));
-        let (parts, body) = problem(reason, backend, for_a_person).into_parts();
+    async fn answer(&mut self, answer: Response<OutBody>, method: &Method) -> Outcome {
+        let (parts, body) = answer.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let mut text = Text::borrow();
         let closes = self.serving.connection.ending.is_closing();

@@ -7,10 +7,12 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::headers::plain::{self, Line};
 use crate::route::Place;
+use crate::waiting;
 
 /// More lines than a browser sends; whoever sends more is served all the same.
 const LINES_MAX: usize = 48;
 
+const HTML: &[u8] = b"text/html";
 static PLAIN: [Method; 7] =
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
@@ -24,6 +26,8 @@ pub struct Head {
     host: Range<usize>,
     /// What a forwarder has said of others.
     pub said: HeaderMap,
+    /// It may be somebody who looks at the answer.
+    pub takes_html: bool,
 }
 
 impl Head {
@@ -63,9 +67,16 @@ pub fn read(bytes: &[u8], trusted: bool, text: &mut Vec<u8>) -> Option<Head> {
     for part in [method.as_str(), " ", place.forward(), query, " HTTP/1.1\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }
-    let (mut host, mut body, mut has_cookie, mut said) = (None, None, false, HeaderMap::new());
+    let (mut host, mut body, mut said) = (None, None, HeaderMap::new());
+    let (mut has_cookie, mut takes_html) = (false, false);
     for httparse::Header { name, value } in request.headers.iter() {
         match plain::line(name, value) {
+            Line::Passes if name.eq_ignore_ascii_case("accept") => {
+                if *value == waiting::STAGE_TYPE.as_bytes() {
+                    return None;
+                }
+                takes_html |= value.windows(HTML.len()).any(|part| part == HTML);
+            }
             Line::Passes => {}
             Line::Dropped => continue,
             Line::Cookie if has_cookie => return None,
@@ -85,7 +96,7 @@ pub fn read(bytes: &[u8], trusted: bool, text: &mut Vec<u8>) -> Option<Head> {
     }
     let body = length..length.checked_add(body.unwrap_or(0))?;
     bytes.get(body.clone())?;
-    Some(Head { method, body, path: range(bytes, path.as_bytes()), host: host?, said })
+    Some(Head { method, body, path: range(bytes, path.as_bytes()), host: host?, said, takes_html })
 }
 
 /// All lines of a head that was read.

@@ -83,6 +83,13 @@ pub struct Client {
     has_more: bool,
 }
 
+impl Came {
+    /// Whether there may be more where it came from.
+    fn is_full(&self) -> bool {
+        matches!(self, Came::Read(buffer, length) if *length == buffer.0.len())
+    }
+}
+
 impl Client {
     pub fn new(stream: TcpStream, left: Bytes) -> Self {
         Self { stream, left, has_more: false }
@@ -94,7 +101,7 @@ impl Client {
             return Poll::Ready(Some(Came::Left(std::mem::take(&mut self.left))));
         }
         self.has_more = false;
-        poll_read(&mut self.stream, cx).map(|read| read.ok().filter(|came| !came.bytes().is_empty()))
+        poll_read(&mut self.stream, false, cx).map(|read| read.ok().filter(|came| !came.bytes().is_empty()))
     }
 
     /// Whether it has gone. One that ends its sending side is taken for gone: a closed tab looks the same, and must count as closed.
@@ -149,6 +156,8 @@ pub struct Upstream {
     idle_since: Instant,
     /// The drone knows of the first byte.
     pub is_told: bool,
+    /// The last read filled its buffer.
+    is_busy: bool,
 }
 
 impl Upstream {
@@ -156,7 +165,7 @@ impl Upstream {
         let watched = gate.clone();
         let closed = Box::pin(async move { drop(watched.closed().await) });
         let (gate, idle_since) = (gate.clone(), Instant::now());
-        Self { stream, gate, port, closed, is_registered: false, idle_since, is_told: false }
+        Self { stream, gate, port, closed, is_registered: false, idle_since, is_told: false, is_busy: false }
     }
 
     pub fn leads_to(&self, gate: &Arc<Gate>, port: Port) -> bool {
@@ -193,7 +202,8 @@ impl Upstream {
             if let Poll::Ready(stop) = self.poll_closed(cx) {
                 return Poll::Ready(Err(stop));
             }
-            if let Poll::Ready(read) = poll_read(&mut self.stream, cx) {
+            if let Poll::Ready(read) = poll_read(&mut self.stream, self.is_busy, cx) {
+                self.is_busy = read.as_ref().is_ok_and(Came::is_full);
                 return Poll::Ready(read.map_err(|_| Stop::Broken));
             }
             if client.poll_gone(cx).is_ready() {
@@ -263,10 +273,10 @@ fn poll_ahead(stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<u
 }
 
 /// A buffer is borrowed only for what there is.
-fn poll_read(stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<Came>> {
+fn poll_read(stream: &mut TcpStream, is_busy: bool, cx: &mut Context<'_>) -> Poll<io::Result<Came>> {
     loop {
         std::task::ready!(stream.poll_read_ready(cx))?;
-        let mut buffer = Buffer::borrow();
+        let mut buffer = if is_busy { Buffer::borrow_large() } else { Buffer::borrow() };
         if let Some(length) = read_now(&mut *stream, cx, &mut buffer.0)? {
             return Poll::Ready(Ok(Came::Read(buffer, length)));
         }

@@ -31,3 +31,4 @@ mod real_clients;
 mod shares;
 mod stop;
 mod upgrades;
+mod waiting;

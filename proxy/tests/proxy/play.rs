@@ -124,6 +124,7 @@ impl Stage {
             token: self.token,
             body_pause: self.body_pause,
             tls: self.tls.clone(),
+            brand: "<p>a brand</p>".into(),
         };
         jetway_proxy::start(config, lifecycle.clone()).await.unwrap()
     }
