@@ -15,7 +15,7 @@ use jetway_protocol::time::UnixMicros;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::net::TcpListener;
 
-use crate::play::{CLUSTER, FakeDrone, authorized};
+use crate::play::{CLUSTER, FakeDrone, secret};
 
 pub struct FakeController {
     pub address: SocketAddr,
@@ -64,4 +64,8 @@ async fn where_is(State(controller): State<Arc<FakeController>>, Path(id): Path<
     }
     let advertise = controller.drone.address.to_string();
     Json(DroneAddress { drone: id, advertise, last_heartbeat: UnixMicros::now() }).into_response()
+}
+
+pub fn authorized(headers: &HeaderMap, purpose: Purpose) -> bool {
+    secret().authorizes(purpose, headers.get("authorization").map(|value| value.as_bytes()))
 }

@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-use crate::controller::FakeController;
+use crate::controller::{FakeController, authorized};
 
 pub const FENCING: FencingToken = FencingToken(7);
 pub const CLUSTER: &str = "example.com";
@@ -194,10 +194,6 @@ pub fn an_end() -> End {
         message: String::new(),
         output: String::new(),
     }
-}
-
-pub fn authorized(headers: &HeaderMap, purpose: Purpose) -> bool {
-    secret().authorizes(purpose, headers.get("authorization").map(|value| value.as_bytes()))
 }
 
 pub struct FakeDrone {
