@@ -33,7 +33,8 @@ fn attributes(cookie: &[u8]) -> impl Iterator<Item = (Vec<u8>, &[u8])> {
 
 /// The name, the value, and all that is not about where it goes.
 fn kept(cookie: &[u8], is_shared: bool) -> Vec<(Vec<u8>, &[u8])> {
-    let pair = cookie.split(|byte| *byte == b';').next().unwrap_or_default();
+    // White space around it is nobody's (RFC 6265 §5.2), and may be lost on the way.
+    let pair = cookie.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let is_place = |name: &[u8]| name == b"domain" || (is_shared && name == b"path");
     let others = attributes(cookie).filter(|(name, _)| !is_place(name));
     std::iter::once((Vec::new(), pair)).chain(others).collect()
