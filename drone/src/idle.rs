@@ -21,6 +21,8 @@ use tokio::time::Instant;
 
 use crate::grants::Entered;
 
+/// A person who has seen the start has this long to come in.
+const ENTRY_SECONDS: u64 = 5;
 /// How long a connect to a live key holds its backend for a client that has not come yet.
 pub const HOLD_SECONDS: u64 = 30;
 
@@ -90,6 +92,11 @@ impl Idle {
     pub fn connected(&mut self, grant: GrantId, now: Instant) {
         self.last_connect = Some(now);
         self.holds.add(grant, now + Duration::from_secs(HOLD_SECONDS));
+    }
+
+    /// Whoever waited with this grant and was told of the start is about to come in, by another request.
+    pub fn expected(&mut self, grant: GrantId, now: Instant) {
+        self.holds.add(grant, now + Duration::from_secs(ENTRY_SECONDS));
     }
 
     pub fn revoked(&mut self, grant: GrantId) {
@@ -379,5 +386,11 @@ mod tests {
         assert_eq!(idle.verdict(now + seconds(500)), Verdict::Wait(None));
         idle.set_waiting_asks(0);
         assert_eq!(idle.verdict(now + seconds(500)), Verdict::Due);
+        // A person's request may have been given up as it was answered: they come in by the next.
+        idle.answered(proxy(1), GRANT);
+        idle.expected(GRANT, now + seconds(500));
+        idle.uses(proxy(1), 0, 0, now + seconds(500));
+        assert_eq!(idle.verdict(now + seconds(501)), Verdict::Wait(Some(now + seconds(505))));
+        assert_eq!(idle.verdict(now + seconds(505)), Verdict::Due);
     }
 }

@@ -10,13 +10,15 @@ use tokio::net::TcpStream;
 use tokio::time::{error::Elapsed, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use crate::allowance::{Client, Place};
+use crate::answer::Problem;
 use crate::forwarders::{Forwarders, Peer};
 use crate::proxy_protocol::{self, HEADER_BYTES_MAX, Header};
 use crate::socket::Socket;
 
 /// What an HTTP/2 client that knows its server begins with (RFC 9113 §3.4); no request of HTTP/1 does.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const READ_BYTES: usize = 2 * 1024;
+const READ_BYTES: usize = 8 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Http {
@@ -49,6 +51,8 @@ pub enum NotArrived {
     Ended,
     #[error("its first bytes did not come in time")]
     TimedOut(#[from] Elapsed),
+    #[error("its client has its share of connections")]
+    ShareTaken,
     #[error("a balancer's PROXY header was expected")]
     Header(#[from] proxy_protocol::NoHeader),
 }
@@ -59,6 +63,8 @@ pub struct Arrival {
     pub socket: Socket,
     pub peer: Peer,
     pub http: Http,
+    /// Of its client's share. In TLS, who has none does not come so far.
+    pub place: Result<Option<Place<Client>>, Problem>,
 }
 
 impl Reception {
@@ -68,6 +74,7 @@ impl Reception {
         stream: TcpStream,
         address: std::net::SocketAddr,
         time: Duration,
+        share: impl FnOnce(Peer) -> Result<Option<Place<Client>>, Problem>,
     ) -> Result<Arrival, NotArrived> {
         let mut ahead = BytesMut::new();
         let mut peer = self.forwarders.peer(address);
@@ -76,15 +83,18 @@ impl Reception {
             peer = client.map_or(peer, |client| self.forwarders.peer(client));
         }
         if let Some(tls) = &self.tls {
+            // Before the handshake, which is what costs.
+            let place = share(peer).map_err(|_| NotArrived::ShareTaken)?;
             let stream = timeout(time, tls.accept(Socket::new(stream, Bytes::from(ahead)))).await??;
             let http = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Http::Two,
                 _ => Http::One,
             };
-            return Ok(Arrival { socket: Socket::with_tls(stream), peer, http });
+            return Ok(Arrival { socket: Socket::with_tls(stream), peer, http, place: Ok(place) });
         }
         let http = timeout(time, spoken(&stream, &mut ahead)).await??;
-        Ok(Arrival { socket: Socket::new(stream, Bytes::from(ahead)), peer, http })
+        let place = share(peer);
+        Ok(Arrival { socket: Socket::new(stream, Bytes::from(ahead)), peer, http, place })
     }
 }
 
@@ -155,7 +165,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.write_all(first).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
-        let arrival = reception.receive(stream, address, Duration::from_millis(100)).await?;
+        let arrival = reception.receive(stream, address, Duration::from_millis(100), |_| Ok(None)).await?;
         Ok((arrival, client))
     }
 

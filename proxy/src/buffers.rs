@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 pub const BUFFER_BYTES: usize = 16 * 1024;
 /// Of one for a stream that has filled a smaller one.
-const LARGE_BYTES: usize = 8 * BUFFER_BYTES;
+const LARGE_BYTES: usize = 4 * BUFFER_BYTES;
 /// Buffers of each kind that a thread keeps.
 const KEPT_MAX: usize = 16;
 /// A text that has grown beyond this is not kept.

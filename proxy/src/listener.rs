@@ -231,22 +231,20 @@ impl Door {
         (permit, load): (OwnedSemaphorePermit, Load),
         in_use: TaskTrackerToken,
     ) {
+        let clients = &self.server.allowances.clients;
+        let share = |peer| Client::of(peer).map_or(Ok(None), |client| clients.enter(client));
         let arrival = tokio::select! {
-            arrival = self.reception.receive(stream, address, self.limits.head) => arrival,
+            arrival = self.reception.receive(stream, address, self.limits.head, share) => arrival,
             () = self.ending.last_chance() => return,
         };
-        let Arrival { socket, peer, http } = match arrival {
+        let Arrival { socket, peer, http, place } = match arrival {
             Ok(arrival) => arrival,
             Err(reason) => {
                 tracing::debug!(peer = %address, %reason, "a connection that nothing came of");
                 return;
             }
         };
-        let Ok(of_the_clients) =
-            Client::of(peer).map_or(Ok(None), |client| self.server.allowances.clients.enter(client))
-        else {
-            return socket.refuse(SHARE_TAKEN);
-        };
+        let Ok(of_the_clients) = place else { return socket.refuse(SHARE_TAKEN) };
         let place = Taken { _of_all: permit, _of_the_clients: of_the_clients, _of_its_worker: load };
         let cut = CancellationToken::new();
         let streams = (http == Http::Two).then(|| Streams::new(cut.clone()));

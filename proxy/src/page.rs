@@ -81,8 +81,9 @@ answer = await fetch(location.pathname + location.search, {headers: {accept: 'ap
 body = await answer.json();
 } catch { of('stage').textContent = 'The connection is gone. Trying again.'; known = ''; await pause(1000); continue; }
 if (!answer.ok) {
-if (body && body.retry_after_ms) { await pause(body.retry_after_ms); continue; }
-const text = body && body.message || 'Something went wrong'; fail(text.charAt(0).toUpperCase() + text.slice(1) + '.'); break; }
+const text = body && body.message || 'something went wrong', said = text.charAt(0).toUpperCase() + text.slice(1) + '.';
+if (body && body.retry_after_ms) { of('stage').textContent = said; known = ''; await pause(body.retry_after_ms); continue; }
+fail(said); break; }
 if (!body) continue;
 if (body.status === 'ready') { over = true; of('stage').textContent = 'Ready.'; of('progress').value = 1; location.reload(); break; }
 known = body.status; of('stage').textContent = words[known] || 'One moment.';

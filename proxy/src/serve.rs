@@ -12,7 +12,7 @@ use jetway_protocol::ids::{BackendId, ClusterName, GrantId, PortName};
 use jetway_protocol::spec::Port;
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::token::TokenContent;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::allowance::{Allowances, Client, Token};
@@ -199,14 +199,21 @@ impl Server {
         arrived: Instant,
         asked_for: &mut Option<BackendId>,
     ) -> Result<Admitted, Problem> {
-        let installation = self.installation().await?;
+        let known = self.installation();
+        let installation = match asking.for_a_person {
+            true => timeout(waiting::PATIENCE, known).await.unwrap_or(Err(Problem::Waiting))?,
+            false => known.await?,
+        };
         let content = opened(connection, &installation, asking)?;
         *asked_for = Some(content.backend.clone());
         let key = BackendKey { backend: content.backend.clone(), fencing_token: content.fencing_token };
         let token = Token(content.fencing_token, content.grant);
         self.allowances.tokens.ask(token)?;
         let place = self.allowances.tokens.enter(token)?;
-        let admit = self.admit(&content, &key, arrived, asking.stages);
+        // Of a person's ask the drone knows, so that it waits a moment for them who come in after a page.
+        let unseen = watch::Sender::new(None);
+        let stages = asking.stages.or(asking.for_a_person.then_some(&unseen));
+        let admit = self.admit(&content, &key, arrived, stages);
         let (drone, mut admission) = match asking.for_a_person {
             true => timeout(waiting::PATIENCE, admit).await.unwrap_or(Err(Problem::Waiting))?,
             false => admit.await?,

@@ -189,6 +189,7 @@ async fn pump_to_stream(
     let mut frames = Leaving::at(turn);
     tokio::pin!(to);
     to.write_all(frames.before_leaving(&early)).await?;
+    to.flush().await?;
     drop(early);
     let goodbye = loop {
         if let Some(goodbye) = frames.readable(&from).await? {
@@ -206,6 +207,9 @@ async fn pump_to_stream(
                 break;
             }
         }
+        // What TLS has taken it may still hold, and nobody else would send it.
+        drop(buffer);
+        to.flush().await?;
     };
     to.write_all(&goodbye.frame()).await?;
     to.shutdown().await

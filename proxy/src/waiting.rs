@@ -10,7 +10,7 @@ use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::Status;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use crate::answer::{self, Problem};
 use crate::body::OutBody;
@@ -23,10 +23,8 @@ pub const PATIENCE: Duration = Duration::from_millis(400);
 pub const STAGE_TYPE: &str = "application/vnd.jetway.stage+json";
 /// What the page knows already: it is answered when there is something else to say.
 const KNOWN: &str = "x-jetway-stage";
-/// Then it is told once more, and asks again.
-const LOOK_MAX: Duration = Duration::from_secs(15);
 /// Between looks at a session that is ending.
-const AGAIN: Duration = Duration::from_millis(250);
+const AGAIN: Duration = Duration::from_secs(1);
 /// Who is told that it is ready has this long to come in, however soon the session would be idle.
 const ENTRY: Duration = Duration::from_secs(5);
 
@@ -52,10 +50,11 @@ impl Server {
         let (tell, mut told) = watch::channel(None);
         let asking = Asking { stages: Some(&tell), ..*asking };
         let news = async {
-            let is_news = |stage: &Option<Stage>| stage.is_some_and(|stage| Some(stage.status) != known);
-            let _the_sender_is_here = told.wait_for(is_news).await;
+            // That it is ready is the answer's to say: only that lets anybody in.
+            let is_news = |stage: &Stage| stage.status < Status::Ready && Some(stage.status) != known;
+            let _the_sender_is_here = told.wait_for(|stage| stage.as_ref().is_some_and(is_news)).await;
         };
-        let until = Instant::now() + LOOK_MAX;
+        let until = Instant::now() + self.hold;
         let admitted = async {
             loop {
                 match self.admitted(connection, &asking, Instant::now(), asked_for).await {
@@ -74,7 +73,6 @@ impl Server {
                 return Ok(answer::stage(&json!({ "status": Status::Ready })));
             }
             () = news => {}
-            () = sleep_until(until) => {}
         }
         let stage = *tell.borrow();
         Ok(answer::stage(&json!(stage)))

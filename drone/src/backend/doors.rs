@@ -39,8 +39,12 @@ pub struct Waiting {
     pub asking: Asking,
     /// For asks whose grant is not known: until when it may come.
     pub until: Option<Instant>,
-    /// Somebody looks at it.
+    /// Somebody looks at it: hears of the next change.
     pub is_followed: bool,
+    /// Somebody has.
+    pub is_a_persons: bool,
+    /// What they were told.
+    pub shown: Option<Status>,
 }
 
 impl Actor {
@@ -101,7 +105,7 @@ impl Actor {
             return;
         }
         let until = (!known).then(|| Instant::now() + GRANT_PATIENCE);
-        self.waiting.push(Waiting { asking, until, is_followed: false });
+        self.waiting.push(Waiting { asking, until, is_followed: false, is_a_persons: false, shown: None });
         self.count_waiting();
     }
 
@@ -117,15 +121,23 @@ impl Actor {
         let asked = asked
             .find(|waiting| waiting.asking.stream.number() == stream.number() && waiting.asking.ask == ask);
         if let Some(waiting) = asked {
-            waiting.is_followed = true;
+            (waiting.is_followed, waiting.is_a_persons) = (true, true);
+            waiting.shown = Some(stage.status);
             tell_stage(&waiting.asking, stage);
         }
     }
 
-    /// To whoever looks.
-    pub(super) fn show_stage(&self) {
-        for waiting in self.waiting.iter().filter(|waiting| waiting.is_followed) {
-            tell_stage(&waiting.asking, self.how_far());
+    /// To whoever looks, once: whoever wants to hear more says so.
+    pub(super) fn show_stage(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let stage = self.how_far();
+        for waiting in &mut self.waiting {
+            if waiting.is_followed && waiting.shown != Some(stage.status) {
+                waiting.is_followed = false;
+                tell_stage(&waiting.asking, stage);
+            }
         }
     }
 
@@ -161,7 +173,12 @@ impl Actor {
         for mut waiting in std::mem::take(&mut self.waiting) {
             let known = self.grants.get(waiting.asking.grant).is_some();
             match ready.filter(|_| known) {
-                Some(address) => self.let_in(&waiting.asking, address),
+                Some(address) => {
+                    self.let_in(&waiting.asking, address);
+                    if waiting.is_a_persons {
+                        self.idle.expected(waiting.asking.grant, Instant::now());
+                    }
+                }
                 None => {
                     waiting.until = waiting.until.filter(|_| !known);
                     self.waiting.push(waiting);

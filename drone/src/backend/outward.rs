@@ -106,7 +106,7 @@ impl Actor {
         }
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
         self.outward.send_replace(Snapshot {
             state: self.state.clone(),
             history: self.history.clone(),

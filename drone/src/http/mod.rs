@@ -12,6 +12,8 @@ mod warm;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod follow_tests;
+#[cfg(test)]
 mod grants_tests;
 #[cfg(test)]
 mod lease_tests;

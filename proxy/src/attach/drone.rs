@@ -120,8 +120,12 @@ impl Drone {
         let Some(asked) = state.asks.get_mut(&ask) else { return };
         asked.stages = Some(stages);
         let backend = asked.key.backend.clone();
+        // A stream that is not there yet begins with it.
+        let is_heard = state.stream.is_some();
         drop(state);
-        self.tell(ToDrone::Follow { ask, backend });
+        if is_heard {
+            self.tell(ToDrone::Follow { ask, backend });
+        }
     }
 
     pub(super) fn staged(&self, ask: u64, stage: Stage) {

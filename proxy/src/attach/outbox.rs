@@ -23,6 +23,11 @@ impl Outbox {
             ToDrone::FirstByte { .. } if self.first_bytes >= FIRST_BYTES_MAX => return,
             ToDrone::FirstByte { .. } => self.first_bytes += 1,
             ToDrone::Forget { ask, .. } => {
+                let follows =
+                    |waiting: &ToDrone| matches!(waiting, ToDrone::Follow { ask: asked, .. } if asked == ask);
+                if let Some(at) = self.messages.iter().rposition(follows) {
+                    self.messages.remove(at);
+                }
                 let unsent =
                     |waiting: &ToDrone| matches!(waiting, ToDrone::Ask { ask: asked, .. } if asked == ask);
                 if let Some(at) = self.messages.iter().rposition(unsent) {

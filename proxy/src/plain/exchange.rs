@@ -40,8 +40,8 @@ pub enum Outcome {
     Served,
     /// The connection is of no more use.
     Over,
-    /// It is for hyper. Nothing of it was sent.
-    NotPlain,
+    /// It is for hyper, as it came. Nothing of it was sent.
+    NotPlain(Came),
 }
 
 /// Why a request is not answered by its backend.
@@ -88,13 +88,14 @@ struct Answered {
 }
 
 impl Lane<'_> {
-    pub async fn serve(&mut self, head: Head, bytes: &[u8], text: Text) -> Outcome {
+    pub async fn serve(&mut self, head: Head, came: Came, text: Text) -> Outcome {
         let (mut backend, method) = (None, head.method.clone());
-        let for_a_person = head.takes_html && wants_page(&method, &request::headers(bytes));
-        match self.pass_on(head, bytes, text, for_a_person, &mut backend).await {
+        let for_a_person = head.takes_html && wants_page(&method, &request::headers(came.bytes()));
+        let mut came = Some(came);
+        match self.pass_on(head, &mut came, text, for_a_person, &mut backend).await {
             Ok(()) => Outcome::Served,
             Err(Unanswered::Gone) => Outcome::Over,
-            Err(Unanswered::NotPlain) => Outcome::NotPlain,
+            Err(Unanswered::NotPlain) => came.map_or(Outcome::Over, Outcome::NotPlain),
             Err(Unanswered::Problem(reason)) => {
                 let answer = self.serving.server.problem(&reason, backend.as_ref(), for_a_person);
                 self.answer(answer, &method).await
@@ -105,12 +106,13 @@ impl Lane<'_> {
     async fn pass_on(
         &mut self,
         mut head: Head,
-        bytes: &[u8],
+        came: &mut Option<Came>,
         mut text: Text,
         for_a_person: bool,
         asked_for: &mut Option<BackendId>,
     ) -> Result<(), Unanswered> {
         let (wall, since) = (UnixMicros::now(), Instant::now());
+        let bytes = came.as_ref().map_or(&b""[..], Came::bytes);
         let Serving { connection, server, .. } = self.serving;
         let host = connection.lone_host(head.host(bytes)).map_err(crate::serve::bad_request)?;
         if let Some(client) = allowance::Client::of(connection.peer) {
@@ -146,6 +148,7 @@ impl Lane<'_> {
         let asks = Asks { text: &text.0, wanted, is_repeatable: head.is_repeatable() };
         let (mut upstream, answered) = self.exchange(&admitted, hold, &asks, &mut reply).await?;
         drop(text);
+        *came = None;
         if !std::mem::replace(&mut upstream.is_told, true) {
             admitted.drone.first_byte(&admitted.key, wall, since.elapsed());
         }
@@ -219,7 +222,7 @@ impl Lane<'_> {
         }
     }
 
-    /// The answer, to its last byte. No buffer is held while there is nothing.
+    /// The answer, to its last byte. No buffer is held while there is nothing of it.
     async fn bring_back(
         &mut self,
         mut upstream: Upstream,
@@ -228,7 +231,8 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         let Self { client, clock, .. } = self;
         let Answered { head: answer::Head { length, mut body, goes_on }, came } = answered;
-        let mut progress = body.take(&came.bytes()[length..], &mut reply.0).map_err(|_| Unanswered::Gone)?;
+        let first = body.take(&came.bytes()[length..], &mut reply.0);
+        let mut progress = first.map_err(|Malformed| Problem::Terminated)?;
         drop(came);
         upstream.write_to(client, &reply.0).await.map_err(broken_off)?;
         drop(reply);
@@ -245,6 +249,7 @@ impl Lane<'_> {
                 return Ok(());
             }
             progress = body.take(came.bytes(), &mut text.0).map_err(|_| Unanswered::Gone)?;
+            drop(came);
             upstream.write_to(client, &text.0).await.map_err(broken_off)?;
         }
         if goes_on && progress == (Progress::Done { beyond: 0 }) {

@@ -78,16 +78,16 @@ impl<'a> Lane<'a> {
             let Some(head) = request::read(came.bytes(), trusted, &mut text.0) else {
                 return self.hand_over(&came);
             };
-            let next = head.body.end;
-            match self.serve(head, came.bytes(), text).await {
+            let next = Bytes::copy_from_slice(&came.bytes()[head.body.end..]);
+            match self.serve(head, came, text).await {
                 Outcome::Served => self.has_served = true,
                 Outcome::Over => return Next::Over,
-                Outcome::NotPlain => return self.hand_over(&came),
+                Outcome::NotPlain(came) => return self.hand_over(&came),
             }
             if self.serving.connection.ending.is_closing() {
                 return Next::Over;
             }
-            self.client.left = Bytes::copy_from_slice(&came.bytes()[next..]);
+            self.client.left = next;
         }
     }
 

@@ -129,6 +129,28 @@ async fn both_versions_of_http_and_their_websockets_go_through_tls() {
 }
 
 #[tokio::test]
+async fn a_message_reaches_a_client_that_reads_late_to_its_last_byte() {
+    const MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+    let made = Made::here();
+    let files = made.certificate("a", "DNS:example.com").await;
+    let play = begin(vec![files.clone()], None).await;
+    let address = crate::backends::raw(&play.lifecycle, |raw: raw::Raw| async move {
+        let Ok(mut socket) = tokio_tungstenite::accept_async(raw.stream).await else { return };
+        socket.send(Message::binary(vec![7; MESSAGE_BYTES])).await.unwrap();
+        // Nothing more, until it is acknowledged.
+        let _acknowledged = socket.next().await;
+    })
+    .await;
+    let (_, token) = play.ready_backend(address);
+    let stream = shake(&play, &files, "example.com", &[b"http/1.1"]).await.unwrap();
+    let url = format!("wss://example.com/{token}/");
+    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let message = tokio::time::timeout(std::time::Duration::from_secs(10), socket.next()).await;
+    assert_eq!(message.expect("all of it comes").unwrap().unwrap().len(), MESSAGE_BYTES);
+}
+
+#[tokio::test]
 async fn the_close_of_a_tls_socket_counts_as_one() {
     let made = Made::here();
     let files = made.certificate("a", "DNS:example.com").await;

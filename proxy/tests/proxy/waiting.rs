@@ -84,7 +84,11 @@ async fn a_page_hears_each_stage_once_and_that_it_may_enter() {
     assert_eq!(page.answer().await.json()["status"], "starting");
 
     page.send_get(&path, &[STAGE, "x-jetway-stage: starting"]).await;
-    followed(&play, 3).await;
+    let ask = followed(&play, 3).await;
+    // Only the answer lets anybody in.
+    play.drone.push(ToProxy::Stage { ask, stage: stage(Status::Ready) });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(page.buffer.is_empty() && page.stream.try_read(&mut [0]).is_err());
     let address = app(&play.lifecycle, Router::new().route("/", get(async || "hello"))).await;
     let mut entry = entry(address);
     entry.linger_seconds = 0;
