@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build image dev test chaos conformance fuzz figures bench check fmt sqlx fresh-machine clean
+.PHONY: help setup build image dev test chaos conformance apps fuzz figures bench check fmt sqlx fresh-machine clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ chaos: ## Run everything under faults at random, as root; MINUTES=10 SEED=7 choo
 conformance: ## Run the Autobahn cases against a session, at its own address and through the proxy, and compare the verdicts
 	@scripts/setup --test
 	@tests/run --conformance
+
+apps: ## Use real applications in a browser (JupyterLab, wetty, …), in images of packages; APPS="yjs wetty" chooses
+	@scripts/setup --apps
+	@tests/run --apps $(APPS)
 
 fuzz: ## Feed what reads bytes from outside with chosen ones; SECONDS=60 for each, TARGETS="headers token" choose
 	@scripts/setup --test

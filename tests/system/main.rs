@@ -15,6 +15,7 @@ mod drone_in_container;
 mod ends;
 mod engine_calls;
 mod engine_restarts;
+mod events;
 mod failover;
 mod idle_cost;
 mod input;

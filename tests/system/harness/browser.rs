@@ -32,6 +32,8 @@ pub struct Browser {
     process: Process,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     next_id: u64,
+    /// How often it has given a request up because an interface of this machine came or went, as sessions' do.
+    pub network_changes: u64,
 }
 
 /// One window; named by the protocol's session and target ids.
@@ -65,7 +67,7 @@ impl Browser {
         })
         .await?;
         let (socket, _) = tokio_tungstenite::connect_async(&address).await?;
-        Ok(Self { process, socket, next_id: 0 })
+        Ok(Self { process, socket, next_id: 0, network_changes: 0 })
     }
 
     pub async fn open(&mut self, url: &str) -> anyhow::Result<Window> {
@@ -103,14 +105,24 @@ impl Browser {
         Ok(answer["result"]["value"].clone())
     }
 
-    /// Asks until the expression is truthy.
+    /// Asks until the expression is true.
     pub async fn until(&mut self, window: &Window, expression: &str) -> anyhow::Result<()> {
+        self.until_within(STEP, window, expression).await
+    }
+
+    /// The same, for what may take longer than a page's own steps.
+    pub async fn until_within(
+        &mut self,
+        limit: Duration,
+        window: &Window,
+        expression: &str,
+    ) -> anyhow::Result<()> {
         let start = std::time::Instant::now();
         loop {
             let value = self.evaluate(window, expression).await;
             match &value {
                 Ok(Value::Bool(true)) => return Ok(()),
-                Ok(_) | Err(_) if start.elapsed() < STEP => {
+                Ok(_) | Err(_) if start.elapsed() < limit => {
                     tokio::time::sleep(Duration::from_millis(50)).await
                 }
                 other => {
@@ -143,6 +155,60 @@ impl Browser {
         self.call(Some(&window.session), "Input.dispatchMouseEvent", parameters).await.map(|_| ())
     }
 
+    /// A click, as a person's, in the middle of the element that the expression gives, once it does.
+    pub async fn click(&mut self, window: &Window, element: &str) -> anyhow::Result<()> {
+        self.until(window, &format!("({element}) != null")).await?;
+        let middle = format!(
+            "(() => {{ const r = ({element}).getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})()"
+        );
+        let place = self.evaluate(window, &middle).await?;
+        let (x, y) = (place[0].as_f64().context("x")?, place[1].as_f64().context("y")?);
+        self.mouse(window, "mouseMoved", x, y, false).await?;
+        self.mouse(window, "mousePressed", x, y, true).await?;
+        self.mouse(window, "mouseReleased", x, y, true).await
+    }
+
+    /// Letters, to whatever has the focus, each with its key.
+    pub async fn type_text(&mut self, window: &Window, text: &str) -> anyhow::Result<()> {
+        for letter in text.chars() {
+            self.key(window, json!({ "key": letter, "text": letter })).await?;
+        }
+        Ok(())
+    }
+
+    /// The Enter key, perhaps with Shift (8 in the protocol's modifiers).
+    pub async fn enter(&mut self, window: &Window, modifiers: u8) -> anyhow::Result<()> {
+        let key = json!({ "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r", "modifiers": modifiers });
+        self.key(window, key).await
+    }
+
+    async fn key(&mut self, window: &Window, mut key: Value) -> anyhow::Result<()> {
+        for kind in ["keyDown", "keyUp"] {
+            key["type"] = json!(kind);
+            self.call(Some(&window.session), "Input.dispatchKeyEvent", key.clone()).await?;
+            if let Some(fields) = key.as_object_mut() {
+                fields.remove("text");
+            }
+        }
+        Ok(())
+    }
+
+    /// The window's inner size, in pixels.
+    pub async fn resize(&mut self, window: &Window, width: u32, height: u32) -> anyhow::Result<()> {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.call(Some(&window.session), "Emulation.setDeviceMetricsOverride", size).await.map(drop)
+    }
+
+    /// Goes to an address, with a count of the requests that the window gives up (`network_changes`).
+    pub async fn navigate(&mut self, window: &Window, url: &str) -> anyhow::Result<()> {
+        self.call(Some(&window.session), "Network.enable", json!({})).await?;
+        self.call(Some(&window.session), "Page.navigate", json!({ "url": url })).await.map(drop)
+    }
+
+    pub async fn reload(&mut self, window: &Window) -> anyhow::Result<()> {
+        self.call(Some(&window.session), "Page.reload", json!({})).await.map(drop)
+    }
+
     pub async fn end(mut self) -> anyhow::Result<()> {
         let _closing = self.call(None, "Browser.close", json!({})).await;
         let process = &mut self.process;
@@ -166,6 +232,7 @@ impl Browser {
         let answer = async {
             while let Some(frame) = self.socket.next().await {
                 let Message::Text(text) = frame? else { continue };
+                self.network_changes += u64::from(text.contains("net::ERR_NETWORK_CHANGED"));
                 let mut answer: Value = serde_json::from_str(&text)?;
                 if answer["id"] == id {
                     if !answer["error"].is_null() {

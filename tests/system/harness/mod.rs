@@ -4,6 +4,7 @@ pub mod browser;
 pub mod client;
 pub mod compose;
 pub mod database;
+pub mod dev;
 pub mod drone;
 pub mod engine;
 pub mod eventually;
@@ -13,6 +14,7 @@ pub mod own_postgres;
 pub mod pools;
 pub mod processes;
 pub mod relay;
+pub mod site;
 pub mod stack;
 
 pub use client::{Session, SseStream};
