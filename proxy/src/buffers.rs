@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
 
 pub const BUFFER_BYTES: usize = 16 * 1024;
 /// Of one for a stream that has filled a smaller one.
@@ -85,6 +86,19 @@ pub fn read_now(
         Poll::Ready(read) => read.map(|()| Some(bytes.filled().len())),
         Poll::Pending => Ok(None),
     }
+}
+
+/// Whether all of it could be written without waiting.
+pub fn write_now(to: &TcpStream, text: &mut &[u8]) -> io::Result<bool> {
+    while !text.is_empty() {
+        match to.try_write(text) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => *text = &text[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 /// How many buffers this thread keeps.

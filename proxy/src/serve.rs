@@ -211,8 +211,8 @@ impl Server {
         self.allowances.tokens.ask(token)?;
         let place = self.allowances.tokens.enter(token)?;
         // Of a person's ask the drone knows, so that it waits a moment for them who come in after a page.
-        let unseen = watch::Sender::new(None);
-        let stages = asking.stages.or(asking.for_a_person.then_some(&unseen));
+        let unseen = asking.for_a_person.then(|| watch::Sender::new(None));
+        let stages = asking.stages.or(unseen.as_ref());
         let admit = self.admit(&content, &key, arrived, stages);
         let (drone, mut admission) = match asking.for_a_person {
             true => timeout(waiting::PATIENCE, admit).await.unwrap_or(Err(Problem::Waiting))?,

@@ -19,7 +19,7 @@ use tokio::net::tcp::ReadHalf;
 use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
-use crate::buffers::{Buffer, read_now};
+use crate::buffers::{Buffer, read_now, write_now};
 use crate::leaving::{Goodbye, Leaving};
 
 /// After one side has ended its direction, the other has this long to end its own.
@@ -216,13 +216,8 @@ async fn pump_to_stream(
 }
 
 async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match to.try_write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
-            Err(error) => return Err(error),
-        }
+    while !write_now(to, &mut bytes)? {
+        to.writable().await?;
     }
     Ok(())
 }

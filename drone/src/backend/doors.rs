@@ -39,12 +39,10 @@ pub struct Waiting {
     pub asking: Asking,
     /// For asks whose grant is not known: until when it may come.
     pub until: Option<Instant>,
-    /// Somebody looks at it: hears of the next change.
-    pub is_followed: bool,
-    /// Somebody has.
+    /// Somebody looks at it, was told this, and hears of the next change.
+    pub followed_from: Option<Status>,
+    /// Somebody looks at it, or has.
     pub is_a_persons: bool,
-    /// What they were told.
-    pub shown: Option<Status>,
 }
 
 impl Actor {
@@ -105,7 +103,7 @@ impl Actor {
             return;
         }
         let until = (!known).then(|| Instant::now() + GRANT_PATIENCE);
-        self.waiting.push(Waiting { asking, until, is_followed: false, is_a_persons: false, shown: None });
+        self.waiting.push(Waiting { asking, until, followed_from: None, is_a_persons: false });
         self.count_waiting();
     }
 
@@ -121,23 +119,22 @@ impl Actor {
         let asked = asked
             .find(|waiting| waiting.asking.stream.number() == stream.number() && waiting.asking.ask == ask);
         if let Some(waiting) = asked {
-            (waiting.is_followed, waiting.is_a_persons) = (true, true);
-            waiting.shown = Some(stage.status);
+            (waiting.followed_from, waiting.is_a_persons) = (Some(stage.status), true);
             tell_stage(&waiting.asking, stage);
         }
     }
 
     /// To whoever looks, once: whoever wants to hear more says so.
     pub(super) fn show_stage(&mut self) {
-        if self.waiting.is_empty() {
+        let status = self.status();
+        let hears = |waiting: &Waiting| waiting.followed_from.is_some_and(|told| told != status);
+        if !self.waiting.iter().any(hears) {
             return;
         }
         let stage = self.how_far();
-        for waiting in &mut self.waiting {
-            if waiting.is_followed && waiting.shown != Some(stage.status) {
-                waiting.is_followed = false;
-                tell_stage(&waiting.asking, stage);
-            }
+        for waiting in self.waiting.iter_mut().filter(|waiting| hears(waiting)) {
+            waiting.followed_from = None;
+            tell_stage(&waiting.asking, stage);
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::attach::{Closed, Gate};
-use crate::buffers::{Buffer, read_now};
+use crate::buffers::{Buffer, read_now, write_now};
 use crate::upstream::IDLE_MAX;
 
 /// Bytes of one read, or what was left of an earlier one.
@@ -125,19 +125,8 @@ impl Client {
     /// Until it has taken everything.
     pub async fn write(&mut self, mut text: &[u8], clock: &mut Clock) -> Result<(), Stop> {
         poll_fn(|cx| {
-            loop {
-                match write_now(&self.stream, &mut text) {
-                    Ok(true) => return Poll::Ready(Ok(())),
-                    Ok(false) => {}
-                    Err(_) => return Poll::Ready(Err(Stop::Gone)),
-                }
-                if clock.poll(cx).is_ready() {
-                    return Poll::Ready(Err(Stop::TimedOut));
-                }
-                if self.stream.poll_write_ready(cx).is_pending() {
-                    return Poll::Pending;
-                }
-            }
+            let stop = |cx: &mut Context<'_>| clock.poll(cx).map(|()| Stop::TimedOut);
+            poll_write(&self.stream, &mut text, cx, Stop::Gone, stop)
         })
         .await
     }
@@ -146,13 +135,8 @@ impl Client {
 /// A connection to a backend, for one client's requests one after another.
 pub struct Upstream {
     stream: TcpStream,
-    /// Of the grant that it was dialled under.
-    gate: Arc<Gate>,
+    gate: Watched,
     port: Port,
-    /// Wakes the client's task when the gate closes. Registered once, since it is always the same task: to ask each time would take a
-    /// lock that all of the gate's connections share.
-    closed: BoxFuture<'static, ()>,
-    is_registered: bool,
     idle_since: Instant,
     /// The drone knows of the first byte.
     pub is_told: bool,
@@ -160,16 +144,23 @@ pub struct Upstream {
     is_busy: bool,
 }
 
+/// The gate of the grant that a connection was dialled under.
+struct Watched {
+    gate: Arc<Gate>,
+    /// Wakes the client's task when the gate closes. Registered once, since it is always the same task: to ask each time would take a
+    /// lock that all of the gate's connections share.
+    closed: BoxFuture<'static, ()>,
+    is_registered: bool,
+}
+
 impl Upstream {
     pub fn new(stream: TcpStream, gate: &Arc<Gate>, port: Port) -> Self {
-        let watched = gate.clone();
-        let closed = Box::pin(async move { drop(watched.closed().await) });
-        let (gate, idle_since) = (gate.clone(), Instant::now());
-        Self { stream, gate, port, closed, is_registered: false, idle_since, is_told: false, is_busy: false }
+        let (gate, idle_since) = (Watched::new(gate), Instant::now());
+        Self { stream, gate, port, idle_since, is_told: false, is_busy: false }
     }
 
     pub fn leads_to(&self, gate: &Arc<Gate>, port: Port) -> bool {
-        Arc::ptr_eq(&self.gate, gate) && self.port == port
+        Arc::ptr_eq(&self.gate.gate, gate) && self.port == port
     }
 
     pub fn set_idle(&mut self) {
@@ -178,28 +169,16 @@ impl Upstream {
 
     /// Itself, if it may be asked something. An answer before that belongs to nothing.
     pub fn waiting(mut self, cx: &mut Context<'_>) -> Option<Self> {
-        self.register(cx);
-        let waits = !self.gate.is_closing()
+        let waits = self.gate.poll_closed(cx).is_pending()
             && self.idle_since.elapsed() < IDLE_MAX
             && poll_ahead(&mut self.stream, cx).is_pending();
         waits.then_some(self)
     }
 
-    fn register(&mut self, cx: &mut Context<'_>) {
-        if !std::mem::replace(&mut self.is_registered, true) {
-            let _is_closing_tells = self.closed.as_mut().poll(cx);
-        }
-    }
-
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
-        self.register(cx);
-        self.gate.why().map_or(Poll::Pending, |why| Poll::Ready(Stop::Closed(why)))
-    }
-
     /// Until it has sent something; nothing at its end.
     pub async fn read(&mut self, client: &mut Client, clock: &mut Clock) -> Result<Came, Stop> {
         poll_fn(|cx| {
-            if let Poll::Ready(stop) = self.poll_closed(cx) {
+            if let Poll::Ready(stop) = self.gate.poll_closed(cx) {
                 return Poll::Ready(Err(stop));
             }
             if let Poll::Ready(read) = poll_read(&mut self.stream, self.is_busy, cx) {
@@ -221,26 +200,14 @@ impl Upstream {
         client: &mut Client,
         clock: &mut Clock,
     ) -> Result<(), Stop> {
+        let Self { stream, gate, .. } = self;
         poll_fn(|cx| {
-            loop {
-                match write_now(&self.stream, &mut text) {
-                    Ok(true) => return Poll::Ready(Ok(())),
-                    Ok(false) => {}
-                    Err(_) => return Poll::Ready(Err(Stop::Broken)),
-                }
-                if let Poll::Ready(stop) = self.poll_closed(cx) {
-                    return Poll::Ready(Err(stop));
-                }
-                if client.poll_gone(cx).is_ready() {
-                    return Poll::Ready(Err(Stop::Gone));
-                }
-                if clock.poll(cx).is_ready() {
-                    return Poll::Ready(Err(Stop::TimedOut));
-                }
-                if self.stream.poll_write_ready(cx).is_pending() {
-                    return Poll::Pending;
-                }
-            }
+            let stop = |cx: &mut Context<'_>| match gate.poll_closed(cx) {
+                Poll::Pending if client.poll_gone(cx).is_ready() => Poll::Ready(Stop::Gone),
+                Poll::Pending => clock.poll(cx).map(|()| Stop::TimedOut),
+                closed => closed,
+            };
+            poll_write(stream, &mut text, cx, Stop::Broken, stop)
         })
         .await
     }
@@ -248,21 +215,48 @@ impl Upstream {
     /// Until the client has taken everything: as long as it likes, while the gate is open.
     pub async fn write_to(&mut self, client: &mut Client, mut text: &[u8]) -> Result<(), Stop> {
         poll_fn(|cx| {
-            loop {
-                match write_now(&client.stream, &mut text) {
-                    Ok(true) => return Poll::Ready(Ok(())),
-                    Ok(false) => {}
-                    Err(_) => return Poll::Ready(Err(Stop::Gone)),
-                }
-                if let Poll::Ready(stop) = self.poll_closed(cx) {
-                    return Poll::Ready(Err(stop));
-                }
-                if client.stream.poll_write_ready(cx).is_pending() {
-                    return Poll::Pending;
-                }
-            }
+            let stop = |cx: &mut Context<'_>| self.gate.poll_closed(cx);
+            poll_write(&client.stream, &mut text, cx, Stop::Gone, stop)
         })
         .await
+    }
+}
+
+impl Watched {
+    fn new(gate: &Arc<Gate>) -> Self {
+        let watched = gate.clone();
+        let closed = Box::pin(async move { drop(watched.closed().await) });
+        Self { gate: gate.clone(), closed, is_registered: false }
+    }
+
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        if !std::mem::replace(&mut self.is_registered, true) {
+            let _why_tells = self.closed.as_mut().poll(cx);
+        }
+        self.gate.why().map_or(Poll::Pending, |why| Poll::Ready(Stop::Closed(why)))
+    }
+}
+
+/// Until all of it is written, or `stop` says why it is not. `broken`: how that side's own end is called.
+fn poll_write(
+    to: &TcpStream,
+    text: &mut &[u8],
+    cx: &mut Context<'_>,
+    broken: Stop,
+    mut stop: impl FnMut(&mut Context<'_>) -> Poll<Stop>,
+) -> Poll<Result<(), Stop>> {
+    loop {
+        match write_now(to, text) {
+            Ok(true) => return Poll::Ready(Ok(())),
+            Ok(false) => {}
+            Err(_) => return Poll::Ready(Err(broken)),
+        }
+        if let Poll::Ready(stop) = stop(cx) {
+            return Poll::Ready(Err(stop));
+        }
+        if to.poll_write_ready(cx).is_pending() {
+            return Poll::Pending;
+        }
     }
 }
 
@@ -281,17 +275,4 @@ fn poll_read(stream: &mut TcpStream, is_busy: bool, cx: &mut Context<'_>) -> Pol
             return Poll::Ready(Ok(Came::Read(buffer, length)));
         }
     }
-}
-
-/// Whether all of it could be written without waiting.
-fn write_now(to: &TcpStream, text: &mut &[u8]) -> io::Result<bool> {
-    while !text.is_empty() {
-        match to.try_write(text) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => *text = &text[written..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(true)
 }
