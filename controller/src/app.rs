@@ -15,6 +15,7 @@ use jetway_service::lifecycle::Lifecycle;
 use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::acme::Acme;
 use crate::connect::deliver::Deliveries;
 use crate::connect::offer::Offers;
 use crate::connect::recent::Recent;
@@ -57,6 +58,10 @@ pub struct Shared {
     pub cluster: ClusterName,
     pub secret: Secret,
     pub sealer: TokenSealer,
+    /// For what is kept in Postgres and must not be read there.
+    pub at_rest: AtRest,
+    /// `None`: no certificates are ordered.
+    pub acme: Option<Arc<Acme>>,
     pub access: Access,
     /// Without a slash at its end; `status_url` begins with it.
     pub public_url: String,
@@ -108,8 +113,7 @@ impl Counters {
 impl Shared {
     pub fn new(pools: Pools, installation: InstallationId, settings: Settings) -> App {
         let Pools { hot, requests: db, internal, housekeeping, leases: lease_db } = pools;
-        let Settings { cluster, secret, access, public_url, lease, warm_learn, lifecycle } = settings;
-        let at_rest = AtRest::new(&secret, installation);
+        let Settings { cluster, secret, access, public_url, lease, warm_learn, acme, lifecycle } = settings;
         Arc::new(Self {
             hot,
             reads: Arc::default(),
@@ -123,12 +127,14 @@ impl Shared {
             installation,
             cluster,
             sealer: TokenSealer::new(&secret, installation),
+            at_rest: AtRest::new(&secret, installation),
+            acme,
             drones: DroneCalls::new(&secret),
             secret,
             access,
             public_url,
             fleet: Fleet::default(),
-            warm: Warm::new(warm_learn, at_rest),
+            warm: Warm::new(warm_learn),
             lifecycle,
             inventory_nudge: Notify::new(),
             connects: Arc::new(Semaphore::new(CONNECTS_MAX as usize)),
@@ -175,5 +181,6 @@ pub struct Settings {
     pub public_url: String,
     pub lease: Option<LeaseTerms>,
     pub warm_learn: bool,
+    pub acme: Option<Arc<Acme>>,
     pub lifecycle: Lifecycle,
 }

@@ -14,12 +14,14 @@
 //! | `watch` | every 2 s, more often for a short lease | every drone's renewal number | its turn; ends leases that it has watched to their end |
 //! | `release` | every second, and when a drone is known to be dead | rows of terms that are over | ends them |
 //! | `warm` | every second | pools, demand and drones, by the controller that has the lock | demand; `PUT /warm` at drones whose heartbeats show other targets |
-//! | `prune` | every minute by one controller | – | deletes old ended backends and silent proxies |
+//! | `certificates` | every 5 s, and when a host asks for one | certificates that are due | orders, one at a time of all controllers; what was issued |
+//! | `prune` | every minute by one controller | – | deletes old ended backends, silent proxies and certificates that nobody came for |
 //! | a connect | a request | – | one row; a `PUT` or a grant at the drone |
 //! | a grant's delivery | a connect whose drone did not answer | – | the grant, at the drone, for 30 s |
 //! | the server | a connection | – | answers; at the end it closes the pools |
 //! | a status stream | a request | the drone's statuses | the response |
 
+pub mod acme;
 mod app;
 mod connect;
 mod database;

@@ -13,6 +13,7 @@ use jetway_service::server::{self, Limits};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use crate::acme::{self, Acme, InvalidAcme};
 use crate::app::{Access, App, CONNECTS_MAX, Settings, Shared};
 use crate::database::{self, DATABASE_WAIT_MAX, DatabaseError};
 use crate::db::{self, Pools};
@@ -46,6 +47,8 @@ pub struct Config {
     pub lease: Option<LeaseTerms>,
     /// Whether slots are kept ready for kinds that are asked for, declared or not.
     pub warm_learn: bool,
+    /// Certificates that are ordered. `None`: none are.
+    pub acme: Option<acme::Config>,
     /// Routes of the embedding process, served beside ours.
     pub extra_routes: Option<Router>,
 }
@@ -86,6 +89,8 @@ pub enum StartError {
     Database(#[from] DatabaseError),
     #[error("cannot listen on {address}: {source}; is another controller running there?")]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Acme(#[from] InvalidAcme),
     #[error("the public URL must be like https://host: {0}")]
     PublicUrl(String),
     #[error("stopped before the start was complete")]
@@ -100,6 +105,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
         return Err(StartError::NeedsKey(config.listen));
     }
     let public_url = config.public_url.as_deref().map(check_public_url).transpose()?;
+    let acme = config.acme.map(Acme::new).transpose()?;
     let options = database::options(&config.db, config.db_password.as_deref())?;
 
     // The address first: where it is taken, nothing else needs to be tried.
@@ -123,6 +129,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
         public_url: public_url.unwrap_or_else(|| format!("http://{address}")),
         lease: config.lease,
         warm_learn: config.warm_learn,
+        acme,
         lifecycle,
     };
     let app = Shared::new(pools.clone(), installation, settings);

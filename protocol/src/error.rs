@@ -60,6 +60,8 @@ codes! {
     PoolNotFound = "pool_not_found", 404, NotFound;
     /// A warm pool's spec cannot be opened: it was sealed under another secret.
     PoolUnreadable = "pool_unreadable", 500, Other;
+    /// No certificate is ordered under this name.
+    CertificateNotFound = "certificate_not_found", 404, NotFound;
     /// No or a wrong bearer key.
     Unauthorized = "unauthorized", 401, Other;
     /// A request to loopback from a foreign page: unknown Host, or a foreign Origin.

@@ -20,6 +20,7 @@ pub mod token;
 pub mod warm;
 
 pub mod attach;
+pub mod certificates;
 pub mod controller_api;
 pub mod drone_api;
 pub mod error;

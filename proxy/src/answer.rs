@@ -95,6 +95,11 @@ pub fn ready(is_ready: bool) -> Response<OutBody> {
     own(status, "text/plain", Bytes::from_static(text.as_bytes()))
 }
 
+/// For an issuer of certificates (RFC 8555 §8.3).
+pub fn shown(text: String) -> Response<OutBody> {
+    own(StatusCode::OK, "application/octet-stream", text.into())
+}
+
 /// `/`, where a redirect is set.
 pub fn redirect(location: &HeaderValue) -> Response<OutBody> {
     let mut response = own(StatusCode::MOVED_PERMANENTLY, "text/plain", Bytes::new());

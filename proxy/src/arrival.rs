@@ -2,18 +2,19 @@
 //!
 //! Nothing is read twice and nothing is lost: what was read goes on with the socket. While nothing comes, no buffer is held.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
-use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::time::{error::Elapsed, timeout};
-use tokio_rustls::TlsAcceptor;
 
 use crate::allowance::{Client, Place};
 use crate::answer::Problem;
 use crate::forwarders::{Forwarders, Peer};
 use crate::proxy_protocol::{self, HEADER_BYTES_MAX, Header};
+use crate::secured::Handshakes;
 use crate::socket::Socket;
 
 /// What an HTTP/2 client that knows its server begins with (RFC 9113 §3.4); no request of HTTP/1 does.
@@ -27,20 +28,13 @@ pub enum Http {
 }
 
 /// How the listener takes connections.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Reception {
     pub forwarders: Forwarders,
     /// Connections from the forwarders begin with a PROXY header.
     pub proxy_protocol: bool,
     /// Clients speak TLS before anything else.
-    pub tls: Option<TlsAcceptor>,
-}
-
-impl fmt::Debug for Reception {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_tls = self.tls.is_some();
-        f.debug_struct("Reception").field("is_tls", &is_tls).finish_non_exhaustive()
-    }
+    pub tls: Option<Arc<Handshakes>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +47,8 @@ pub enum NotArrived {
     TimedOut(#[from] Elapsed),
     #[error("its client has its share of connections")]
     ShareTaken,
+    #[error("it was an issuer of certificates")]
+    Issuer,
     #[error("a balancer's PROXY header was expected")]
     Header(#[from] proxy_protocol::NoHeader),
 }
@@ -86,6 +82,7 @@ impl Reception {
             // Before the handshake, which is what costs.
             let place = share(peer).map_err(|_| NotArrived::ShareTaken)?;
             let stream = timeout(time, tls.accept(Socket::new(stream, Bytes::from(ahead)))).await??;
+            let stream = stream.ok_or(NotArrived::Issuer)?;
             let http = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Http::Two,
                 _ => Http::One,

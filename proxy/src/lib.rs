@@ -3,7 +3,7 @@
 //!
 //! In reading order: `listener` (accept, limits, the end; `workers` has the threads) → `arrival` (who comes, what it speaks; `forwarders`, `proxy_protocol`) →
 //! `plain`, `http1`, `http2` (`streams`) → `serve` (one request) → `route`, `connection` (the token) → `attach` (may it enter, is it in
-//! use) → `forward`, `headers`, `body`, `expect`, `upstream`, `doors` → `switch`, `upgrade`, `tunnel` (`frames`, `leaving`; `buffers`). `secured` and `certificates` are HTTPS'. `answer` makes whatever the
+//! use) → `forward`, `headers`, `body`, `expect`, `upstream`, `doors` → `switch`, `upgrade`, `tunnel` (`frames`, `leaving`; `buffers`). `secured` and `certificates` are HTTPS' (`controllers`: who is asked for those that are ordered). `answer` makes whatever the
 //! proxy says itself, `problem` says why.
 //!
 //! | task | woken by | does |
@@ -16,6 +16,8 @@
 //! | tunnel | its two sockets; the grant's end; the stop | carries bytes |
 //! | attach stream | its socket; changed counts; timers | one a drone: asks, reports, hears of ends |
 //! | certificates | a slow clock | reads anew what has changed |
+//! | a certificate's host | a client's handshake | asks a controller whether there is a newer one |
+//! | DNS | a question | answers it: what issuers ask for, and nothing else |
 //! | registration | a timer | tells a controller that this proxy lives, learns the installation |
 
 mod allowance;
@@ -26,6 +28,7 @@ mod body;
 mod buffers;
 mod certificates;
 mod connection;
+mod controllers;
 mod doors;
 mod driven;
 mod ending;
@@ -69,7 +72,7 @@ use jetway_protocol::ids::{ClusterName, ProxyId};
 use jetway_protocol::secret::{Purpose, Secret};
 use jetway_service::client::Client;
 use jetway_service::clock;
-use jetway_service::controllers::{self, BadUrl};
+use jetway_service::controllers::{BadUrl, urls};
 use jetway_service::lifecycle::Lifecycle;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -80,12 +83,13 @@ pub use crate::allowance::Share;
 use crate::arrival::Reception;
 use crate::attach::{Drones, Identity};
 pub use crate::certificates::{Files, Unusable};
+use crate::controllers::Controllers;
 use crate::ending::Ending;
 use crate::forwarders::Forwarders;
 pub use crate::forwarders::{InvalidNetwork, Network};
 use crate::installation::Registration;
 use crate::listener::{Door, Entrance, Limits, Listener};
-use crate::secured::Secured;
+use crate::secured::{Secured, Ways};
 use crate::serve::{HELD_MAX, Server};
 use crate::upstream::Dialer;
 use crate::workers::Workers;
@@ -121,6 +125,8 @@ pub struct Config {
     /// The longest wait for the next piece of an HTTP/1.1 request's body.
     pub body_pause: Option<Duration>,
     pub tls: Option<Tls>,
+    /// Where issuers of certificates ask by the DNS. Port 0 picks one.
+    pub acme_dns: Option<SocketAddr>,
     /// HTML that every page for people begins with.
     pub brand: String,
     /// Others may listen on the same address, such as the process that takes this one's place.
@@ -133,6 +139,8 @@ pub struct Tls {
     pub listen: SocketAddr,
     /// The first is for whoever names no host, or one that none is for.
     pub certificates: Vec<Files>,
+    /// Show what controllers have ordered, too.
+    pub ordered: bool,
     /// Where those are sent who come by HTTP: the port that browsers know. `None`: they are served.
     pub redirect: Option<u16>,
     /// Seconds that browsers do not come by HTTP any more (RFC 6797).
@@ -153,6 +161,10 @@ pub enum StartError {
         "cannot listen on {address}; choose another address with --listen (jetway dev: --proxy), port 0 for any"
     )]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error(
+        "cannot listen on {address} for the DNS; choose another address with --acme-dns-listen, and see that nothing else answers there"
+    )]
+    ListenDns { address: SocketAddr, source: std::io::Error },
     #[error("no HTTPS: {0}")]
     Certificates(#[from] Unusable),
     #[error("no HTTPS: {0}")]
@@ -170,6 +182,8 @@ pub struct Proxy {
     pub address: SocketAddr,
     /// The same for HTTPS.
     pub tls_address: Option<SocketAddr>,
+    /// The same for questions by the DNS.
+    pub dns_address: Option<SocketAddr>,
     pub id: ProxyId,
     refused: watch::Receiver<Option<String>>,
 }
@@ -188,24 +202,21 @@ impl Proxy {
 
 /// Starts a proxy. It listens when this returns; the controller is looked for in the background.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartError> {
-    let controllers = controllers::urls(&config.controllers)?;
-    let root_redirect = config
-        .root_redirect
-        .as_deref()
-        .map(HeaderValue::from_str)
-        .transpose()
-        .map_err(|_| StartError::RootRedirect)?;
+    let controllers = urls(&config.controllers)?;
+    let root_redirect = config.root_redirect.as_deref().map(HeaderValue::from_str).transpose();
+    let root_redirect = root_redirect.map_err(|_| StartError::RootRedirect)?;
     if config.proxy_protocol && config.trusted_forwarders.is_empty() {
         return Err(StartError::NobodyTrusted);
     }
     let (listener, address) = listener(config.listen, config.reuse_port)?;
-    let tls = config.tls.as_ref().map(|tls| Secured::open(tls, config.reuse_port)).transpose()?;
-    let tls_address = tls.as_ref().map(|tls| tls.address);
-    let (tell_refused, refused) = watch::channel(None);
-    let proxy = Proxy { address, tls_address, id: ProxyId::random(), refused };
-
     let client = Client::new(config.secret.bearer(Purpose::ProxyToController));
     let (tell, known) = watch::channel(None);
+    let asked = Arc::new(Controllers::new(controllers.clone(), client.clone()));
+    let Ways { tls, tls_address, dns_address, challenges } =
+        Ways::open(&config, asked, &known, &lifecycle).await?;
+    let (tell_refused, refused) = watch::channel(None);
+    let proxy = Proxy { address, tls_address, dns_address, id: ProxyId::random(), refused };
+
     let registration = Registration {
         controllers: controllers.clone(),
         client: client.clone(),
@@ -217,8 +228,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
     lifecycle.spawn_until_stopped(registration.run(tell, tell_refused));
 
     let bearer = config.secret.bearer(Purpose::ProxyToDrone);
-    let streams_stop = CancellationToken::new();
-    let limits = Limits::draining_for(config.drain);
+    let (streams_stop, limits) = (CancellationToken::new(), Limits::draining_for(config.drain));
     let drones = Drones::new(Identity {
         proxy: proxy.id,
         name: config.name,
@@ -241,9 +251,10 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         body_pause: config.body_pause,
         brand: config.brand.into(),
         https: config.tls.as_ref().map(Tls::told).unwrap_or_default(),
+        challenges,
     };
     lifecycle.spawn_until_stopped(async move { allowances.sweep().await });
-    let dialer = Dialer { lifecycle: lifecycle.clone(), bearer };
+    let dialer = Arc::new(Dialer { lifecycle: lifecycle.clone(), bearer });
     let door = Door {
         reception: Reception {
             forwarders: Forwarders::new(config.trusted_forwarders),
@@ -251,7 +262,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
             tls: None,
         },
         server: Arc::new(server),
-        dialer: Arc::new(dialer),
+        dialer,
         lifecycle: lifecycle.clone(),
         ending: Arc::new(Ending::new(limits.spread)),
         limits,

@@ -292,8 +292,19 @@ mod tests {
         let allowances = Arc::new(Allowances::new(Share::default(), Share::default()));
         let https = crate::serve::Https::default();
         let brand = "".into();
-        let server =
-            Server { drones, known, hold, root_redirect, held, allowances, body_pause, https, brand };
+        let challenges = None;
+        let server = Server {
+            drones,
+            known,
+            hold,
+            root_redirect,
+            held,
+            allowances,
+            body_pause,
+            https,
+            brand,
+            challenges,
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let dialer = Arc::new(Dialer { lifecycle: lifecycle.clone(), bearer: "b".into() });

@@ -14,6 +14,8 @@ pub enum Problem {
     BadRequest(&'static str),
     /// `/`, where no redirect is set.
     Root,
+    /// What an issuer of certificates asks for, and nobody has ordered.
+    NoChallenge,
     TokenInvalid,
     TokenExpired,
     TokenRevoked,
@@ -74,6 +76,12 @@ impl Problem {
                 Code::BadRequest,
                 "http_request_error",
                 "no session lives here; its URL begins with /<token>/",
+                false,
+            ),
+            Problem::NoChallenge => told(
+                Code::RouteNotFound,
+                "http_request_error",
+                "no certificate is on order here by this token",
                 false,
             ),
             Problem::TokenInvalid => told(

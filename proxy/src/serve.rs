@@ -19,6 +19,7 @@ use crate::allowance::{Allowances, Client, Token};
 use crate::answer::{self, Problem};
 use crate::attach::{Admission, BackendKey, Drone, Drones, NotAdmitted, Stages};
 use crate::body::OutBody;
+use crate::certificates::challenges::{self, Challenges};
 use crate::connection::Connection;
 use crate::forward::{Exchange, UNWRITABLE};
 use crate::headers::{self, Forwarding, Standing};
@@ -46,6 +47,8 @@ pub struct Server {
     pub https: Https,
     /// What every page begins with.
     pub brand: Box<str>,
+    /// What issuers of certificates ask for.
+    pub challenges: Option<Arc<Challenges>>,
 }
 
 /// What clients are told of HTTPS.
@@ -87,6 +90,9 @@ impl Server {
     pub async fn serve(&self, connection: &Arc<Connection>, request: Request<Incoming>) -> Response<OutBody> {
         let for_a_person = answer::wants_page(request.method(), request.headers());
         let mut backend = None;
+        if let Some(answer) = self.for_an_issuer(connection, &request).await {
+            return answer;
+        }
         let answered = match self.elsewhere(connection, &request) {
             Ok(None) => self.respond(connection, request, for_a_person, &mut backend).await,
             Ok(Some(location)) => Ok(answer::moved(&location)),
@@ -98,6 +104,26 @@ impl Server {
             response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
         response
+    }
+
+    /// What an issuer looks at to see that a name is ours: by HTTP, and under no token.
+    async fn for_an_issuer<B>(
+        &self,
+        connection: &Connection,
+        request: &Request<B>,
+    ) -> Option<Response<OutBody>> {
+        let token = request.uri().path().strip_prefix(challenges::PATH)?;
+        let challenges = self.challenges.as_ref()?;
+        if let Some(Err(problem)) =
+            Client::of(connection.peer).map(|client| self.allowances.clients.ask(client))
+        {
+            return Some(self.problem(&problem, None, false));
+        }
+        Some(match challenges.by_http(token).await {
+            Ok(Some(shown)) => answer::shown(shown),
+            Ok(None) => self.problem(&Problem::NoChallenge, None, false),
+            Err(challenges::Unknown) => self.problem(&Problem::Busy, None, false),
+        })
     }
 
     pub fn problem(

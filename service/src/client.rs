@@ -166,9 +166,18 @@ fn json<B: Serialize + ?Sized>(url: &str, body: &B) -> Result<Bytes, CallError> 
 
 /// A client as we want them: no proxy of the environment's, no redirects, no CA certificate read before https needs one.
 pub fn builder() -> reqwest::ClientBuilder {
+    builder_with(tls::client_config())
+}
+
+/// The same for a server whose certificate is checked against the CA certificates in `pem` alone.
+pub fn builder_trusting(pem: &[u8]) -> Result<reqwest::ClientBuilder, tls::NoCa> {
+    Ok(builder_with(tls::client_config_trusting(pem)?))
+}
+
+fn builder_with(tls: rustls::ClientConfig) -> reqwest::ClientBuilder {
     install_crypto();
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls::client_config())
+        .tls_backend_preconfigured(tls)
         .pool_idle_timeout(POOL_IDLE)
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)

@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
 /// Nothing to check a server's certificate against.
@@ -25,6 +26,27 @@ pub fn install_crypto() {
 /// For a client that may meet https. Reads no file.
 pub fn client_config() -> ClientConfig {
     client_config_with(read_ca_certificates)
+}
+
+/// A file with CA certificates that holds none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it holds no CA certificate in PEM: {0}")]
+pub struct NoCa(String);
+
+/// For a client that trusts the CA certificates in `pem`, and no others.
+pub fn client_config_trusting(pem: &[u8]) -> Result<ClientConfig, NoCa> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| NoCa(error.to_string()))?;
+        roots.add(certificate).map_err(|error| NoCa(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(NoCa("there is none".to_owned()));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has what the default versions of TLS need");
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 type Read = fn(Arc<CryptoProvider>) -> Option<Verifier>;

@@ -6,6 +6,7 @@
 mod fake_runtime;
 mod harness;
 
+mod acme;
 mod cli;
 mod cloned;
 mod compose;

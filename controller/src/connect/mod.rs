@@ -157,7 +157,7 @@ async fn live_by_keys(app: &App, keys: &[Key]) -> Vec<Option<FoundTogether>> {
 /// What a pool's backends are started from: one read, and only where the key is not live.
 async fn template(app: &App, pool: &WarmPoolName) -> ApiResult<Template> {
     let mut taken = app.hot.take().await?;
-    let found = warm_pools::template(&mut taken.connection, &app.warm.at_rest, pool).await;
+    let found = warm_pools::template(&mut taken.connection, &app.at_rest, pool).await;
     match taken.done(found)? {
         Some(Ok(template)) => Ok(template),
         Some(Err(_)) => Err(unreadable(pool)),

@@ -4,7 +4,9 @@
 //! Queries are never wrapped in a tokio timeout: dropping a query in flight leaks the pool's permit when the peer is
 //! silently dead. `statement_timeout` bounds them at the server instead.
 
+pub mod acme;
 pub mod backends;
+pub mod certificates;
 pub mod dispatch;
 pub mod drones;
 pub mod events;

@@ -35,7 +35,7 @@ async fn hot_queries_use_indexes_and_never_sort() {
     list::details(&mut c, &id).await.unwrap();
     drones::address(&mut c, drone_id).await.unwrap();
     proxies::prune(&mut c, Duration::from_secs(1)).await.unwrap();
-    warm_pools::template(&mut c, &harness.app.warm.at_rest, &"p".parse().unwrap()).await.unwrap();
+    warm_pools::template(&mut c, &harness.app.at_rest, &"p".parse().unwrap()).await.unwrap();
 
     // The tables are empty, where a sequential scan would be the right choice; what needs one even when it is dear
     // has no index. Bitmap scans lose the order of small indexes.

@@ -21,3 +21,9 @@ pub async fn take(connection: &mut PgConnection, task: &str, period: Duration) -
     .await?;
     Ok(taken.unwrap_or(false))
 }
+
+/// The task is done, and whoever likes may begin it.
+pub async fn give_back(connection: &mut PgConnection, task: &str) -> Result<(), DbError> {
+    sqlx::query!("update turns set next_at = now() where task = $1", task).execute(connection).await?;
+    Ok(())
+}

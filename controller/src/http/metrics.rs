@@ -55,8 +55,25 @@ pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
         line(format!("jetway_drone_leases{{state=\"{state}\"}} {count}"));
     }
     lease_lines(&app, &mut line);
+    certificate_lines(&app, &mut line);
     super::metrics_warm::lines(&app, &table, &mut line);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+fn certificate_lines(app: &App, line: &mut impl FnMut(String)) {
+    let Some(acme) = &app.acme else { return };
+    let counts = acme.counts.load();
+    line("# HELP jetway_certificates Certificates that are ordered: whose time is not over, whose last order failed, that are not there yet.".into());
+    line("# TYPE jetway_certificates gauge".into());
+    for (state, count) in [("valid", counts.valid), ("failing", counts.failing), ("missing", counts.without)]
+    {
+        line(format!("jetway_certificates{{state=\"{state}\"}} {count}"));
+    }
+    line("# HELP jetway_certificate_left_seconds Of the certificate that ends first, of those that are renewed.".into());
+    line("# TYPE jetway_certificate_left_seconds gauge".into());
+    if let Some(left) = counts.seconds_left {
+        line(format!("jetway_certificate_left_seconds {left}"));
+    }
 }
 
 fn lease_lines(app: &App, line: &mut impl FnMut(String)) {

@@ -6,6 +6,7 @@ pub mod extract;
 
 mod backend;
 mod backends;
+mod certificates;
 mod connect;
 mod drain;
 mod drones;
@@ -65,6 +66,8 @@ fn ctrl(app: &App) -> Router<App> {
         .route("/b/revoke", post(revoke::plane_server_form))
         .route("/revoke", post(revoke::plane_client_form))
         .route("/drones", get(drones::list))
+        .route("/certificates", get(certificates::list))
+        .route("/certificates/{id}/retry", post(certificates::retry))
         .route("/pools", get(pools::list))
         .route("/pools/{name}", get(pools::get).put(pools::put).delete(pools::delete))
         .route("/c/{cluster}/d/{drone}/drain", post(drain::drain))

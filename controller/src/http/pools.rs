@@ -54,10 +54,10 @@ pub async fn put(
     let sizes = check_sizes(&request)?;
     let template = check_template(request.spawn_config, &app.cluster)?;
     check_ahead(sizes.tier, &template.spec.executable)?;
-    let (sealed, shown) = (template.seal(&app.warm.at_rest, &name), template.shown());
+    let (sealed, shown) = (template.seal(&app.at_rest, &name), template.shown());
     let mut connection = app.db.acquire().await?;
     if warm_pools::count(&mut connection).await? >= POOLS_MAX
-        && warm_pools::read(&mut connection, &app.warm.at_rest, &[name.to_string()]).await?.is_empty()
+        && warm_pools::read(&mut connection, &app.at_rest, &[name.to_string()]).await?.is_empty()
     {
         return Err(ApiError::invalid(format!("there are {POOLS_MAX} warm pools, and no more are kept")));
     }
@@ -69,7 +69,7 @@ pub async fn put(
 pub async fn get(State(app): State<App>, ApiPath(name): ApiPath<String>) -> ApiResult<Json<Value>> {
     let name = check_pool_name(&name)?;
     let mut connection = app.db.acquire().await?;
-    let mut pools = warm_pools::read(&mut connection, &app.warm.at_rest, &[name.to_string()]).await?;
+    let mut pools = warm_pools::read(&mut connection, &app.at_rest, &[name.to_string()]).await?;
     drop(connection);
     let (_, pool) = pools.pop().ok_or_else(|| no_pool(&name))?;
     Ok(Json(shown_pool(&app, &pool)))
@@ -89,7 +89,7 @@ pub async fn list(State(app): State<App>) -> ApiResult<Json<Value>> {
     let mut connection = app.db.acquire().await?;
     let versions = warm_pools::versions(&mut connection).await?;
     let names: Vec<String> = versions.into_iter().map(|(name, _)| name.to_string()).collect();
-    let pools = warm_pools::read(&mut connection, &app.warm.at_rest, &names).await?;
+    let pools = warm_pools::read(&mut connection, &app.at_rest, &names).await?;
     let demand = warm_demand::all(&mut connection).await?;
     drop(connection);
     let mut pools: Vec<Pool> = pools.into_iter().map(|(_, pool)| pool).collect();

@@ -1,6 +1,7 @@
 //! Background tasks. None takes input: each reads Postgres or a drone, compares, acts, and may run at any time, twice, or
 //! after a crash. The next run is the retry.
 
+mod certificates;
 mod dispatch;
 mod events;
 mod inventory;
@@ -39,6 +40,7 @@ pub fn start(app: &App) {
     inventory::start(app);
     release::start(app);
     watch::start(app);
+    certificates::start(app);
     start_writers(app);
 }
 

@@ -1,15 +1,18 @@
-//! Forgets backends that ended more than a day ago, with their events, and proxies that are long silent. In bounded
+//! Forgets backends that ended more than a day ago, with their events, proxies that are long silent, and certificates that nobody
+//! came for. In bounded
 //! batches; one controller at a time has the turn.
 
 use std::time::Duration;
 
 use crate::app::App;
-use crate::db::{DbError, backends, leases, proxies, turns};
+use crate::db::{DbError, acme, backends, certificates, leases, proxies, turns};
 
 const PERIOD: Duration = Duration::from_secs(60);
 const ENDED_AGE_SECONDS: f64 = 24.0 * 3600.0;
 const PROXY_AGE: Duration = Duration::from_secs(3600);
 const CONTROLLER_AGE: Duration = Duration::from_secs(3600);
+/// Since the end of a certificate on demand.
+const CERTIFICATE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 const BATCH: i64 = 500;
 const BATCHES_MAX: u32 = 20;
 
@@ -26,6 +29,8 @@ pub async fn run(app: App) -> Result<(), DbError> {
     }
     proxies::prune(&mut connection, PROXY_AGE).await?;
     leases::prune_controllers(&mut connection, CONTROLLER_AGE).await?;
+    acme::prune(&mut connection).await?;
+    certificates::prune(&mut connection, CERTIFICATE_AGE).await?;
     Ok(())
 }
 

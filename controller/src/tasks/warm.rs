@@ -91,7 +91,7 @@ async fn read_pools(app: &App, connection: &mut PgConnection) -> Result<Vec<Arc<
     let is_new = |(name, _): &&(WarmPoolName, i64)| !known.contains_key(name);
     let new: Vec<String> = versions.iter().filter(is_new).map(|(name, _)| name.to_string()).collect();
     if !new.is_empty() {
-        for (version, pool) in warm_pools::read(connection, &app.warm.at_rest, &new).await? {
+        for (version, pool) in warm_pools::read(connection, &app.at_rest, &new).await? {
             if pool.template.is_err() {
                 tracing::error!(pool = %pool.name, "a warm pool cannot be opened: it was put under another secret; put it again");
             }

@@ -74,6 +74,7 @@ impl Harness {
             public_url: "http://127.0.0.1:8080".into(),
             lease: Some(LeaseTerms::default()),
             warm_learn: true,
+            acme: None,
             lifecycle: lifecycle.clone(),
         };
         let app = Shared::new(pools, installation, settings);

@@ -18,7 +18,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use jetway_protocol::at_rest::AtRest;
 use jetway_protocol::ids::{ClusterName, DroneId, PoolName, WarmPoolName};
 use jetway_protocol::spec::{BackendSpec, Executable};
 use jetway_protocol::warm::{Kind, SlotTier};
@@ -42,7 +41,6 @@ const TELLING_MAX: usize = 16;
 pub struct Warm {
     /// Whether kinds that nobody has declared are learned.
     pub learn: bool,
-    pub at_rest: AtRest,
     hasher: RandomState,
     notes: Mutex<Notes>,
     /// Pools as they were read last, by the version of their row: opening them costs.
@@ -74,10 +72,9 @@ pub struct Note {
 }
 
 impl Warm {
-    pub fn new(learn: bool, at_rest: AtRest) -> Self {
+    pub fn new(learn: bool) -> Self {
         Self {
             learn,
-            at_rest,
             hasher: RandomState::new(),
             notes: Mutex::default(),
             pools: tokio::sync::Mutex::default(),
@@ -144,16 +141,13 @@ fn without_secrets(executable: &Executable) -> Executable {
 
 #[cfg(test)]
 mod tests {
-    use jetway_protocol::ids::InstallationId;
-    use jetway_protocol::secret::Secret;
     use jetway_protocol::spec::{Credentials, Hot};
 
     use super::*;
     use crate::connect::place::kinds_of;
 
     fn warm(learn: bool) -> Warm {
-        let secret = Secret::new(&"x".repeat(32)).unwrap();
-        Warm::new(learn, AtRest::new(&secret, InstallationId::random()))
+        Warm::new(learn)
     }
 
     fn note(warm: &Warm, executable: &Executable) {

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+mod acme;
 mod api;
+mod certificates;
 mod connect;
 mod doctor;
 mod drain;
@@ -62,6 +64,8 @@ enum Command {
     Drain(drain::DrainArguments),
     /// Slots that are kept ready: list, show, declare and remove pools
     Pool(pool::PoolArguments),
+    /// Certificates that controllers order: list them, or order one now
+    Certificates(certificates::CertificatesArguments),
     /// Give the keys of a dead host's sessions away at once
     Forget(forget::ForgetArguments),
     /// Check this machine and the installation, and say what to do
@@ -110,6 +114,7 @@ impl Arguments {
             | Command::Stop(_)
             | Command::Drain(_)
             | Command::Pool(_)
+            | Command::Certificates(_)
             | Command::Forget(_)
             | Command::Doctor(_)
             | Command::Health(_)
@@ -144,6 +149,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Stop(arguments) => stop::run(arguments).await,
         Command::Drain(arguments) => drain::run(arguments).await,
         Command::Pool(arguments) => pool::run(arguments).await,
+        Command::Certificates(arguments) => certificates::run(arguments).await,
         Command::Forget(arguments) => forget::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Health(arguments) => health::run(arguments).await,

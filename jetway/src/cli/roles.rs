@@ -19,6 +19,7 @@ use jetway_service::lifecycle::Lifecycle;
 use jetway_service::secrets::{self, Source};
 use jetway_service::telemetry;
 
+use super::acme::AcmeArguments;
 use super::signals::StopSignals;
 use super::tls::{self, TlsArguments};
 use crate::dev::places;
@@ -72,6 +73,8 @@ pub struct ControllerArguments {
     #[arg(long, env = "JETWAY_WARM_LEARN", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     warm_learn: bool,
     #[command(flatten)]
+    acme: AcmeArguments,
+    #[command(flatten)]
     secret: SecretArguments,
 }
 
@@ -93,6 +96,7 @@ pub async fn controller(arguments: ControllerArguments) -> anyhow::Result<ExitCo
         public_url: arguments.public_url,
         lease: Some(arguments.lease_seconds),
         warm_learn: arguments.warm_learn,
+        acme: arguments.acme.read()?,
         extra_routes: None,
     };
     let signals = StopSignals::watch()?;
@@ -307,6 +311,7 @@ pub async fn proxy(arguments: ProxyArguments) -> anyhow::Result<ExitCode> {
         trusted_forwarders: arguments.trusted_forwarders,
         proxy_protocol: arguments.proxy_protocol,
         drain,
+        acme_dns: arguments.tls.acme_dns(),
         tls: arguments.tls.read()?,
         brand: tls::brand(arguments.brand_file.as_deref())?,
         reuse_port: arguments.reuse_port,

@@ -137,6 +137,7 @@ async fn serve(
             // One host: what would be cut off from it is gone with it.
             lease: None,
             warm_learn: true,
+            acme: None,
             extra_routes: Some(if arguments.no_demo { axum::Router::new() } else { demo.routes() }),
         },
         controller_life.clone(),
@@ -204,6 +205,7 @@ async fn serve_browsers(
         token: Share::default(),
         body_pause: None,
         tls: None,
+        acme_dns: None,
         brand: String::new(),
     };
     let proxy = jetway_proxy::start(config, lifecycle.clone()).await.context("the proxy did not start")?;

@@ -13,6 +13,7 @@ use crate::waiting;
 const LINES_MAX: usize = 48;
 
 const HTML: &[u8] = b"text/html";
+const WELL_KNOWN: &str = ".well-known";
 static PLAIN: [Method; 7] =
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
@@ -63,7 +64,8 @@ pub fn read(bytes: &[u8], trusted: bool, text: &mut Vec<u8>) -> Option<Head> {
         Some((path, _)) => (path, &target[path.len()..]),
         None => (target, ""),
     };
-    let place = Place::of(path).filter(|_| is_plain(target))?;
+    // What is below `.well-known` (RFC 8615) is asked of the proxy.
+    let place = Place::of(path).filter(|place| is_plain(target) && place.token != WELL_KNOWN)?;
     for part in [method.as_str(), " ", place.forward(), query, " HTTP/1.1\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }

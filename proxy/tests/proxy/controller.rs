@@ -1,13 +1,15 @@
 //! The played controller: it registers proxies and says where the drone is, or does not answer.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use jetway_protocol::certificates::{ChallengeAnswers, ChallengeWanted};
 use jetway_protocol::controller_api::{DroneAddress, ProxyHeartbeat, ProxyRegistered};
 use jetway_protocol::ids::{DroneId, InstallationId};
 use jetway_protocol::secret::Purpose;
@@ -22,6 +24,8 @@ pub struct FakeController {
     pub installation: InstallationId,
     pub answers: std::sync::atomic::AtomicBool,
     drone: Arc<FakeDrone>,
+    /// What issuers are shown, by challenge and name.
+    pub shown: Mutex<HashMap<(String, String), Vec<String>>>,
 }
 
 impl FakeController {
@@ -32,14 +36,32 @@ impl FakeController {
             installation: InstallationId::random(),
             answers: answers.into(),
             drone: drone.clone(),
+            shown: Mutex::default(),
         });
         let router = Router::new()
             .route("/internal/proxies/register", post(register))
             .route("/internal/drones/{id}", get(where_is))
+            .route("/internal/challenges", post(challenge))
             .with_state(controller.clone());
         lifecycle.spawn_until_stopped(async move { axum::serve(listener, router).await.unwrap() });
         controller
     }
+}
+
+async fn challenge(
+    State(controller): State<Arc<FakeController>>,
+    headers: HeaderMap,
+    Json(wanted): Json<ChallengeWanted>,
+) -> Response {
+    if !authorized(&headers, Purpose::ProxyToController) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    if !controller.answers.load(std::sync::atomic::Ordering::Relaxed) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let key = (wanted.challenge.as_str().to_owned(), wanted.name);
+    let values = controller.shown.lock().unwrap().get(&key).cloned().unwrap_or_default();
+    Json(ChallengeAnswers { values }).into_response()
 }
 
 async fn register(

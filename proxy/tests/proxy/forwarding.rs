@@ -150,6 +150,7 @@ async fn the_protocol_needs_somebody_to_be_trusted() {
         token: Default::default(),
         body_pause: None,
         tls: None,
+        acme_dns: None,
         brand: String::new(),
     };
     let refused = jetway_proxy::start(config, jetway_service::lifecycle::Lifecycle::new()).await;

@@ -71,7 +71,7 @@ async fn run(program: &str, arguments: &[&str]) -> Output {
 
 async fn begin(certificates: Vec<Files>, redirect: Option<u16>) -> Play {
     let listen = "127.0.0.1:0".parse().unwrap();
-    let tls = Some(Tls { listen, certificates, redirect, hsts: Some(300) });
+    let tls = Some(Tls { listen, certificates, ordered: false, redirect, hsts: Some(300) });
     Stage { tls, trusted: &["127.0.0.2"], ..Stage::default() }.begin().await
 }
 

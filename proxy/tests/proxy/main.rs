@@ -20,6 +20,7 @@ mod http2_client;
 mod http2_frames;
 mod http2_sockets;
 mod https;
+mod issuers;
 mod kept;
 mod long;
 mod origins;

@@ -26,24 +26,13 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::controller::{FakeController, authorized};
+pub use crate::raw::eventually;
 
 pub const FENCING: FencingToken = FencingToken(7);
 pub const CLUSTER: &str = "example.com";
 
 pub fn secret() -> Secret {
     Secret::new(&"jetway".repeat(8)).unwrap()
-}
-
-/// Waits until `found` finds something.
-pub async fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }
 
 pub struct Play {
@@ -69,6 +58,7 @@ pub struct Stage {
     pub token: Share,
     pub body_pause: Option<Duration>,
     pub tls: Option<jetway_proxy::Tls>,
+    pub acme_dns: Option<SocketAddr>,
 }
 
 impl Default for Stage {
@@ -87,6 +77,7 @@ impl Default for Stage {
             token: Share::default(),
             body_pause: None,
             tls: None,
+            acme_dns: None,
         }
     }
 }
@@ -124,6 +115,7 @@ impl Stage {
             token: self.token,
             body_pause: self.body_pause,
             tls: self.tls.clone(),
+            acme_dns: self.acme_dns,
             brand: "<p>a brand</p>".into(),
         };
         jetway_proxy::start(config, lifecycle.clone()).await.unwrap()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, ToSocketAddrs};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 const READ_MAX: Duration = Duration::from_secs(10);
 
@@ -133,5 +133,17 @@ impl Raw {
             answer.body = self.rest().await;
         }
         answer
+    }
+}
+
+/// Waits until `found` finds something.
+pub async fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

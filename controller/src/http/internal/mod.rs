@@ -1,6 +1,7 @@
 //! `/internal`: what drones and proxies tell the controller, with the credential of their role. The messages are
 //! `protocol::controller_api`'s; fields that are not known are ignored, so adjacent versions can talk.
 
+mod certificates;
 mod drone_address;
 mod events;
 mod heartbeat;
@@ -37,6 +38,8 @@ pub fn router(app: &App) -> Router<App> {
         .route_layer(middleware::from_fn_with_state(app.clone(), drones_only));
     let proxies = Router::new()
         .route("/proxies/register", post(proxies::register))
+        .route("/certificates", post(certificates::wanted))
+        .route("/challenges", post(certificates::challenge))
         .route("/drones/{id}", get(drone_address::address))
         .route_layer(middleware::from_fn_with_state(app.clone(), proxies_only));
     drones.merge(proxies).fallback(super::no_route)

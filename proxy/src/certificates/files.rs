@@ -1,5 +1,4 @@
-//! The certificates that clients are shown: read from files, and read again when those change. A new one that cannot be used is said to be so,
-//! and the one before goes on.
+//! Certificates from files, read again when those change. A new one that cannot be used is said to be so, and the one before goes on.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -7,12 +6,11 @@ use std::time::Duration;
 
 use jetway_service::backoff::jittered;
 use rustls::client::verify_server_name;
-use rustls::crypto::ring::{Ticketer, sign::any_supported_type};
+use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, crypto::ring};
 use tokio::time::sleep;
 
 /// Between looks at the files. Whoever renews a certificate does so days before the end of the old one.
@@ -50,16 +48,16 @@ struct Shown {
 }
 
 #[derive(Debug)]
-pub struct Certificates {
+pub struct FromFiles {
     files: Vec<Files>,
     shown: RwLock<Vec<Arc<Shown>>>,
 }
 
-impl Certificates {
+impl FromFiles {
     /// Reads all of them: one that is unusable at the start is a mistake that somebody should see.
-    pub fn read(files: Vec<Files>) -> Result<Arc<Self>, Unusable> {
+    pub fn read(files: Vec<Files>) -> Result<Self, Unusable> {
         let shown = files.iter().map(Shown::read).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { files, shown: RwLock::new(shown) }))
+        Ok(Self { files, shown: RwLock::new(shown) })
     }
 
     /// For ever: takes what has changed.
@@ -83,18 +81,15 @@ impl Certificates {
         self.shown.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The first that is for this name, else the first.
-    fn of(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+    /// The first that is for this name.
+    pub fn named(&self, name: &ServerName<'_>) -> Option<Arc<CertifiedKey>> {
         let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
-        let name = name.and_then(|name| ServerName::try_from(name).ok());
-        let named = name.and_then(|name| shown.iter().find(|shown| shown.is_for(&name)));
-        named.or(shown.first()).map(|shown| shown.pair.clone())
+        shown.iter().find(|shown| shown.is_for(name)).map(|shown| shown.pair.clone())
     }
-}
 
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.of(hello.server_name())
+    pub fn first(&self) -> Option<Arc<CertifiedKey>> {
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        shown.first().map(|shown| shown.pair.clone())
     }
 }
 
@@ -159,15 +154,4 @@ impl Shown {
         let first = self.pair.cert.first().and_then(|first| ParsedCertificate::try_from(first).ok());
         first.is_some_and(|certificate| verify_server_name(&certificate, name).is_ok())
     }
-}
-
-/// TLS 1.2 and 1.3, HTTP/2 where the client has it, and sessions that are resumed by tickets.
-pub fn server_config(certificates: Arc<Certificates>) -> Result<ServerConfig, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(certificates);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = Ticketer::new()?;
-    Ok(config)
 }

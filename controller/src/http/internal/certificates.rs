@@ -1,0 +1,119 @@
+//! `POST /internal/certificates`: what a host's clients are to be shown; where that is allowed on demand, it is ordered, and waited
+//! for. `POST /internal/challenges`: what an issuer asks a proxy for.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use jetway_protocol::certificates::{
+    Certificate, ChallengeAnswers, ChallengeWanted, Given, HostName, Wanted,
+};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Message, No};
+use crate::acme::Acme;
+use crate::acme::hook::Allowed;
+use crate::app::App;
+use crate::db::certificates::{self, Found};
+use crate::db::{DbError, acme};
+
+/// A proxy holds a client's handshake as long.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+/// Another controller may have ordered it: that is not heard here.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Hosts that a certificate is ordered for, for the first time.
+const WAITING_MAX: i64 = 100;
+const NOT_OURS_MS: u64 = 30_000;
+const LATER_MS: u64 = 5_000;
+const ASK_EVERY_MIN: Duration = Duration::from_secs(1);
+const ASK_EVERY_MAX: Duration = Duration::from_secs(60);
+/// In a certificate's time, at least.
+const TIMES_ASKED: u32 = 40;
+
+pub async fn wanted(State(app): State<App>, Message(wanted): Message<Wanted>) -> Result<Json<Given>, No> {
+    let until = Instant::now() + Duration::from_millis(wanted.wait_ms).min(WAIT_MAX);
+    let mut is_asked = false;
+    loop {
+        let found = certificates::covering(&mut *app.db.acquire().await?, &wanted.host).await?;
+        let answer =
+            |found: Option<Found>, nothing| found.map_or(nothing, |found| given(found, wanted.known));
+        let Some(acme) = &app.acme else { return Ok(Json(answer(found, not_ours()))) };
+        // Nobody will order it but for somebody who comes.
+        if !is_asked && found.as_ref().is_none_or(|found| found.is_given_up && found.is_wanting) {
+            is_asked = true;
+            if let Err(nothing) = ordered(&app, acme, &wanted.host).await? {
+                return Ok(Json(answer(found, nothing)));
+            }
+            continue;
+        }
+        let is_settled = found.as_ref().is_none_or(|found| !found.is_wanting || found.failures > 0);
+        if is_settled || Instant::now() >= until {
+            return Ok(Json(answer(found, not_ours())));
+        }
+        pause(acme, until).await;
+    }
+}
+
+/// Until there may be news of it.
+async fn pause(acme: &Acme, until: Instant) {
+    let look = (Instant::now() + LOOK_EVERY).min(until);
+    let _news_or_time = timeout_at(look, acme.news.notified()).await;
+}
+
+fn not_ours() -> Given {
+    nothing("no certificate is for this host", NOT_OURS_MS)
+}
+
+fn nothing(reason: &str, ask_again_ms: u64) -> Given {
+    Given::Nothing { reason: reason.to_owned(), ask_again_ms }
+}
+
+/// A short part of its time, so that proxies show the next one long before the end of this.
+fn ask_again_ms(found: &Found) -> u64 {
+    let part = Duration::try_from_secs_f64(found.seconds).unwrap_or_default() / TIMES_ASKED;
+    u64::try_from(part.clamp(ASK_EVERY_MIN, ASK_EVERY_MAX).as_millis()).unwrap_or(LATER_MS)
+}
+
+fn given(found: Found, known: Option<i64>) -> Given {
+    let ask_again_ms = ask_again_ms(&found);
+    match (found.chain, found.sealed_key) {
+        (Some(_), Some(_)) if known == Some(found.version) => Given::Unchanged { ask_again_ms },
+        (Some(chain), Some(sealed_key)) => Given::Certificate(Certificate {
+            id: found.id,
+            version: found.version,
+            chain,
+            sealed_key,
+            ask_again_ms,
+        }),
+        _ => nothing(found.problem.as_deref().unwrap_or("it is on order"), LATER_MS),
+    }
+}
+
+/// Has it ordered for somebody who came, if the operator's hook allows that.
+async fn ordered(app: &App, acme: &Acme, host: &HostName) -> Result<Result<(), Given>, DbError> {
+    let Some(hook) = &acme.hook else {
+        return Ok(Err(not_ours()));
+    };
+    match hook.asks(host).await {
+        Allowed::Yes => {}
+        Allowed::No => return Ok(Err(nothing("the hook does not allow one for this host", NOT_OURS_MS))),
+        Allowed::Unknown => return Ok(Err(nothing("the hook does not answer", LATER_MS))),
+    }
+    let mut connection = app.db.acquire().await?;
+    if !certificates::wish(&mut connection, host, WAITING_MAX).await?
+        && certificates::covering(&mut connection, host).await?.is_none()
+    {
+        return Ok(Err(nothing("too many hosts wait for their first certificate", LATER_MS)));
+    }
+    acme.nudge.notify_one();
+    Ok(Ok(()))
+}
+
+pub async fn challenge(
+    State(app): State<App>,
+    Message(wanted): Message<ChallengeWanted>,
+) -> Result<Json<ChallengeAnswers>, No> {
+    let mut connection = app.db.acquire().await?;
+    let values = acme::answers(&mut connection, wanted.challenge, &wanted.name).await?;
+    Ok(Json(ChallengeAnswers { values }))
+}

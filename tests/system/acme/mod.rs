@@ -1,0 +1,8 @@
+//! Certificates that are ordered: by whole controllers and proxies, from Let's Encrypt's own test server.
+
+mod demand;
+mod fleet;
+mod front;
+mod issue;
+mod issuer;
+mod renew;
