@@ -215,4 +215,6 @@ fn storable(text: &str) -> String {
 }
 
 #[cfg(test)]
+mod certificates_tests;
+#[cfg(test)]
 pub mod tests;

@@ -59,3 +59,54 @@ pub async fn retry(State(app): State<App>, ApiPath(id): ApiPath<String>) -> ApiR
     }
     Ok(Json(json!({ "ordered": true })))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Harness, request};
+
+    #[tokio::test]
+    async fn they_are_listed_with_how_they_are_and_one_can_be_ordered_at_once() {
+        let harness = Harness::new().await;
+        let empty = harness.get("/ctrl/certificates").await.json();
+        assert_eq!(empty, json!({ "issuer": null, "on_demand": false, "certificates": [] }));
+        harness
+            .execute(
+                "insert into certificates (id, names, on_demand, version, chain, not_after, next_at, failures, problem) values
+                 ('a.example+*.a.example', '{a.example,*.a.example}', false, 2, 'c', now() + '1 day', 'infinity', 0, null),
+                 ('b.example', '{b.example}', true, 1, 'c', now() + '1 day', now(), 3, 'why'),
+                 ('c.example', '{c.example}', true, 0, null, null, now(), 1, 'why'),
+                 ('d.example', '{d.example}', false, 0, null, null, now(), 0, null),
+                 ('e.example', '{e.example}', false, 1, 'c', now() - interval '1 day', now(), 0, null)",
+            )
+            .await;
+        let all = harness.get("/ctrl/certificates").await.json();
+        let states: Vec<_> = all["certificates"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| (one["id"].as_str().unwrap(), one["state"].as_str().unwrap()))
+            .collect();
+        assert_eq!(
+            states,
+            [
+                ("c.example", "failing"),
+                ("b.example", "renewal_failing"),
+                ("d.example", "ordered"),
+                ("e.example", "expired"),
+                ("a.example+*.a.example", "valid"),
+            ]
+        );
+        assert!(!harness.get("/ctrl/certificates").await.text().contains("sealed"));
+        let retry = async |id: &str| {
+            harness.send(request("POST", &format!("/ctrl/certificates/{id}/retry"), "{}")).await.outcome()
+        };
+        assert_eq!(retry("a.example%2B%2A.a.example").await.0, 200);
+        assert_eq!(
+            harness.value("select count(*)::text from certificates where next_at <= now()").await,
+            "5"
+        );
+        assert_eq!(retry("nobodys").await, (404, "certificate_not_found".into()));
+    }
+}

@@ -117,3 +117,64 @@ pub async fn challenge(
     let values = acme::answers(&mut connection, wanted.challenge, &wanted.name).await?;
     Ok(Json(ChallengeAnswers { values }))
 }
+
+#[cfg(test)]
+mod tests {
+    use jetway_protocol::certificates::{Certificate, Given};
+    use jetway_protocol::secret::Purpose;
+    use serde_json::json;
+
+    use crate::testing::Harness;
+
+    #[tokio::test]
+    async fn a_proxy_is_given_what_is_there_and_nobody_else_anything() {
+        let harness = Harness::new().await;
+        let sealed = harness.app.at_rest.seal(&Certificate::place("a.example"), b"the key");
+        sqlx::query(
+            "insert into certificates (id, names, on_demand, version, chain, sealed_key, not_before, not_after)
+             values ('a.example', '{a.example}', false, 3, 'PEM', $1, now(), now() + interval '80 s')",
+        )
+        .bind(sealed)
+        .execute(&harness.app.db)
+        .await
+        .unwrap();
+        let ask = async |role, body| harness.as_role(role, "POST", "/internal/certificates", &body).await;
+        let given = async |body| {
+            let answer = ask(Purpose::ProxyToController, body).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            serde_json::from_value::<Given>(answer.json()).unwrap()
+        };
+        let Given::Certificate(found) = given(json!({ "host": "A.example" })).await else {
+            panic!("nothing")
+        };
+        assert_eq!((found.version, found.chain.as_str(), found.ask_again_ms), (3, "PEM", 2000));
+        let key = harness.app.at_rest.open(&Certificate::place(&found.id), &found.sealed_key).unwrap();
+        assert_eq!(key, b"the key");
+        assert!(matches!(given(json!({ "host": "a.example", "known": 3 })).await, Given::Unchanged { .. }));
+        assert!(matches!(
+            given(json!({ "host": "b.example", "wait_ms": 9999 })).await,
+            Given::Nothing { .. }
+        ));
+        for host in ["127.0.0.1", "localhost", "", "a.example' or 1=1", "*.a.example"] {
+            assert_eq!(ask(Purpose::ProxyToController, json!({ "host": host })).await.status, 422, "{host}");
+        }
+        assert_eq!(ask(Purpose::DroneToController, json!({ "host": "a.example" })).await.status, 401);
+
+        harness
+            .execute(
+                "insert into acme_challenges values ('http-01', 't', 'shown', now() + interval '1 min'),
+                      ('http-01', 'old', 'shown', now() - interval '1 s')",
+            )
+            .await;
+        let shown = async |challenge, name| {
+            let body = json!({ "challenge": challenge, "name": name });
+            let answer =
+                harness.as_role(Purpose::ProxyToController, "POST", "/internal/challenges", &body).await;
+            answer.json()["values"].clone()
+        };
+        assert_eq!(shown("http-01", "t").await, json!(["shown"]));
+        for (challenge, name) in [("http-01", "old"), ("dns-01", "t"), ("http-01", "T")] {
+            assert_eq!(shown(challenge, name).await, json!([]), "{challenge} {name}");
+        }
+    }
+}

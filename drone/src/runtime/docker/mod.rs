@@ -24,6 +24,7 @@ use jetway_protocol::ids::SlotId;
 use jetway_protocol::spec::Executable;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -76,6 +77,8 @@ use make::SlotRecord;
 
 /// Hints that may wait for a receiver before it has to look at everything.
 const HINTS_MAX: usize = 1024;
+/// For the first list of images; a slow one comes with a later heartbeat.
+const FIRST_LIST: Duration = Duration::from_secs(2);
 
 pub struct DockerRuntime {
     shared: Arc<Shared>,
@@ -131,6 +134,8 @@ impl DockerRuntime {
         }
         let pulled = pulled::Pulled::open(&config.data_dir);
         let images = image::Images::new(engine.clone(), lifecycle.clone(), config.pull_stall, pulled);
+        // Before the first heartbeat: who wants an image that must be here is told of none otherwise.
+        let _listed_later = timeout(FIRST_LIST, images.refresh()).await;
         let hints = broadcast::Sender::new(HINTS_MAX);
         let shared = Arc::new(Shared {
             engine,
