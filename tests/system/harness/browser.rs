@@ -15,6 +15,8 @@ use super::eventually;
 use super::processes::Process;
 
 const STEP: Duration = Duration::from_secs(20);
+/// A place that is the same after so long is one to click on.
+const STILL: Duration = Duration::from_millis(100);
 /// Without these a headless Chromium looks for services that tests have no use for.
 const FLAGS: [&str; 9] = [
     "--headless",
@@ -34,6 +36,8 @@ pub struct Browser {
     next_id: u64,
     /// How often it has given a request up because an interface of this machine came or went, as sessions' do.
     pub network_changes: u64,
+    /// WebSockets of its windows that have closed.
+    pub sockets_closed: u64,
 }
 
 /// One window; named by the protocol's session and target ids.
@@ -67,7 +71,7 @@ impl Browser {
         })
         .await?;
         let (socket, _) = tokio_tungstenite::connect_async(&address).await?;
-        Ok(Self { process, socket, next_id: 0, network_changes: 0 })
+        Ok(Self { process, socket, next_id: 0, network_changes: 0, sockets_closed: 0 })
     }
 
     pub async fn open(&mut self, url: &str) -> anyhow::Result<Window> {
@@ -161,7 +165,15 @@ impl Browser {
         let middle = format!(
             "(() => {{ const r = ({element}).getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})()"
         );
-        let place = self.evaluate(window, &middle).await?;
+        // Where it stays: a page that is still being put together moves it away.
+        let mut place = self.evaluate(window, &middle).await?;
+        loop {
+            tokio::time::sleep(STILL).await;
+            let before = std::mem::replace(&mut place, self.evaluate(window, &middle).await?);
+            if before == place {
+                break;
+            }
+        }
         let (x, y) = (place[0].as_f64().context("x")?, place[1].as_f64().context("y")?);
         self.mouse(window, "mouseMoved", x, y, false).await?;
         self.mouse(window, "mousePressed", x, y, true).await?;
@@ -232,6 +244,7 @@ impl Browser {
         let answer = async {
             while let Some(frame) = self.socket.next().await {
                 let Message::Text(text) = frame? else { continue };
+                self.sockets_closed += u64::from(text.contains("\"Network.webSocketClosed\""));
                 self.network_changes += u64::from(text.contains("net::ERR_NETWORK_CHANGED"));
                 let mut answer: Value = serde_json::from_str(&text)?;
                 if answer["id"] == id {
