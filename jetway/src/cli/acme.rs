@@ -19,11 +19,11 @@ pub struct AcmeArguments {
         long = "acme-certificate",
         env = "JETWAY_ACME_CERTIFICATE",
         value_delimiter = ',',
-        requires = "acme_agree_terms"
+        value_name = "NAMES"
     )]
     acme_certificates: Vec<Names>,
     /// Order a certificate for any host that a client comes to, if this URL answers 2xx to GET URL?domain=HOST
-    #[arg(long, env = "JETWAY_ACME_ASK_URL", requires = "acme_agree_terms")]
+    #[arg(long, env = "JETWAY_ACME_ASK_URL")]
     acme_ask_url: Option<String>,
     /// I agree to the terms of service of the issuer
     #[arg(long, env = "JETWAY_ACME_AGREE_TERMS", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]

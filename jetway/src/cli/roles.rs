@@ -18,6 +18,7 @@ use jetway_service::files;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::secrets::{self, Source};
 use jetway_service::telemetry;
+use tracing::field::display;
 
 use super::acme::AcmeArguments;
 use super::signals::StopSignals;
@@ -327,7 +328,8 @@ pub async fn proxy(arguments: ProxyArguments) -> anyhow::Result<ExitCode> {
     };
     let signals = StopSignals::watch()?;
     let proxy = jetway_proxy::start(config, lifecycle.clone()).await?;
-    tracing::info!(address = %proxy.address, proxy = %proxy.id, open_files, "proxy is ready");
+    let (https, dns) = (proxy.tls_address.map(display), proxy.dns_address.map(display));
+    tracing::info!(address = %proxy.address, https, dns, proxy = %proxy.id, open_files, "proxy is ready");
     until_refused_or_stopped(proxy.refused(), signals, lifecycle, drain).await
 }
 

@@ -93,8 +93,13 @@ where
 fn the_first_visit_to_an_allowed_host_waits_for_its_certificate() {
     with_hook(&["shop.example"], 90 * 86_400, async |fleet, hook| {
         let port = fleet.proxies[0].tls_port;
+        let begun = Instant::now();
         let together = (0..20).map(|_| fleet.issuer.visit(port, "Shop.example"));
         let shown = join_all(together).await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        println!("figure: the first visits on demand, order and all: {} ms", begun.elapsed().as_millis());
+        let begun = Instant::now();
+        fleet.issuer.visit(port, "shop.example").await?;
+        println!("figure: one more visit: {} ms", begun.elapsed().as_millis());
         ensure!(shown.windows(2).all(|two| two[0] == two[1]), "they were shown different ones");
         ensure!(hook.asked("shop.example") == 1, "the hook was asked {} times", hook.asked("shop.example"));
         ensure!(fleet.issuer.orders()? == 1);
