@@ -23,6 +23,7 @@ pub struct Found {
     pub is_wanting: bool,
     /// It will not be ordered by itself.
     pub is_given_up: bool,
+    pub on_demand: bool,
     /// From its beginning to its end.
     pub seconds: f64,
 }
@@ -45,7 +46,7 @@ pub async fn covering(connection: &mut PgConnection, host: &HostName) -> Result<
              where c.id = f.id and f.on_demand and f.asked_at < now() - make_interval(secs => $2)
          )
          select id as \"id!\", version as \"version!\", chain, sealed_key, failures as \"failures!\", problem,
-                is_wanting as \"is_wanting!\", is_given_up as \"is_given_up!\", seconds as \"seconds!\" from found",
+                is_wanting as \"is_wanting!\", is_given_up as \"is_given_up!\", on_demand as \"on_demand!\", seconds as \"seconds!\" from found",
         &names,
         ASKED_EVERY.as_secs_f64()
     )
@@ -67,14 +68,15 @@ pub async fn declare(connection: &mut PgConnection, id: &str, names: &[String]) 
     Ok(())
 }
 
-/// One that somebody came for, for the first time or after it was given up. False: it is on order already, or `waiting_max`
+/// One that somebody came for, for the first time or after it was given up, or an operator names it no more. False: it is on order already, or `waiting_max`
 /// others are waited for.
 pub async fn wish(connection: &mut PgConnection, host: &HostName, waiting_max: i64) -> Result<bool, DbError> {
     let done = sqlx::query!(
         "insert into certificates (id, names, on_demand)
          select $1, array[$1], true
          where (select count(*) from certificates where on_demand and chain is null and next_at < 'infinity') < $2
-         on conflict (id) do update set next_at = now(), failures = 0 where certificates.next_at = 'infinity'",
+         on conflict (id) do update set next_at = now(), failures = 0, on_demand = true
+         where certificates.next_at = 'infinity' or not certificates.on_demand",
         host.as_str(),
         waiting_max
     )

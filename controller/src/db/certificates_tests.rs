@@ -90,6 +90,8 @@ async fn what_is_due_is_what_somebody_wants() {
     let found = covering(&mut c, &host("one.example")).await.unwrap().unwrap();
     assert!(found.is_given_up && found.is_wanting && found.failures == 1);
     assert!(wish(&mut c, &host("one.example"), 1).await.unwrap(), "somebody comes again");
+    assert!(wish(&mut c, &host("named.example"), 9).await.unwrap(), "an operator names it no more");
+    declare(&mut c, "named.example", &configured).await.unwrap();
     let counts = counts(&mut c).await.unwrap();
     assert_eq!((counts.valid, counts.failing, counts.without), (1, 0, 1));
 }

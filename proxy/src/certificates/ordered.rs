@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::controllers::Controllers;
 use crate::installation::Known;
@@ -32,6 +32,9 @@ const UNANSWERED: Duration = Duration::from_secs(2);
 const ASK_AGAIN: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
 /// Hosts that are remembered. Anybody can come for any; those without a certificate give way.
 const HOSTS_MAX: usize = 20_000;
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// A proxy that has just started learns its installation first.
+const KNOWN_MAX: Duration = Duration::from_secs(10);
 /// A host that nobody came for.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 /// Questions at a time, and in a second for hosts of which nothing is known: anybody can make names up.
@@ -45,6 +48,7 @@ pub struct Ordered {
     secret: Secret,
     questions: Semaphore,
     unknown: DefaultDirectRateLimiter,
+    swept_at: Mutex<Option<Instant>>,
     lifecycle: Lifecycle,
 }
 
@@ -73,7 +77,16 @@ impl Ordered {
     ) -> Arc<Self> {
         let (hosts, questions) = (DashMap::new(), Semaphore::new(QUESTIONS_MAX));
         let unknown = RateLimiter::direct(Quota::per_second(UNKNOWN_PER_SECOND));
-        Arc::new(Self { hosts, controllers, known, secret, questions, unknown, lifecycle })
+        Arc::new(Self {
+            hosts,
+            controllers,
+            known,
+            secret,
+            questions,
+            unknown,
+            swept_at: Mutex::default(),
+            lifecycle,
+        })
     }
 
     /// Returns once there is a certificate, or a reason that there is none. Whoever names no host means the cluster's.
@@ -117,16 +130,29 @@ impl Ordered {
         if let Some(host) = self.hosts.get(&name).map(|entry| entry.value().clone()) {
             return Some(host);
         }
-        if self.hosts.len() >= HOSTS_MAX {
-            self.hosts.retain(|_, host| host.is_to_be_kept());
-            if self.hosts.len() >= HOSTS_MAX {
-                return None;
-            }
+        if self.hosts.len() >= HOSTS_MAX && !self.has_made_room() {
+            return None;
         }
         Some(self.hosts.entry(name.clone()).or_insert_with(|| Arc::new(Host::new(name))).clone())
     }
 
+    /// Once in a while: whoever makes names up is not to keep the processor busy by it.
+    fn has_made_room(&self) -> bool {
+        let now = Instant::now();
+        let mut swept_at = self.swept_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept_at.is_none_or(|swept_at| swept_at + SWEEP_EVERY <= now) {
+            *swept_at = Some(now);
+            self.hosts.retain(|_, host| host.is_to_be_kept());
+        }
+        self.hosts.len() < HOSTS_MAX
+    }
+
     async fn ask(&self, host: &Host, wait: Duration) {
+        // Without it no key can be opened.
+        let mut known = self.known.clone();
+        if timeout(KNOWN_MAX, known.wait_for(Option::is_some)).await.is_err() {
+            return;
+        }
         let Ok(_one_of_few) = self.questions.try_acquire() else { return };
         let wanted = Wanted {
             host: host.name.clone(),

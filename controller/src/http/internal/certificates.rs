@@ -39,7 +39,7 @@ pub async fn wanted(State(app): State<App>, Message(wanted): Message<Wanted>) ->
             |found: Option<Found>, nothing| found.map_or(nothing, |found| given(found, wanted.known));
         let Some(acme) = &app.acme else { return Ok(Json(answer(found, not_ours()))) };
         // Nobody will order it but for somebody who comes.
-        if !is_asked && found.as_ref().is_none_or(|found| found.is_given_up && found.is_wanting) {
+        if !is_asked && found.as_ref().is_none_or(|found| found.is_wanting && is_nobodys(acme, found)) {
             is_asked = true;
             if let Err(nothing) = ordered(&app, acme, &wanted.host).await? {
                 return Ok(Json(answer(found, nothing)));
@@ -52,6 +52,10 @@ pub async fn wanted(State(app): State<App>, Message(wanted): Message<Wanted>) ->
         }
         pause(acme, until).await;
     }
+}
+
+fn is_nobodys(acme: &Acme, found: &Found) -> bool {
+    found.is_given_up || !(found.on_demand || acme.configured.contains(&found.id))
 }
 
 /// Until there may be news of it.
