@@ -7,6 +7,8 @@ use std::time::Duration;
 use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
 use jetway_protocol::secret::Secret;
 
+use crate::warm::Calm;
+
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Base URLs; any of them serves.
@@ -35,6 +37,7 @@ pub struct Config {
     pub memory_bytes: Option<i64>,
     /// Network namespaces to have ready for sessions' containers.
     pub sandboxes: u32,
+    pub calm: Calm,
     /// For slots that are kept ready because of what was learned; a tenth of the memory if `None`.
     pub warm_memory_bytes: Option<i64>,
     /// Image of the one-shot helper that sets network rules where the agent may not.

@@ -112,7 +112,7 @@ impl Harness {
             lifecycle: lifecycle.clone(),
             membership,
             lease,
-            warm: warm::Settings { sandboxes, memory_bytes: None },
+            warm: warm::Settings { sandboxes, memory_bytes: None, calm: warm::Calm::default() },
             process: uuid::Uuid::new_v4(),
         };
         let agent = Arc::new(Agent::new(parts).unwrap());

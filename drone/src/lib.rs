@@ -58,3 +58,4 @@ mod registration_tests;
 pub use config::Config;
 pub use data_dir::DataDirError;
 pub use start::{Drone, StartError, start, start_with_runtime};
+pub use warm::Calm;

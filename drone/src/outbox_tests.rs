@@ -104,6 +104,7 @@ pub fn config(url: String, dir: &TestDir) -> Config {
         backends_max: 10,
         cpus: None,
         sandboxes: 0,
+        calm: crate::warm::Calm::default(),
         warm_memory_bytes: None,
         memory_bytes: None,
         helper_image: None,

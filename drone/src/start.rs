@@ -223,7 +223,8 @@ impl Opening {
             is_nearer: false,
             beats: Beats::default(),
         };
-        let warm = warm::Settings { sandboxes: config.sandboxes, memory_bytes: config.warm_memory_bytes };
+        let (sandboxes, memory_bytes, calm) = (config.sandboxes, config.warm_memory_bytes, config.calm);
+        let warm = warm::Settings { sandboxes, memory_bytes, calm };
         Ok(Self { config, data_dir, identity, address, gate, registration, capacity, warm })
     }
 

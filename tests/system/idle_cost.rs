@@ -85,6 +85,7 @@ impl Installation {
             cpus: Some(1000.0),
             memory_bytes: Some(1 << 44),
             sandboxes: 0,
+            calm: jetway_drone::Calm::default(),
             warm_memory_bytes: None,
             image_gc_percent: 0,
             helper_image: None,

@@ -14,16 +14,13 @@ use jetway_service::backoff::jittered;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::{Budget, Inner, Make, ReadySlot, Sandbox, allot, make};
+use super::{Budget, Calm, Inner, Make, ReadySlot, Sandbox, Settings, allot, make};
 use crate::agent::Agent;
 use crate::backend::inspect;
 
 use crate::runtime::{ContainerStatus, Found};
 use crate::teardown;
 
-/// After a session's start, nothing is begun for this long; but what is owed for [`CALM_MAX`] is made all the same.
-const CALM: Duration = Duration::from_millis(100);
-const CALM_MAX: Duration = Duration::from_secs(1);
 /// What is made at once, at most. How many of them the engine works on is the runtime's to say.
 const MAKING_MAX: u32 = 8;
 /// Between looks at what waits.
@@ -47,7 +44,7 @@ pub async fn keep(agent: Arc<Agent>) {
         let plan = {
             let may_make = !agent.membership.is_draining();
             let mut inner = agent.warm.inner();
-            inner.plan(Instant::now(), may_make, agent.warm.sandboxes, agent.warm.budget)
+            inner.plan(Instant::now(), may_make, &agent.warm.settings, agent.warm.budget)
         };
         plan.gone.into_iter().for_each(|slot| teardown::unclaimed(&agent, slot.slot, slot.address));
         plan.make.into_iter().for_each(|what| make::spawn(&agent, what));
@@ -73,7 +70,7 @@ async fn changed(images: &mut Option<watch::Receiver<u64>>) {
 }
 
 impl Inner {
-    fn plan(&mut self, now: Instant, may_make: bool, sandboxes: u32, budget: Budget) -> Plan {
+    fn plan(&mut self, now: Instant, may_make: bool, settings: &Settings, budget: Budget) -> Plan {
         let allotted = allot(&self.targets, budget);
         let wanted = |kind: &Kind| allotted.get(kind).copied().unwrap_or(0);
         let mut gone = self.shelf.take_dead(now);
@@ -93,14 +90,15 @@ impl Inner {
             return plan;
         }
         loop {
-            let (next, retry_at) = self.next_to_make(now, sandboxes, &wanted);
+            let (next, retry_at) = self.next_to_make(now, settings.sandboxes, &wanted);
             plan.wake = plan.wake.min(retry_at.unwrap_or(plan.wake));
             let Some(what) = next else {
                 self.owed_since = None;
                 return plan;
             };
             let owed_since = *self.owed_since.get_or_insert(now);
-            let calm = self.last_start.map_or(now, |last| last + CALM).min(owed_since + CALM_MAX);
+            let Calm { after_start, owed_max } = settings.calm;
+            let calm = self.last_start.map_or(now, |last| last + after_start).min(owed_since + owed_max);
             if calm > now {
                 plan.wake = plan.wake.min(calm);
                 return plan;
@@ -225,4 +223,31 @@ pub fn compare_sandboxes(agent: &Arc<Agent>, found: &[Found], asked: Instant) {
         agent.warm.changed.notify_one();
     }
     dead.into_iter().for_each(|sandbox| teardown::unused_sandbox(agent, sandbox.id, sandbox.address));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_page_that_was_just_opened_has_its_time_before_anything_is_made() {
+        let settings = Settings { sandboxes: 1, memory_bytes: None, calm: Calm::FOR_A_BROWSER_HERE };
+        let budget = Budget { memory_bytes: 1 << 30, learned_bytes: 1 << 30, slots: 10 };
+        let start = Instant::now();
+        let made = |inner: &mut Inner, after: u32| {
+            inner.plan(start + SECOND * after, true, &settings, budget).make.len()
+        };
+        let mut quiet = Inner { last_start: Some(start), ..Inner::default() };
+        assert_eq!([0, 7, 8].map(|after| made(&mut quiet, after)), [0, 0, 1]);
+        let mut fresh = Inner::default();
+        assert_eq!(made(&mut fresh, 0), 1, "nobody has started anything yet");
+        let mut busy = Inner::default();
+        let made = [0, 5, 10, 15, 20, 25].map(|after| {
+            busy.last_start = Some(start + SECOND * after);
+            made(&mut busy, after)
+        });
+        assert_eq!(made, [0, 0, 0, 0, 0, 1], "what has been owed for long is made all the same");
+    }
 }

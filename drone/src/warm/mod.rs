@@ -49,12 +49,36 @@ pub struct Settings {
     pub sandboxes: u32,
     /// Of memory, for slots that nobody has declared; a tenth of the drone's if `None`.
     pub memory_bytes: Option<i64>,
+    pub calm: Calm,
+}
+
+/// When what was taken is made anew.
+#[derive(Debug, Clone, Copy)]
+pub struct Calm {
+    /// Nothing is begun for so long after a session's start;
+    pub after_start: Duration,
+    /// but what has been owed for so long is made all the same.
+    pub owed_max: Duration,
+}
+
+impl Default for Calm {
+    /// The start has the processors first.
+    fn default() -> Self {
+        Self { after_start: Duration::from_millis(100), owed_max: Duration::from_secs(1) }
+    }
+}
+
+impl Calm {
+    /// For an engine on the machine of the one who looks: Chromium breaks off what a page is loading when the machine gets an interface,
+    /// as it does with each namespace (`ERR_NETWORK_CHANGED`). The page has its time first.
+    pub const FOR_A_BROWSER_HERE: Self =
+        Self { after_start: Duration::from_secs(8), owed_max: Duration::from_secs(24) };
 }
 
 pub struct Warm {
     /// The agent process, whose counters begin with it.
     process: Uuid,
-    sandboxes: u32,
+    settings: Settings,
     budget: Budget,
     inner: Mutex<Inner>,
     /// Wakes the keeper.
@@ -109,7 +133,7 @@ impl Warm {
         let learned_bytes = settings.memory_bytes.unwrap_or(memory_bytes / 10);
         Self {
             process,
-            sandboxes: settings.sandboxes,
+            settings,
             budget: Budget { memory_bytes, learned_bytes, slots },
             inner: Mutex::default(),
             changed: Notify::new(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
+use jetway_drone::Calm;
 use jetway_drone::runtime::docker::config::PERCENT_DEFAULT;
 use jetway_drone::runtime::docker::{contact, host_paths};
 use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
@@ -215,6 +216,7 @@ pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
         cpus: arguments.cpus,
         memory_bytes: arguments.memory_bytes,
         sandboxes: arguments.sandboxes,
+        calm: Calm::default(),
         warm_memory_bytes: arguments.warm_memory_bytes,
         helper_image: arguments.helper_image,
         container_runtime: arguments.container_runtime,

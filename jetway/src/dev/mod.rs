@@ -273,6 +273,7 @@ fn drone_config(
         cpus: None,
         memory_bytes: None,
         sandboxes: arguments.sandboxes,
+        calm: jetway_drone::Calm::FOR_A_BROWSER_HERE,
         warm_memory_bytes: None,
         helper_image: None,
         container_runtime: None,

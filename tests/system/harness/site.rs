@@ -13,6 +13,11 @@ use super::eventually;
 /// From a connect to a process that listens, on a busy machine, and from its signal to its end.
 const START_SECONDS: u32 = 120;
 const END: Duration = Duration::from_secs(60);
+/// As many as `jetway dev` keeps.
+const NAMESPACES: usize = 2;
+const READY: Duration = Duration::from_secs(30);
+/// An interface's IPv6 address is checked for a moment (RFC 4862 §5.4), and that is a change, too.
+const SETTLED: Duration = Duration::from_secs(3);
 /// For a page, which may be large, and for one try at it.
 const SHOWN: Duration = Duration::from_secs(120);
 const TRY: Duration = Duration::from_secs(6);
@@ -33,6 +38,13 @@ impl Site {
         let mounts = mounts.to_str().context("a path in UTF-8")?.to_owned();
         let flags = ["--api", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--no-demo", "--mount-base", &mounts];
         let dev = Dev::start(&directory, &flags).await?;
+        // Sessions start in namespaces that are there, so that no interface comes while a page is being loaded: see `shown`.
+        eventually("namespaces are ready", READY, async || {
+            let made = dev.containers().await.map_err(|error| error.to_string())?;
+            if made.len() >= NAMESPACES { Ok(()) } else { Err(format!("{made:?}")) }
+        })
+        .await?;
+        tokio::time::sleep(SETTLED).await;
         let browser = Browser::start(&directory).await?;
         let pictures = std::env::var_os("JETWAY_TEST_SCREENSHOTS").map(PathBuf::from);
         Ok(Self { dev, browser, pictures })
