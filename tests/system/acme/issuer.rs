@@ -112,10 +112,10 @@ impl Issuer {
         .await
     }
 
-    /// Orders that it was asked for.
+    /// Orders that it took.
     pub fn orders(&self) -> anyhow::Result<usize> {
         let log = std::fs::read_to_string(self.directory.join("pebble.log"))?;
-        Ok(log.matches("POST /order-plz").count())
+        Ok(log.matches("Added order").count())
     }
 
     pub async fn root(&self) -> anyhow::Result<CertificateDer<'static>> {
