@@ -122,7 +122,8 @@ async fn answer(front: &Switches, request: Request) -> anyhow::Result<Response> 
     if path == "/dir" {
         answered["renewalInfo"] = json!(format!("https://127.0.0.1:{}/renewal", front.port));
     }
-    if let Some(replaces) = replaces {
+    // One whose nonce was refused comes again.
+    if let Some(replaces) = replaces.filter(|_| status.is_success()) {
         answered["replaces"] = json!(replaces);
         front.replaced.lock().expect("no panic").push(replaces);
     }
