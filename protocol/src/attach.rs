@@ -13,6 +13,8 @@
 //! * **Follow.** For people: while an ask waits, its backend's stages are pushed, too.
 //! * **Ended, Revoked.** Pushed. After `Ended` the proxy closes what is open, never dials the address again on that
 //!   token and says [`ToDrone::EndedSeen`]; only then may the drone use the address again.
+//! * **Ending.** Pushed as soon as it is known that a backend will end. An application closes its sockets when it exits, and the
+//!   engine may take a second to confirm it; until then, proxies hold the end of a WebSocket's bytes back.
 //! * **Leave.** Pushed before a stop after which clients should come back: WebSockets get a close frame with the status 1012.
 //!
 //! Both sides send something at least every [`PING_SECONDS`]. A drone that hears nothing for [`DEADLINE_SECONDS`] takes the stream
@@ -22,12 +24,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hint::Hint;
 use crate::ids::{BackendId, BootId, DroneId, FencingToken, GrantId, PortName, ProxyId};
 use crate::spec::{Port, Protocol};
-use crate::status::{End, Status};
+use crate::status::{End, EndReason, Status};
 use crate::time::UnixMicros;
 
 pub const PING_SECONDS: u64 = 2;
@@ -44,6 +48,24 @@ pub const GRACE_SECONDS: u64 = 10;
 pub const GRACE_AFTER_START_SECONDS: u64 = 30;
 /// Bytes of one message, at most.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// A person who opens the URL of a session that starts sees the waiting page after this. A shorter
+/// start shows no page.
+pub const PAGE_AFTER: Duration = Duration::from_millis(400);
+/// A person who was told that the session is ready has this long to come in, however soon it would
+/// be idle.
+pub const ENTRY: Duration = Duration::from_secs(5);
+
+/// Whether the proxy may dial on the word of its stream. `since`: by its own clock, from the sending
+/// of what the drone has answered last.
+pub fn stands(since: Duration) -> bool {
+    since < Duration::from_secs(DEADLINE_SECONDS)
+}
+
+/// Whether a proxy without a stream certainly dials nothing any more. `since`: by the drone's clock,
+/// from the loss of its stream.
+pub fn is_silent(since: Duration) -> bool {
+    since >= Duration::from_secs(SILENT_SECONDS)
+}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -126,6 +148,14 @@ pub enum ToProxy {
         #[serde(flatten)]
         stage: Stage,
     },
+    /// It is about to end: a stop has begun, and `reason` stands; or its application has exited, and
+    /// why is said by [`ToProxy::Ended`], once the engine has confirmed it.
+    Ending {
+        backend: BackendId,
+        fencing_token: FencingToken,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<EndReason>,
+    },
     Ended {
         backend: BackendId,
         fencing_token: FencingToken,
@@ -146,7 +176,7 @@ pub enum ToProxy {
 }
 
 /// How far a start is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
     pub status: Status,
     /// Since the drone has it.
@@ -154,6 +184,9 @@ pub struct Stage {
     /// What the last starts of its image took that were long enough to be waited for, on that drone.
     #[serde(default)]
     pub usual_ms: Option<u64>,
+    /// What holds it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Hint>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -171,6 +204,8 @@ pub enum Outcome {
     /// A stop is under way; connect again for the next one.
     Stopping {
         status: Status,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<EndReason>,
     },
 }
 
@@ -219,5 +254,6 @@ mod tests {
         let fast_drone = whole(SILENT_SECONDS) / (1.0 + 1.0 / parts);
         assert!(slow_proxy + 0.5 < fast_drone, "{slow_proxy} {fast_drone}");
         const { assert!(PING_SECONDS * 3 <= DEADLINE_SECONDS, "one ping may be lost") };
+        assert_eq!((DEADLINE_SECONDS, SILENT_SECONDS), (6, 8));
     }
 }

@@ -4,10 +4,17 @@
 //! | method, path | body | 200 |
 //! |---|---|---|
 //! | `POST /internal/certificates` | [`Wanted`] | [`Given`] |
+//! | `POST /internal/challenges/pending` | [`PendingWanted`] | [`Pending`] |
 //! | `POST /internal/challenges` | [`ChallengeWanted`] | [`ChallengeAnswers`] |
+//!
+//! A proxy fetches the answers of all orders under way twice a second, and answers issuers and
+//! strangers from that set. It denies a name only while its set is younger than [`PENDING_STANDS`].
+//! An order commits its answers, waits [`PENDING_EVERYWHERE`], and then tells the issuer to look:
+//! by then no proxy denies them. Proxies of the version before ask for each name.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +108,35 @@ pub struct ChallengeWanted {
 pub struct ChallengeAnswers {
     /// HTTP-01: the body. DNS-01: the texts. TLS-ALPN-01: a certificate and its key, in PEM.
     pub values: Vec<String>,
+}
+
+/// Between two fetches of a proxy.
+pub const PENDING_EVERY: Duration = Duration::from_millis(500);
+/// A proxy's set is good for denials so long, counted from the fetch's start.
+pub const PENDING_STANDS: Duration = Duration::from_secs(2);
+/// A controller shares one read of Postgres so long, counted from the read's start.
+pub const PENDING_READ: Duration = Duration::from_millis(250);
+/// From the commit of an answer until no proxy denies it.
+pub const PENDING_EVERYWHERE: Duration = Duration::from_millis(2500);
+
+/// It has no fields yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingWanted {}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// All of it, the newest first.
+    pub shown: Vec<Shown>,
+}
+
+/// One answer to one challenge. A host and its wildcard have one each, under the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    pub challenge: Challenge,
+    /// HTTP-01: the token. The others: the host.
+    pub name: String,
+    /// HTTP-01: the body. DNS-01: the text. TLS-ALPN-01: a certificate and its key, in PEM.
+    pub value: String,
 }
 
 /// A name of the DNS that a certificate can be for: lower case, no dot at its end, at least two labels, no address.
@@ -219,6 +255,18 @@ mod tests {
         ] {
             assert_eq!(wrong.parse::<HostName>(), Err(NoHostName), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn no_proxy_denies_a_name_after_the_orders_wait() {
+        // Clocks may run 1/12 apart.
+        let old_at_most = (PENDING_STANDS + PENDING_READ) * 13 / 12;
+        assert!(old_at_most <= PENDING_EVERYWHERE, "{old_at_most:?}");
+        // One fetch can fail and the next one take a second, and the proxy's set is still good.
+        assert!(PENDING_EVERY * 2 + Duration::from_secs(1) <= PENDING_STANDS);
+        let json = r#"{"shown":[{"challenge":"dns-01","name":"a.example","value":"v"}]}"#;
+        let pending: Pending = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&pending).unwrap(), json);
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub struct Register {
 
 /// What a drone has and what it allows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Capacity {
     pub cpus: f64,
     pub memory_bytes: i64,
@@ -61,6 +62,10 @@ pub struct Capacity {
     pub mounts: bool,
     /// Networks that a spec may name.
     pub networks: Vec<String>,
+    /// Its engine limits no container's disk. Drones of before say nothing of it, and refuse at the
+    /// start.
+    #[serde(default)]
+    pub no_disk_limit: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,6 +95,7 @@ pub struct Heartbeat {
 
 /// What placement weighs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Load {
     pub backends: u32,
     pub cpus_reserved: f64,
@@ -110,6 +116,9 @@ pub struct Load {
 pub struct HeartbeatReply {
     pub draining: bool,
 }
+
+/// Events that a drone sends in one call, at most.
+pub const EVENTS_MAX: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Events {

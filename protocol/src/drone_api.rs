@@ -5,14 +5,15 @@
 //! | `GET /health` | – (no credential) | `{"status":"ok"}` |
 //! | `PUT /b/{id}` | [`PutBackend`] | 200 [`BackendView`] once it is in the journal |
 //! | `GET /b` | – | 200 [`Inventory`] |
-//! | `GET /b/{id}` | – | 200 [`BackendView`] |
+//! | `GET /b/{id}` | – | 200 [`BackendView`], with its newest grants; `?grant=ID`: with that one alone, if it is there |
+//! | `GET /b/{id}/status` | – | 200 [`StatusView`], also of what has ended; never waits for the backend |
 //! | `DELETE /b/{id}` | [`DeleteBackend`] | 200 [`DeleteReply`]: a tombstone is set; a live backend is stopped hard |
 //! | `POST /b/{id}/grants` | [`AddGrant`] | 200 [`GrantReply`] |
 //! | `POST /grants` | [`AddGrants`] | 200 [`GrantsReply`]: each answered as if it had come alone |
 //! | `POST /b/{id}/revoke` | [`Revoke`] | 200 [`RevokeReply`] |
 //! | `POST /b/{id}/stop` | [`Stop`] | 200 [`BackendView`] |
-//! | `GET /b/{id}/follow` | – | 200, one [`StatusEntry`] a line (NDJSON): history first, then live; the stream ends after `terminated` |
-//! | `GET /b/{id}/logs?follow=bool&tail=N` | – | 200, the container's output as plain bytes |
+//! | `GET /b/{id}/follow` | – | 200, one [`Followed`] a line (NDJSON): history first, then live, a hint with the entry that it belongs to; the stream ends after `terminated` |
+//! | `GET /b/{id}/logs?follow=bool&tail=N&timestamps=bool` | – | 200, the container's output as plain bytes; of a backend that has ended, what is kept of it |
 //! | `PUT /draining` | [`Draining`] | 200 `null` |
 //! | `PUT /warm` | [`SetWarm`] | 200 `null`: these are the slots to keep ready, and no others |
 //!
@@ -24,9 +25,12 @@
 //! A command whose term is not the drone's is refused: an older one with `wrong_term`, a later one with `unavailable`
 //! ([`crate::lease::heed`]). Refusals are 4xx with [`Refusal`]. 404 means: not here, and no tombstone. 410: ended, with a tombstone.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::grant::Grant;
+use crate::hint::Hint;
 use crate::ids::{BackendId, FencingToken, GrantId, Subdomain, Term};
 use crate::key::Key;
 use crate::spec::{BackendSpec, OnIsolation};
@@ -37,6 +41,8 @@ use crate::warm::WarmTargets;
 
 /// The `Upgrade` token of the dial route.
 pub const DIAL_PROTOCOL: &str = "jetway-dial";
+/// For a connection to a ready backend, which its drone makes, or a proxy on the same network.
+pub const DIAL_MAX: Duration = Duration::from_secs(5);
 /// Names the fencing token of the backend on the dial route.
 pub const FENCING_HEADER: &str = "jetway-fencing-token";
 /// Names the port on the dial route; the main one without it.
@@ -78,6 +84,9 @@ pub struct GrantReply {
     /// have the key meanwhile, whatever is written anywhere.
     #[serde(default)]
     pub holds_key: bool,
+    /// What holds its start up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Hint>,
 }
 
 /// Grants of many backends at once, 64 at most.
@@ -168,12 +177,23 @@ pub struct BackendView {
     /// Since `scheduled`, oldest first; at most one entry a status.
     pub history: Vec<StatusEntry>,
     pub timeline: Vec<Stage>,
+    /// The newest thousand, in the order they came.
     pub grants: Vec<GrantView>,
     /// Open WebSockets and requests, over all proxies.
     pub connections: u32,
     /// Places where it was seen listening although nobody can reach them.
     #[serde(default)]
     pub listening_elsewhere: Vec<String>,
+    /// What holds its start up.
+    #[serde(default)]
+    pub hint: Option<Hint>,
+    /// Milliseconds until it is stopped because nobody uses it. `None`: it is in use, not ready, or
+    /// has no idle end.
+    #[serde(default)]
+    pub idle_in_ms: Option<u64>,
+    /// Milliseconds until its lifetime is over.
+    #[serde(default)]
+    pub lifetime_in_ms: Option<u64>,
     /// The container's address, once it has one.
     #[serde(default)]
     pub address: Option<String>,
@@ -186,6 +206,15 @@ pub struct BackendView {
     pub use_static_token: bool,
 }
 
+/// A line of the follow route. A hint that comes later repeats the last entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    #[serde(flatten)]
+    pub entry: StatusEntry,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Hint>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantView {
     pub id: GrantId,
@@ -193,6 +222,16 @@ pub struct GrantView {
     pub added: UnixMicros,
     /// Whether a connection was ever opened with it.
     pub used: bool,
+}
+
+/// How far a backend is: everything that its followers have been told so far.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Oldest first; of one that has ended, perhaps only the end.
+    pub history: Vec<StatusEntry>,
+    /// What holds its start up.
+    #[serde(default)]
+    pub hint: Option<Hint>,
 }
 
 /// What the drone has, at one moment of one term. Absence from it proves nothing about a newer row.
@@ -238,6 +277,8 @@ pub enum RefusalCode {
     Invalid,
     /// Not now: starting, or stopping. Nothing was refused: a second copy of the message may be taken.
     Unavailable,
+    /// To a proxy that dials: too many tunnels are open.
+    Busy,
     /// Not now, and so never under this id: said only to a `PUT` that asked for it ([`PutBackend::or_never`]).
     Declined,
 }

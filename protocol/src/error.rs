@@ -6,6 +6,8 @@ use crate::status::EndReason;
 
 /// Plane's closed list; its client knows no other. What is new says `Other` and a [`Code`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = ErrorKind))]
 pub enum Kind {
     FailedToAcquireKey,
     KeyUnheldNoSpawnConfig,
@@ -55,6 +57,8 @@ codes! {
     MethodNotAllowed = "method_not_allowed", 405, Other;
     RouteNotFound = "route_not_found", 404, NotFound;
     BackendNotFound = "backend_not_found", 404, NotFound;
+    /// Nothing is kept of what an ended backend printed.
+    NoOutput = "no_output", 404, NotFound;
     DroneNotFound = "drone_not_found", 404, NotFound;
     /// No warm pool has this name.
     PoolNotFound = "pool_not_found", 404, NotFound;
@@ -91,8 +95,10 @@ codes! {
     TokenRevoked = "token_revoked", 410, NotFound;
     /// Proxy: the token's backend has ended, or is ending.
     BackendEnded = "backend_ended", 410, NotFound;
-    /// Proxy: the backend has a subdomain, and the request came under another Host.
-    WrongHost = "wrong_host", 403, Other;
+    /// Proxy: the backend is not served under the request's Host, or nothing is.
+    WrongHost = "wrong_host", 404, NotFound;
+    /// Proxy: the connection was opened for another host than the request's.
+    Misdirected = "misdirected", 421, Other;
     /// Proxy: the page that opens the WebSocket is none that the connect allowed.
     WrongOrigin = "wrong_origin", 403, Other;
     /// Proxy: the URL names a port that the backend's spec does not have.
@@ -117,7 +123,26 @@ codes! {
     Internal = "internal", 500, Other;
 }
 
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Code {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use utoipa::openapi::schema::{ObjectBuilder, Type};
+        let words = Self::ALL.iter().map(|code| code.as_str());
+        let schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words));
+        schema.description(Some("A stable word for programs: branch on it.")).into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Code {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "ErrorCode".into()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = Error))]
 pub struct ErrorBody {
     /// Names this one answer in the log.
     pub id: String,
@@ -140,6 +165,7 @@ pub struct ErrorBody {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PassedOver {
     pub drone: String,
     pub reason: String,

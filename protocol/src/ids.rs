@@ -19,6 +19,7 @@ macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
@@ -141,6 +142,7 @@ macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(transparent)]
         pub struct $name(pub Uuid);
 
@@ -227,6 +229,7 @@ macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(transparent)]
         pub struct $name(pub i64);
         impl fmt::Display for $name {
@@ -265,9 +268,22 @@ mod tests {
 
     #[test]
     fn names_are_checked() {
-        let long = "a".repeat(46);
-        for bad in ["", "A", "a_b", "a/b", "a b", "ü", long.as_str()] {
+        let long = |length: usize| "a".repeat(length);
+        assert!(long(45).parse::<BackendId>().is_ok());
+        for bad in ["", "A", "a_b", "a/b", "a b", "ü", &long(46)] {
             assert!(bad.parse::<BackendId>().is_err(), "{bad:?}");
+        }
+        for good in ["one", "host-1.example.com", "1", &long(63)] {
+            assert!(good.parse::<DroneName>().is_ok(), "{good:?}");
+        }
+        for bad in ["", "One", "-a", ".a", "a_b", "a/b", &long(64)] {
+            assert!(bad.parse::<DroneName>().is_err(), "{bad:?}");
+        }
+        for good in ["", "Big_one.2-a", &long(63)] {
+            assert!(good.parse::<PoolName>().is_ok(), "{good:?}");
+        }
+        for bad in ["a b", "a/b", "ü", &long(64)] {
+            assert!(bad.parse::<PoolName>().is_err(), "{bad:?}");
         }
         for good in ["localhost:9090", "example.com", "a.b-c.example:443", "127.0.0.1:9090"] {
             assert!(good.parse::<ClusterName>().is_ok(), "{good:?}");
@@ -275,7 +291,8 @@ mod tests {
         for bad in ["", ":80", "a_b", "http://a", "a..b", "a:0", "a:99999", "a:b", "-a", "A.com", "a/b"] {
             assert!(bad.parse::<ClusterName>().is_err(), "{bad:?}");
         }
-        for bad in ["", "-a", "a-", "a.b", "A", "a_b"] {
+        assert!(long(63).parse::<Subdomain>().is_ok());
+        for bad in ["", "-a", "a-", "a.b", "A", "a_b", &long(64)] {
             assert!(bad.parse::<Subdomain>().is_err(), "{bad:?}");
         }
     }
@@ -284,5 +301,9 @@ mod tests {
     fn deserializing_checks_too() {
         assert!(serde_json::from_str::<BackendId>(r#""no way""#).is_err());
         assert!(serde_json::from_str::<BackendId>(r#""yes""#).is_ok());
+        assert!(serde_json::from_str::<DroneName>(r#""A""#).is_err());
+        assert!(serde_json::from_str::<ClusterName>(r#""a b""#).is_err());
+        assert!(serde_json::from_str::<Subdomain>(r#""a.b""#).is_err());
+        assert!(serde_json::from_str::<PoolName>(r#""a b""#).is_err());
     }
 }

@@ -23,6 +23,8 @@ pub const RUN_DIR: &str = "/.jetway/run";
 pub const SOCKET_PATH: &str = "/.jetway/run/drone.sock";
 /// Where the directory with the drone's deadline is mounted, read-only: the file in it is [`crate::lease::Deadline::FILE_NAME`].
 pub const LEASE_DIR: &str = "/.jetway/lease";
+/// Bytes of a Unix socket's path, at most: `sockaddr_un` has 108 and a closing zero (unix(7)).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Bytes of one line, at most: an environment of 1 MiB is refused long before.
 pub const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Exit status of init when the application could not be executed (as a shell's).
@@ -44,6 +46,10 @@ pub struct Hello {
     /// The application that it runs ahead of its session, if it does and no session came yet.
     #[serde(default)]
     pub ahead: Option<AheadState>,
+    /// It says [`FromInit::Taken`] before it begins a session. An init of an earlier version does
+    /// not.
+    #[serde(default)]
+    pub writes_ahead: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +77,11 @@ pub struct SessionState {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FromInit {
     Hello(Hello),
+    /// The session is this init's. Written before anything is executed or bound; where it cannot be
+    /// written, nothing is, and the session counts as never received.
+    Taken {
+        backend: BackendId,
+    },
     /// The application was executed. Repeated as it was for a [`Session`] of the same id.
     Started {
         backend: BackendId,
@@ -119,6 +130,27 @@ pub enum FromInit {
         message: String,
     },
     Pong,
+}
+
+impl FromInit {
+    /// The backend whose session the message is about.
+    pub fn backend(&self) -> Option<&BackendId> {
+        match self {
+            FromInit::Taken { backend }
+            | FromInit::Started { backend, .. }
+            | FromInit::Refused { backend, .. }
+            | FromInit::StartFailed { backend, .. }
+            | FromInit::LeaseOver { backend }
+            | FromInit::Ready { backend, .. }
+            | FromInit::ListeningElsewhere { backend, .. }
+            | FromInit::Exited { backend, .. } => Some(backend),
+            FromInit::Hello(_)
+            | FromInit::AheadStarted { .. }
+            | FromInit::AheadReady { .. }
+            | FromInit::AheadFailed { .. }
+            | FromInit::Pong => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

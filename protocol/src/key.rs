@@ -8,6 +8,7 @@ pub const KEY_NAME_BYTES_MAX: usize = 1024;
 pub const KEY_ATTRIBUTE_BYTES_MAX: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Key {
     pub name: String,
     #[serde(default)]
@@ -54,10 +55,20 @@ mod tests {
 
     #[test]
     fn limits_hold_at_their_edges() {
-        let key = |n: usize| Key { name: "k".repeat(n), namespace: String::new(), tag: String::new() };
-        assert_eq!(key(0).check(), Err(InvalidKey::Empty));
-        assert_eq!(key(KEY_NAME_BYTES_MAX).check(), Ok(()));
-        assert!(matches!(key(KEY_NAME_BYTES_MAX + 1).check(), Err(InvalidKey::TooLong { .. })));
+        let key = |name: usize, namespace: usize, tag: usize| {
+            let [name, namespace, tag] = [name, namespace, tag].map(|n| "k".repeat(n));
+            Key { name, namespace, tag }
+        };
+        assert_eq!(key(0, 1, 1).check(), Err(InvalidKey::Empty));
+        assert_eq!(key(1024, 256, 256).check(), Ok(()));
+        for (long, name) in
+            [(key(1025, 0, 0), "name"), (key(1, 257, 0), "namespace"), (key(1, 0, 257), "tag")]
+        {
+            assert!(
+                matches!(long.check(), Err(InvalidKey::TooLong { field, .. }) if field == name),
+                "{name}"
+            );
+        }
         let nul = Key { name: "a\0b".into(), namespace: String::new(), tag: String::new() };
         assert_eq!(nul.check(), Err(InvalidKey::Nul("name")));
     }

@@ -12,6 +12,8 @@
 //! | [`Deadline`], [`LastWord`] | drone → init | the file with the drone's deadline, and what init makes of it |
 //! | [`heed`], [`absence`], [`released`], [`put_back`] | controller, drone | which words count, and what frees a key |
 //! | [`number`], [`TimelineWatch`] | controller | terms and fencing tokens that never come again |
+//! | [`denial`] | drone | when a `PUT` is refused for good, and when only put off |
+//! | [`sent_again`], [`is_renewed`], [`is_over`], [`is_refused`], [`Below`] | Postgres | the same rules as its statements |
 //! | [`registration`] | controller | whether a host is the drone it says it is, and whether it was booted anew |
 //!
 //! # Clocks
@@ -62,13 +64,16 @@
 //!    answered 409, so after a failover every drone registers anew, and a `PUT` whose row was lost is of a term that is over.
 //! 8. After a change of timeline, unless the standby was synchronous, no absent key is granted for length and margin: the
 //!    installation's row says on which timeline absent keys are granted, the inserting statement compares it with the present one,
-//!    and a controller moves it on as [`TimelineWatch::outwaited`] says. That every drone in the table has reported is not
-//!    enough: the drone whose registration was lost is not in it. What reports meanwhile is put back, and served.
+//!    and a controller moves it on as [`TimelineWatch::unsettled_for`] says. That every drone in the table has reported is not
+//!    enough: the drone whose registration was lost is not in it. What reports meanwhile is put back, and served; a drone whose
+//!    inventory was not compared in its term is not renewed meanwhile, so that what has no row ends with its lease.
 
 mod deadline;
 mod drone;
 mod evidence;
+mod refusal;
 mod register;
+mod rows;
 mod terms;
 mod timeline;
 mod watch;
@@ -76,7 +81,9 @@ mod watch;
 pub use deadline::{Deadline, InvalidDeadline, LastWord};
 pub use drone::{DroneLease, Standing};
 pub use evidence::{Absence, Evidence, Heed, Holding, PutBack, absence, heed, put_back, released};
+pub use refusal::{Denial, Objection, denial};
 pub use register::{Claim, Known, Replaces, Verdict as RegistrationVerdict, registration};
+pub use rows::{Below, is_over, is_refused, is_renewed, sent_again};
 pub use terms::{CLOCK_RATE_PARTS, InvalidTerms, LENGTH_DEFAULT, LENGTH_MAX, LENGTH_MIN, LeaseTerms};
 pub use timeline::{TimelineWatch, number, timeline_of, timeline_of_wal_file};
 pub use watch::{Reading, Seat, Verdict, Watch, Watches};

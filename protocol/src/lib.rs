@@ -5,13 +5,17 @@
 //! crate ignore fields they do not know, so that adjacent versions can talk.
 
 pub mod ids;
+pub mod image;
 pub mod key;
 pub mod time;
 
 pub mod at_rest;
+pub mod claim;
 pub mod grant;
+pub mod hint;
 pub mod lease;
 pub mod secret;
+pub mod slot;
 pub mod spec;
 pub mod state;
 pub mod status;

@@ -37,6 +37,7 @@ pub struct BackendSpec {
 
 /// What a drone does with a backend whose lease it cannot renew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnIsolation {
     Stop,
@@ -97,6 +98,7 @@ pub struct Executable {
 
 /// How a proxy speaks with an application. A WebSocket is HTTP/1.1 either way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     #[default]
@@ -120,6 +122,7 @@ pub struct Port {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum PullPolicy {
     #[default]
     IfNotPresent,
@@ -128,6 +131,7 @@ pub enum PullPolicy {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum InitMode {
     /// Jetway's init stays PID 1 and supervises the application.

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::time::UnixMicros;
 
 /// Ordered: a backend only moves to the right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
     Scheduled,
@@ -88,6 +89,7 @@ pub struct UnknownStatus;
 
 /// Plane's closed enum; a client of Plane's knows no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TerminationReason {
     Swept,
@@ -99,6 +101,7 @@ pub enum TerminationReason {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TerminationKind {
     Soft,
@@ -107,10 +110,13 @@ pub enum TerminationKind {
 
 /// Why a backend ended, in as many words as someone could act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// The application exited by itself after it was ready.
+    /// The application exited by itself, with status 0, after it was ready.
     Exited,
+    /// The same with another status, or by a signal.
+    Crashed,
     /// `max_idle_seconds` ran out: from the last close, or, if nobody ever came, from `first_connection_seconds` after
     /// ready or the last connect.
     Idle,
@@ -135,15 +141,66 @@ pub enum EndReason {
     LeaseExpired,
     /// The drone refused it for good; nothing was started.
     Refused,
-    /// A fault of ours.
+    /// A fault of ours, or a reason that is newer than this version.
+    #[serde(other)]
     Internal,
 }
 
 impl EndReason {
+    pub const ALL: [EndReason; 16] = [
+        EndReason::Exited,
+        EndReason::Crashed,
+        EndReason::Idle,
+        EndReason::Lifetime,
+        EndReason::External,
+        EndReason::OutOfMemory,
+        EndReason::ImageNotFound,
+        EndReason::PullFailed,
+        EndReason::CreateFailed,
+        EndReason::ExitedBeforeReady,
+        EndReason::StartTimeout,
+        EndReason::ListeningElsewhere,
+        EndReason::Lost,
+        EndReason::LeaseExpired,
+        EndReason::Refused,
+        EndReason::Internal,
+    ];
+
+    /// The API's word for it, which clients also hear in a close frame.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EndReason::Exited => "exited",
+            EndReason::Crashed => "crashed",
+            EndReason::Idle => "idle",
+            EndReason::Lifetime => "lifetime",
+            EndReason::External => "external",
+            EndReason::OutOfMemory => "out_of_memory",
+            EndReason::ImageNotFound => "image_not_found",
+            EndReason::PullFailed => "pull_failed",
+            EndReason::CreateFailed => "create_failed",
+            EndReason::ExitedBeforeReady => "exited_before_ready",
+            EndReason::StartTimeout => "start_timeout",
+            EndReason::ListeningElsewhere => "listening_elsewhere",
+            EndReason::Lost => "lost",
+            EndReason::LeaseExpired => "lease_expired",
+            EndReason::Refused => "refused",
+            EndReason::Internal => "internal",
+        }
+    }
+
+    /// Of an application that ended by itself after it was ready. An engine that does not know the
+    /// status gives none.
+    pub fn of_exit(code: Option<i32>) -> Self {
+        match code {
+            Some(0) | None => EndReason::Exited,
+            Some(_) => EndReason::Crashed,
+        }
+    }
+
     /// The nearest of Plane's six; `None` is Plane's way to say "exited by itself".
     pub fn termination_reason(self) -> Option<TerminationReason> {
         match self {
-            EndReason::Exited => None,
+            EndReason::Exited | EndReason::Crashed => None,
             EndReason::Idle | EndReason::Lifetime => Some(TerminationReason::Swept),
             EndReason::External => Some(TerminationReason::External),
             EndReason::OutOfMemory => None,
@@ -163,8 +220,13 @@ impl EndReason {
 }
 
 /// How a backend ended.
+///
+/// Sent and stored, `crashed` is written as `exited`: versions before that reason drop a message with
+/// a word that they do not know. A reader tells the two apart by the exit code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written")]
 pub struct End {
+    #[serde(serialize_with = "write_reason")]
     pub reason: EndReason,
     /// Which kind of stop was used; absent when none was needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -181,6 +243,36 @@ pub struct End {
     pub output: String,
 }
 
+/// An end as it was written.
+#[derive(Deserialize)]
+struct Written {
+    reason: EndReason,
+    #[serde(default)]
+    kind: Option<TerminationKind>,
+    #[serde(default)]
+    exit_code: Option<i32>,
+    #[serde(default)]
+    oom_killed: bool,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    output: String,
+}
+
+impl From<Written> for End {
+    fn from(written: Written) -> Self {
+        let Written { reason, kind, exit_code, oom_killed, message, output } = written;
+        let reason = if reason == EndReason::Exited { EndReason::of_exit(exit_code) } else { reason };
+        Self { reason, kind, exit_code, oom_killed, message, output }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn write_reason<S: Serializer>(reason: &EndReason, to: S) -> Result<S::Ok, S::Error> {
+    let known = if *reason == EndReason::Crashed { EndReason::Exited } else { *reason };
+    known.serialize(to)
+}
+
 /// Bytes of output kept of a failed start.
 pub const OUTPUT_BYTES_MAX: usize = 4 * 1024;
 
@@ -192,4 +284,54 @@ pub struct StatusEntry {
     /// From `terminating` on: why and how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn end(reason: EndReason, exit_code: Option<i32>) -> End {
+        End {
+            reason,
+            kind: None,
+            exit_code,
+            oom_killed: false,
+            message: String::new(),
+            output: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_reason_is_one_word_everywhere() {
+        for reason in EndReason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+            let read: EndReason = serde_json::from_value(json!(reason.as_str())).unwrap();
+            assert_eq!(read, reason);
+        }
+    }
+
+    #[test]
+    fn a_newer_reason_does_not_make_a_message_unreadable() {
+        let read: End = serde_json::from_value(json!({ "reason": "abducted", "exit_code": 7 })).unwrap();
+        assert_eq!(read, end(EndReason::Internal, Some(7)));
+    }
+
+    /// Versions before `crashed` read `exited`, and write it of both.
+    #[test]
+    fn a_crash_is_written_in_a_word_that_older_versions_know() {
+        for (told, code, written) in [
+            (EndReason::Crashed, Some(139), "exited"),
+            (EndReason::Crashed, Some(1), "exited"),
+            (EndReason::Exited, Some(0), "exited"),
+            (EndReason::Exited, None, "exited"),
+            (EndReason::External, Some(143), "external"),
+            (EndReason::OutOfMemory, Some(137), "out_of_memory"),
+        ] {
+            let json = serde_json::to_value(end(told, code)).unwrap();
+            assert_eq!(json["reason"], written);
+            assert_eq!(serde_json::from_value::<End>(json).unwrap(), end(told, code));
+        }
+    }
 }

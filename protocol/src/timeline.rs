@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::time::UnixMicros;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StageName {
     /// Controller: from the request's arrival to the choice of a drone.

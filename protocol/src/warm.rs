@@ -43,6 +43,7 @@ impl Tier {
 
 /// The tiers that slots are kept for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SlotTier {
     Hot,
@@ -52,6 +53,8 @@ pub enum SlotTier {
 
 /// Slots of one kind are exchangeable.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = SlotKind))]
 pub struct Kind {
     pub tier: SlotTier,
     pub hash: WarmHash,
@@ -196,6 +199,7 @@ fn line(target: &WarmTarget) -> Vec<u8> {
 
 /// What a drone keeps ready, as its heartbeats say.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WarmLoad {
     /// [`WarmTargets::fingerprint`] of what it was last told. Empty: nothing yet, in this agent's life.
     #[serde(default)]
@@ -215,6 +219,7 @@ pub struct WarmLoad {
 pub const KINDS_MAX: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct KindLoad {
     pub kind: Kind,
     /// As the drone was told.

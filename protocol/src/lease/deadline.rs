@@ -136,6 +136,10 @@ mod tests {
         }
         let longest = Deadline { boot_id: deadline.boot_id, gone_by: Duration::from_millis(u64::MAX) };
         assert!(longest.to_string().len() <= Deadline::BYTES_MAX);
+        let padded =
+            |zeros: usize| format!("1 00000000-0000-0000-0000-000000000007 {}7\n", "0".repeat(zeros));
+        assert_eq!((padded(39).len(), padded(40).len()), (80, 81));
+        assert!(padded(39).parse::<Deadline>().is_ok() && padded(40).parse::<Deadline>().is_err());
     }
 
     #[test]

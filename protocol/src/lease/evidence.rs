@@ -1,5 +1,7 @@
 //! Which words count, and what frees a key: only what proves that a process does not run and never will.
 
+use std::cmp::Ordering;
+
 use crate::ids::{FencingToken, Term};
 use crate::spec::OnIsolation;
 
@@ -93,17 +95,21 @@ pub enum PutBack {
     Insert,
     /// The key's row is of an older backend, which must have been dead when this one was placed: it is ended instead.
     Supersede,
+    /// The key's row is this backend's own: another comparison has put it back meanwhile.
+    Own,
     /// The key is a newer backend's: this one is deleted at its drone.
     Delete,
 }
 
-/// What becomes of a keyed backend that lives on a drone, asked in its present term, and that Postgres does not know.
-/// `holder`: the fencing token of the live row with its key.
+/// What becomes of a keyed backend that lives on a drone, asked in its present term, and that a
+/// comparison did not find in Postgres. `holder`: the fencing token of the live row with its key,
+/// read after that.
 pub fn put_back(found: FencingToken, holder: Option<FencingToken>) -> PutBack {
-    match holder {
+    match holder.map(|holder| holder.cmp(&found)) {
         None => PutBack::Insert,
-        Some(holder) if holder < found => PutBack::Supersede,
-        Some(_) => PutBack::Delete,
+        Some(Ordering::Less) => PutBack::Supersede,
+        Some(Ordering::Equal) => PutBack::Own,
+        Some(Ordering::Greater) => PutBack::Delete,
     }
 }
 
@@ -183,6 +189,6 @@ mod tests {
         assert_eq!(put_back(token(5), None), PutBack::Insert);
         assert_eq!(put_back(token(5), Some(token(4))), PutBack::Supersede);
         assert_eq!(put_back(token(5), Some(token(6))), PutBack::Delete);
-        assert_eq!(put_back(token(5), Some(token(5))), PutBack::Delete, "tokens are never given twice");
+        assert_eq!(put_back(token(5), Some(token(5))), PutBack::Own, "tokens are never given twice");
     }
 }

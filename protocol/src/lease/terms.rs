@@ -104,6 +104,11 @@ impl LeaseTerms {
         self.length + self.margin
     }
 
+    /// Of two leases the one that is watched for longer.
+    pub fn or_longer(self, other: Self) -> Self {
+        if self.watched_for() > other.watched_for() { self } else { other }
+    }
+
     /// What a kill may be late by.
     pub fn slack(self) -> Duration {
         SLACK_MAX.min(self.margin / 2)

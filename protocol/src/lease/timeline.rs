@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use super::LeaseTerms;
-
 /// Bits of the sequence. What is above them, below 2^53 so that JavaScript can hold it, is the timeline's.
 const SEQUENCE_BITS: u32 = 40;
 const NUMBER_BITS: u32 = 53;
@@ -28,42 +26,77 @@ pub fn timeline_of_wal_file(name: &str) -> Option<u32> {
     u32::from_str_radix(digits, 16).ok().filter(|_| name.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Since when one controller process has seen the present timeline.
+/// What one controller process has seen of the timeline.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TimelineWatch {
-    seen: Option<(u32, Duration)>,
+    present: Option<u32>,
+    since: Duration,
+    is_synchronous: bool,
+    /// The last that was seen of the timeline before was that it waited for a standby: nothing was
+    /// lost with it.
+    lost_nothing: bool,
 }
 
 impl TimelineWatch {
-    /// `now` is read after the answer of Postgres has come.
-    pub fn observe(&mut self, now: Duration, timeline: u32) {
-        if self.seen.is_none_or(|(seen, _)| seen != timeline) {
-            self.seen = Some((timeline, now));
+    /// `now` is read after the answer of Postgres has come. True: Postgres has failed over since
+    /// the last one.
+    pub fn observe(&mut self, now: Duration, timeline: u32, is_synchronous: bool) -> bool {
+        let has_changed = self.present.is_some_and(|present| present != timeline);
+        if self.present != Some(timeline) {
+            // What the new primary says of standbys is no word about the old one.
+            self.lost_nothing = has_changed && self.is_synchronous;
+            (self.present, self.since) = (Some(timeline), now);
         }
+        self.is_synchronous = is_synchronous;
+        has_changed
     }
 
-    /// The timeline that was seen for so long that every lease of an earlier one is over: absent keys may be granted on it.
-    /// `longest` is the longest lease in use.
-    pub fn outwaited(&self, now: Duration, longest: LeaseTerms) -> Option<u32> {
-        let (timeline, since) = self.seen?;
-        (now.saturating_sub(since) >= longest.watched_for()).then_some(timeline)
+    pub fn present(&self) -> Option<u32> {
+        self.present
+    }
+
+    pub fn is_synchronous(&self) -> bool {
+        self.is_synchronous
+    }
+
+    /// For how long no absent key may be granted yet: a drone whose registration was lost is in no
+    /// table, and has outlived its lease once the longest in use is over. `longest`: for how long
+    /// that one is watched; `None` where there is no lease.
+    pub fn unsettled_for(&self, now: Duration, longest: Option<Duration>) -> Duration {
+        match longest {
+            Some(longest) if !self.lost_nothing => self.since.saturating_add(longest).saturating_sub(now),
+            Some(_) | None => Duration::ZERO,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::LeaseTerms;
 
     #[test]
     fn a_timeline_is_outwaited_from_when_it_was_first_seen() {
-        let (mut watch, terms, seconds) =
-            (TimelineWatch::default(), LeaseTerms::default(), Duration::from_secs);
-        assert_eq!(watch.outwaited(seconds(9999), terms), None);
-        for (now, timeline) in [(0, 1), (100, 2), (700, 2)] {
-            watch.observe(seconds(now), timeline);
+        let (mut watch, seconds) = (TimelineWatch::default(), Duration::from_secs);
+        let longest = Some(LeaseTerms::default().watched_for());
+        for (now, timeline, has_changed) in [(0, 1, false), (100, 2, true), (700, 2, false)] {
+            assert_eq!(watch.observe(seconds(now), timeline, false), has_changed, "{now}");
         }
-        assert_eq!(watch.outwaited(seconds(759), terms), None);
-        assert_eq!(watch.outwaited(seconds(760), terms), Some(2));
+        assert_eq!(watch.unsettled_for(seconds(759), longest), seconds(1));
+        assert_eq!(watch.unsettled_for(seconds(760), longest), Duration::ZERO);
+        assert_eq!(watch.unsettled_for(seconds(100), None), Duration::ZERO, "without a lease");
+    }
+
+    #[test]
+    fn a_synchronous_primary_has_lost_nothing() {
+        let (mut watch, seconds) = (TimelineWatch::default(), Duration::from_secs);
+        let longest = Some(seconds(60));
+        watch.observe(seconds(0), 1, true);
+        assert_eq!(watch.unsettled_for(seconds(0), longest), seconds(60), "what was before is not known");
+        watch.observe(seconds(10), 2, false);
+        assert_eq!(watch.unsettled_for(seconds(10), longest), Duration::ZERO);
+        watch.observe(seconds(20), 3, true);
+        assert_eq!(watch.unsettled_for(seconds(20), longest), seconds(60), "2 waited for no standby");
     }
 
     #[test]
