@@ -1,0 +1,28 @@
+//! The parts that the tests of several crates share: waiting for a condition, drones without an
+//! engine, processes, a Postgres and the way to it, a Docker engine.
+//!
+//! It depends on no controller, drone or proxy, so that each of them can use it in its own tests.
+//! Not here: helpers of one crate's tests, and the installation that the whole-system tests make
+//! (`tests/system/harness/`).
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`eventually`](mod@eventually) | the only ways in which a test waits |
+//! | [`drone`] | drones without an engine, as controllers and as proxies see them |
+//! | [`processes`] | child processes, the executables under test, free ports |
+//! | [`postgres`] | servers of a test's own: started, followed by a standby, crashed |
+//! | [`database`] | databases in the Postgres of the run |
+//! | [`relay`] | a TCP address before a Postgres, which can be moved, stalled and cut |
+//! | [`engine`] | the engine as tests see it, and engines of a test's own |
+
+#![expect(clippy::unwrap_used, reason = "tests and their helpers")]
+
+pub mod database;
+pub mod drone;
+pub mod engine;
+pub mod eventually;
+pub mod postgres;
+pub mod processes;
+pub mod relay;
+
+pub use eventually::{eventually, soon, soon_blocking, soon_fine};
