@@ -5,14 +5,11 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use jetway_protocol::init::{LEASE_DIR, SOCKET_PATH};
+use jetway_protocol::init::{LEASE_DIR, SOCKET_PATH, SOCKET_PATH_BYTES_MAX};
 
 pub const USAGE: &str =
     "usage: jetway-init [--socket PATH] [--lease DIRECTORY] [--] [ENTRYPOINT [ARGUMENT]...]
        jetway-init --sandbox [FILE]";
-
-/// Bytes of a socket's path: `sockaddr_un` has 108 and a closing zero (unix(7)).
-pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// What this process is to be.
 #[derive(Debug, PartialEq, Eq)]

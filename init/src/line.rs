@@ -102,6 +102,18 @@ impl Line {
         self.write(now);
     }
 
+    /// True once the socket has accepted every byte of it. Otherwise the line is closed: nothing of
+    /// the message may be written later.
+    pub fn say_for_certain(&mut self, message: &FromInit, limit: Duration) -> bool {
+        self.say(message, Instant::now());
+        self.flush(limit);
+        let is_said = self.connection.as_ref().is_some_and(|connection| connection.outgoing.is_empty());
+        if !is_said && self.connection.is_some() {
+            self.close(Instant::now());
+        }
+        is_said
+    }
+
     pub fn write(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
         if connection.write().is_err() || connection.outgoing.len() > OUTGOING_BYTES_MAX {
@@ -263,7 +275,7 @@ mod tests {
         assert_eq!(pause(0, 0), Duration::from_millis(5));
         assert_eq!(pause(3, 0), Duration::from_millis(40));
         for attempts in 6..40 {
-            assert_eq!(pause(attempts, 0), REDIAL_MAX);
+            assert_eq!(pause(attempts, 0), Duration::from_millis(250));
             assert!(pause(attempts, 255) >= REDIAL_MAX * 3 / 4);
         }
     }

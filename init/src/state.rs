@@ -10,6 +10,10 @@
 //! Before the session, a slot that is taken away (no socket any more) is an end as well: an engine that was killed over this
 //! container's start may have forgotten it, and then nobody else ends it.
 //!
+//! A session is begun only after the drone was told that it is taken: what runs and was never
+//! mentioned would be started again elsewhere. Where the word cannot be written, the session counts
+//! as never received, and the drone gives it again after the next hello.
+//!
 //! One application is executed ever, and one session taken. An exit takes along whatever runs. The drone's deadline
 //! ([`jetway_protocol::lease`]), where the session has one, is a stop and then an exit; before the session there is none.
 
@@ -29,6 +33,9 @@ const KILL_WAIT: Duration = Duration::from_secs(1);
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     Say(FromInit),
+    /// Write this on a living line before the next action. Where that fails, the rest is dropped
+    /// and [`State::not_taken`] is told.
+    SayFirst(FromInit),
     /// Start the application of this session; the answer comes back by [`State::started`].
     Start(Box<Session>),
     /// Start an application that waits for its session; the answer comes back by [`State::started`] too.
@@ -106,6 +113,7 @@ impl State {
             boot_id: self.boot_id,
             session,
             ahead,
+            writes_ahead: true,
         })
     }
 
@@ -156,8 +164,16 @@ impl State {
             stop: None,
             lease_over: false,
         });
+        let taken = FromInit::Taken { backend: session.backend.clone() };
         let runs_ahead = std::mem::replace(&mut self.has_begun, true);
-        vec![if runs_ahead { Action::Bind(session) } else { Action::Start(session) }]
+        let begin = if runs_ahead { Action::Bind(session) } else { Action::Start(session) };
+        vec![Action::SayFirst(taken), begin]
+    }
+
+    /// The drone could not be told that the session is taken, and nothing was begun for it.
+    pub fn not_taken(&mut self) {
+        self.taken = None;
+        self.has_begun = self.application.pid.is_some();
     }
 
     /// The application runs as `pid`.

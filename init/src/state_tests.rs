@@ -13,7 +13,12 @@ fn id(id: &str) -> BackendId {
 
 fn running(now: Instant) -> State {
     let mut state = State::parked("n".into(), None);
-    assert!(matches!(state.on_message(session("a"), now)[..], [Action::Start(_)]));
+    let [Action::SayFirst(FromInit::Taken { backend }), Action::Start(_)] =
+        &state.on_message(session("a"), now)[..]
+    else {
+        panic!("the word comes before the start")
+    };
+    assert_eq!(*backend, id("a"));
     let started = FromInit::Started { backend: id("a"), pid: 9 };
     assert_eq!(state.started(9), [Action::Say(started)]);
     state
@@ -37,6 +42,31 @@ fn one_session_ever() {
         (taken.backend, taken.pid, taken.ready, taken.stopping),
         (id("a"), Some(9), Some(address), false)
     );
+}
+
+#[test]
+fn a_session_that_cannot_be_taken_was_never_received() {
+    let now = Instant::now();
+    let stop = ToInit::Stop { signal: 15, grace_ms: 9 };
+    let is_parked = |state: &State| match state.hello() {
+        FromInit::Hello(hello) => hello.session.is_none() && hello.writes_ahead,
+        other => panic!("{other:?}"),
+    };
+    let mut state = State::parked("n".into(), None);
+    for id in ["a", "b"] {
+        assert!(matches!(state.on_message(session(id), now)[..], [Action::SayFirst(_), Action::Start(_)]));
+        assert!(!is_parked(&state));
+        state.not_taken();
+        assert!(is_parked(&state));
+    }
+    assert_eq!(state.on_message(stop.clone(), now), [Action::Exit { status: 0 }]);
+
+    let mut state = running_ahead(now);
+    state.on_message(session("a"), now);
+    state.not_taken();
+    assert!(is_parked(&state));
+    assert_eq!(state.on_message(ahead(), now), [Action::Say(FromInit::AheadStarted { pid: 9 })]);
+    assert!(matches!(state.on_message(session("a"), now)[..], [Action::SayFirst(_), Action::Bind(_)]));
 }
 
 #[test]
@@ -156,7 +186,9 @@ fn a_session_binds_what_runs_and_from_then_on_it_is_like_any_other() {
         if is_ready_before {
             state.ready(at());
         }
-        assert!(matches!(state.on_message(session("a"), now)[..], [Action::Bind(_)]));
+        let actions = state.on_message(session("a"), now);
+        let taken = FromInit::Taken { backend: id("a") };
+        assert!(matches!(&actions[..], [Action::SayFirst(word), Action::Bind(_)] if *word == taken));
         if is_ready_before {
             assert_eq!(state.bound(), [started(), ready()]);
         } else {
@@ -203,6 +235,8 @@ fn before_its_session_it_ends_when_asked_and_its_own_end_is_said() {
 enum Event {
     Ahead,
     Session(&'static str),
+    /// One that comes while nothing can be written.
+    SessionOnADeadLine(&'static str),
     Stop,
     Ready,
     Elsewhere,
@@ -216,6 +250,7 @@ fn event() -> impl proptest::strategy::Strategy<Value = Event> {
     prop_oneof![
         3 => Just(Event::Ahead),
         3 => prop_oneof![Just("a"), Just("b")].prop_map(Event::Session),
+        1 => prop_oneof![Just("a"), Just("b")].prop_map(Event::SessionOnADeadLine),
         1 => Just(Event::Stop),
         2 => Just(Event::Ready),
         1 => Just(Event::Elsewhere),
@@ -231,6 +266,9 @@ struct Seen {
     executions: u32,
     ran_ahead: bool,
     owner: Option<BackendId>,
+    /// Whom init has said to be the owner, before it did anything for it.
+    taken: Option<BackendId>,
+    line_is_dead: bool,
     has_exited: bool,
 }
 
@@ -239,7 +277,21 @@ impl Seen {
     fn carry_out(&mut self, state: &mut State, actions: Vec<Action>) {
         for action in actions {
             assert!(!self.has_exited, "{action:?} after the exit");
+            let begins = matches!(action, Action::Start(_) | Action::Bind(_));
+            assert!(
+                !begins || self.taken.is_some() && self.taken == self.owner,
+                "{action:?} was not said before"
+            );
             match action {
+                Action::SayFirst(_) if self.line_is_dead => {
+                    state.not_taken();
+                    self.owner = None;
+                    return;
+                }
+                Action::SayFirst(word) => {
+                    self.check(&word);
+                    self.taken = word.backend().cloned();
+                }
                 Action::Start(_) | Action::StartAhead(_) => {
                     self.executions += 1;
                     self.ran_ahead |= matches!(action, Action::StartAhead(_));
@@ -261,7 +313,8 @@ impl Seen {
 
     fn check(&self, word: &FromInit) {
         match word {
-            FromInit::Started { backend, .. }
+            FromInit::Taken { backend }
+            | FromInit::Started { backend, .. }
             | FromInit::Ready { backend, .. }
             | FromInit::ListeningElsewhere { backend, .. }
             | FromInit::Exited { backend, .. } => assert_eq!(Some(backend), self.owner.as_ref()),
@@ -289,7 +342,8 @@ proptest::proptest! {
             let runs = seen.executions > 0;
             let actions = match event {
                 Event::Ahead => state.on_message(ahead(), now),
-                Event::Session(backend) => {
+                Event::Session(backend) | Event::SessionOnADeadLine(backend) => {
+                    seen.line_is_dead = matches!(event, Event::SessionOnADeadLine(_));
                     seen.owner.get_or_insert_with(|| id(backend));
                     state.on_message(session(backend), now)
                 }

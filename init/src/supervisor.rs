@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -135,30 +136,48 @@ impl Supervisor {
         self.carry_out_all(actions)
     }
 
+    /// In order, up to the first that drops the rest. The status to exit with, if that is what they
+    /// came to.
     fn carry_out_all(&mut self, actions: Vec<Action>) -> Option<i32> {
-        actions.into_iter().find_map(|action| self.carry_out(action))
+        actions.into_iter().try_for_each(|action| self.carry_out(action)).break_value().flatten()
     }
 
-    /// The status to exit with, if that is what the action came to.
-    fn carry_out(&mut self, action: Action) -> Option<i32> {
-        match action {
-            Action::Say(message) => self.line.say(&message, Instant::now()),
+    /// Breaks with the status to exit with, or with none where only the actions after it are
+    /// dropped.
+    fn carry_out(&mut self, action: Action) -> ControlFlow<Option<i32>> {
+        let status = match action {
+            Action::Say(message) => {
+                self.line.say(&message, Instant::now());
+                None
+            }
+            Action::SayFirst(message) => {
+                if !self.line.say_for_certain(&message, LAST_WORDS) {
+                    kernel::tell("the drone cannot be told that its session is taken: nothing is begun");
+                    self.state.not_taken();
+                    return ControlFlow::Break(None);
+                }
+                None
+            }
             Action::Signal { pid, signal } => {
                 if let Err(error) = signals::send(pid, signal) {
                     kernel::tell(&format!("signal {signal} could not be sent to the application: {error}"));
                 }
+                None
             }
-            Action::KillEverything => signals::kill_everything(self.state.group()),
-            Action::Start(session) => return self.start(&session),
-            Action::StartAhead(ahead) => return self.start_ahead(&ahead),
-            Action::Bind(session) => return self.bind(&session),
+            Action::KillEverything => {
+                signals::kill_everything(self.state.group());
+                None
+            }
+            Action::Start(session) => self.start(&session),
+            Action::StartAhead(ahead) => self.start_ahead(&ahead),
+            Action::Bind(session) => self.bind(&session),
             Action::LookAtLease => {
                 let found = self.lease.as_mut().map(Lease::look);
-                return self.stand(found, Instant::now());
+                self.stand(found, Instant::now())
             }
-            Action::Exit { status } => return Some(self.leave(status)),
-        }
-        None
+            Action::Exit { status } => Some(self.leave(status)),
+        };
+        status.map_or(ControlFlow::Continue(()), |status| ControlFlow::Break(Some(status)))
     }
 
     /// What the drone's deadline asks for.

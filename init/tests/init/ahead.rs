@@ -177,7 +177,7 @@ fn a_session_that_may_not_begin_ends_it() {
         let (mut wire, _) = slot.accept();
         let ahead = ahead(&slot, port(), "0.0.0.0");
         let pid = started(&mut wire, &ahead);
-        wire.say(&ToInit::Session(Box::new(session)));
+        wire.give(session);
         match wire.hear() {
             FromInit::LeaseOver { .. } => assert_eq!(status, 75),
             FromInit::StartFailed { message, .. } => {

@@ -70,6 +70,7 @@ fn a_stop_right_behind_its_session_reaches_the_application() {
     let mut both = serde_json::to_vec(&ToInit::Session(Box::new(shell("a", "exec sleep 60")))).unwrap();
     both.extend(b"\n{\"type\":\"stop\",\"signal\":15,\"grace_ms\":60000}\n");
     wire.say_raw(&both);
+    assert!(matches!(wire.hear(), FromInit::Taken { .. }));
     assert!(matches!(wire.hear(), FromInit::Started { .. }));
     assert!(matches!(wire.hear(), FromInit::Exited { signal: Some(15), .. }));
     assert_eq!(slot.status().code(), Some(143));

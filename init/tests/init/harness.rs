@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use jetway_protocol::init::{FromInit, Hello, Session, ToInit};
+pub use jetway_testkit::soon_blocking as eventually;
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -159,11 +160,23 @@ impl Wire {
         self.reader.get_mut().write_all(bytes).unwrap();
     }
 
-    /// Claims, and gives the application's pid.
+    /// Gives the session, and hears that it is taken: before anything is executed.
+    pub fn give(&mut self, session: Session) {
+        let taken = FromInit::Taken { backend: session.backend.clone() };
+        self.say(&ToInit::Session(Box::new(session)));
+        assert_eq!(self.hear(), taken);
+    }
+
+    /// Claims, also what was claimed before, and gives the application's pid.
     pub fn claim(&mut self, session: Session) -> i32 {
         let backend = session.backend.clone();
+        let taken = FromInit::Taken { backend: backend.clone() };
         self.say(&ToInit::Session(Box::new(session)));
-        match self.hear() {
+        let mut answer = self.hear();
+        if answer == taken {
+            answer = self.hear();
+        }
+        match answer {
             FromInit::Started { backend: started, pid } if started == backend => pid,
             other => panic!("the claim's answer is {other:?}"),
         }
@@ -189,17 +202,6 @@ pub fn session(id: &str, argv: &[&str]) -> Session {
 
 pub fn shell(id: &str, script: &str) -> Session {
     session(id, &["sh", "-c", script])
-}
-
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < end, "waited in vain for {what}");
-        pause();
-    }
 }
 
 /// Between two looks at a condition.

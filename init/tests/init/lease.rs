@@ -113,7 +113,7 @@ fn nothing_is_executed_after_the_deadline_or_without_one() {
             let marker = slot.path("ran");
             let session = shell("a", &format!(": > {}", marker.display()));
             let session = Session { mode, ..leased(session, 10 * SECOND) };
-            wire.say(&ToInit::Session(Box::new(session)));
+            wire.give(session);
             assert_eq!(wire.hear(), FromInit::LeaseOver { backend: "a".parse().unwrap() }, "{name}");
             assert_eq!(slot.status().code(), Some(EXIT_LEASE_OVER), "{name}");
             assert!(!marker.exists(), "{name}");
@@ -166,7 +166,7 @@ fn without_a_lease_it_does_not_look_and_with_another_clock_it_executes_nothing()
         let marker = slot.path("ran");
         let session = shell("a", &format!(": > {}", marker.display()));
         let lease = Some(SessionLease { boot_id: BootId::random(), grace_ms: 1000, stop_signal: 15 });
-        wire.say(&ToInit::Session(Box::new(Session { mode, lease, ..session })));
+        wire.give(Session { mode, lease, ..session });
         let FromInit::StartFailed { message, .. } = wire.hear() else { panic!("it was to fail") };
         assert!(message.contains(r#"say on_isolation "keep""#), "{message}");
         assert_eq!(slot.status().code(), Some(EXIT_CANNOT_EXECUTE));

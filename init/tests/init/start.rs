@@ -4,7 +4,7 @@ use jetway_protocol::ids::BackendId;
 use jetway_protocol::init::{FromInit, Session, ToInit};
 use jetway_protocol::spec::InitMode;
 
-use crate::harness::{Slot, session, shell};
+use crate::harness::{Slot, eventually, kill, session, shell};
 
 #[test]
 fn it_parks_and_runs_the_images_command_with_the_sessions_environment() {
@@ -41,7 +41,7 @@ fn fails(session: impl FnOnce(&Slot) -> Session, sentence: &str, status: i32) {
     let mut slot = Slot::new(&[]);
     let (mut wire, _) = slot.accept();
     let session = session(&slot);
-    wire.say(&ToInit::Session(Box::new(session)));
+    wire.give(session);
     match wire.hear() {
         FromInit::StartFailed { message, .. } => assert!(message.contains(sentence), "{message}"),
         other => panic!("{other:?}"),
@@ -82,6 +82,44 @@ fn one_session_ever() {
     wire.say(&ToInit::Session(Box::new(shell("b", "exit 1"))));
     let id = |id: &str| id.parse::<BackendId>().unwrap();
     assert_eq!(wire.hear(), FromInit::Refused { backend: id("b"), taken_by: id("a") });
+}
+
+/// What would run and was never mentioned would be started again elsewhere.
+#[test]
+fn nothing_begins_unless_the_drone_was_told() {
+    for mode in [InitMode::Supervise, InitMode::Exec] {
+        let mut slot = Slot::new(&[]);
+        let (mut wire, first) = slot.accept();
+        assert!(first.writes_ahead);
+        let marker = slot.path("ran");
+        let given = || Session { mode, ..shell("a", &format!(": > {}; exec sleep 60", marker.display())) };
+        // The line ends right behind the session, as when the agent dies.
+        kill(slot.pid(), libc::SIGSTOP);
+        wire.say(&ToInit::Session(Box::new(given())));
+        drop(wire);
+        kill(slot.pid(), libc::SIGCONT);
+        let (mut wire, again) = slot.accept();
+        assert_eq!((&again.nonce, &again.session), (&first.nonce, &None), "it was never received");
+        assert!(!marker.exists() && slot.is_running());
+        wire.claim(given());
+        eventually("the application", || marker.exists().then_some(()));
+    }
+}
+
+#[test]
+fn nothing_begins_while_the_drone_does_not_read() {
+    let slot = Slot::new(&[]);
+    let (mut wire, _) = slot.accept();
+    let marker = slot.path("ran");
+    let session = || shell("a", &format!(": > {}; exec sleep 60", marker.display()));
+    // More answers than the socket holds, and fewer than make init give up the line.
+    wire.say_raw(&b"{\"type\":\"ping\"}\n".repeat(10_000));
+    wire.say(&ToInit::Session(Box::new(session())));
+    let (mut next, hello) = slot.accept();
+    assert_eq!(hello.session, None);
+    assert!(!marker.exists());
+    next.claim(session());
+    eventually("the application", || marker.exists().then_some(()));
 }
 
 #[test]
@@ -137,8 +175,11 @@ fn the_application_is_an_ordinary_process_of_its_own() {
         std::fs::read_dir(format!("/proc/{}/fd", slot.pid())).unwrap().map(marked).collect();
     let inherited = of_init.iter().filter(|marked| !**marked).count();
     assert!(of_init.len() > inherited, "the line and the signals, at least");
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    assert_eq!(descriptors, inherited, "none of init's descriptors is inherited");
+    // Its loader has a library open at first.
+    eventually("none of init's descriptors in the application", || {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        (descriptors == inherited).then_some(())
+    });
 }
 
 /// What a process that is not dumpable has in `/proc` belongs to root, whoever runs it (proc(5)).
