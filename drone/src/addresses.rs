@@ -2,13 +2,12 @@
 //! still dial for the session that had it before. Pure: the caller says what time it is; nothing here knows an engine.
 //!
 //! An address comes back only when each proxy that was told of it has acknowledged the end, or has been without a
-//! stream for [`SILENT_SECONDS`], after which it dials nothing on it.
+//! stream for long enough ([`is_silent`]), after which it dials nothing on it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
-use jetway_protocol::attach::SILENT_SECONDS;
+use jetway_protocol::attach::is_silent;
 use jetway_protocol::ids::{BackendId, FencingToken, ProxyId};
 use jetway_protocol::status::End;
 use tokio::time::Instant;
@@ -29,8 +28,8 @@ pub struct AddressBook {
     cooling: Vec<Cooling>,
     /// Proxies with a stream: only they, and the silent ones, can still dial anything.
     attached: HashSet<ProxyId>,
-    /// Proxies without a stream, and when they surely dial nothing any more.
-    silent: HashMap<ProxyId, Instant>,
+    /// Proxies without a stream, and when they lost it.
+    lost: HashMap<ProxyId, Instant>,
 }
 
 #[derive(Debug)]
@@ -39,7 +38,7 @@ struct Cooling {
     ended: Ended,
     /// Proxies that have not said that they saw the end.
     waiting_for: HashSet<ProxyId>,
-    not_before: Instant,
+    ended_at: Instant,
     /// What had it is still to be removed.
     is_occupied: bool,
 }
@@ -69,7 +68,7 @@ impl AddressBook {
             taken: HashSet::new(),
             cooling: Vec::new(),
             attached: HashSet::new(),
-            silent: HashMap::new(),
+            lost: HashMap::new(),
         }
     }
 
@@ -109,9 +108,9 @@ impl AddressBook {
     /// The backend has ended; `told` are the proxies that may know its address. Those that went away for good long ago
     /// will never say that they saw the end, and need not. It is not given again before it was [`AddressBook::vacated`].
     pub fn release(&mut self, address: Ipv4Addr, ended: Ended, mut told: HashSet<ProxyId>, now: Instant) {
-        told.retain(|proxy| self.attached.contains(proxy) || self.silent.contains_key(proxy));
-        let not_before = now + silence();
-        self.cooling.push(Cooling { address, ended, waiting_for: told, not_before, is_occupied: true });
+        told.retain(|proxy| self.attached.contains(proxy) || self.lost.contains_key(proxy));
+        let (waiting_for, ended_at) = (told, now);
+        self.cooling.push(Cooling { address, ended, waiting_for, ended_at, is_occupied: true });
     }
 
     /// Nothing that had this released address is there any more.
@@ -131,14 +130,14 @@ impl AddressBook {
 
     pub fn stream_lost(&mut self, proxy: ProxyId, now: Instant) {
         self.attached.remove(&proxy);
-        self.silent.insert(proxy, now + silence());
+        self.lost.insert(proxy, now);
     }
 
     /// The proxy is there. Where it is back before it was silent for long enough, what it has not acknowledged must be
     /// said again.
     pub fn stream_back(&mut self, proxy: ProxyId) -> Vec<Ended> {
         self.attached.insert(proxy);
-        self.silent.remove(&proxy);
+        self.lost.remove(&proxy);
         let unseen = self.cooling.iter().filter(|cooling| cooling.waiting_for.contains(&proxy));
         unseen.map(|cooling| cooling.ended.clone()).collect()
     }
@@ -149,24 +148,18 @@ impl AddressBook {
     }
 
     fn give_back_what_is_cold(&mut self, now: Instant) {
-        let gone: Vec<ProxyId> =
-            self.silent.iter().filter(|(_, until)| **until <= now).map(|(proxy, _)| *proxy).collect();
-        for proxy in gone {
-            self.silent.remove(&proxy);
+        let is_silent_since = |at: Instant| is_silent(now.saturating_duration_since(at));
+        for (proxy, _) in self.lost.extract_if(|_, lost_at| is_silent_since(*lost_at)) {
             for cooling in &mut self.cooling {
                 cooling.waiting_for.remove(&proxy);
             }
         }
         let is_cold = |cooling: &Cooling| {
-            !cooling.is_occupied && cooling.waiting_for.is_empty() && cooling.not_before <= now
+            !cooling.is_occupied && cooling.waiting_for.is_empty() && is_silent_since(cooling.ended_at)
         };
         let cold: Vec<_> = self.cooling.extract_if(.., |cooling| is_cold(cooling)).collect();
         cold.into_iter().for_each(|cooling| self.give_back(cooling.address));
     }
-}
-
-fn silence() -> Duration {
-    Duration::from_secs(SILENT_SECONDS)
 }
 
 fn size(subnet: Subnet) -> u32 {
@@ -175,6 +168,8 @@ fn size(subnet: Subnet) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use jetway_protocol::status::EndReason;
     use uuid::Uuid;
 

@@ -138,8 +138,14 @@ mod tests {
 
     #[test]
     fn room_is_taken_and_given_back() {
-        let capacity =
-            Capacity { cpus: 2.0, memory_bytes: 1000, backends_max: 3, mounts: false, networks: Vec::new() };
+        let capacity = Capacity {
+            cpus: 2.0,
+            memory_bytes: 1000,
+            backends_max: 3,
+            mounts: false,
+            networks: Vec::new(),
+            no_disk_limit: false,
+        };
         let admission = Admission::new(&capacity);
         let first = admission.admit(&executable(1.5, 400)).unwrap();
         assert_eq!(admission.admit(&executable(0.6, 0)).unwrap_err(), NoRoom::Cpus { asked: 0.6, free: 0.5 });

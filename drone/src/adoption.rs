@@ -14,7 +14,7 @@ use crate::journal::{Remembered, Tombstone};
 /// How many backends were taken over.
 pub fn adopt_all(agent: &Arc<Agent>) -> std::io::Result<usize> {
     let mut adopted = 0;
-    for (remembered, journal) in agent.journals.load()? {
+    for (remembered, journal) in agent.store.journals.load()? {
         if let BackendState::Terminated { end } = &remembered.state {
             let end = end.clone();
             report_end_again(agent, &remembered, end)?;
@@ -38,7 +38,7 @@ fn report_end_again(
         agent.tombstones().set(Tombstone { id, fencing_token: Some(fencing_token), end, at })?;
     }
     for entry in remembered.unacknowledged() {
-        agent.outbox.push(BackendEvent {
+        agent.reports.outbox.push(BackendEvent {
             backend: remembered.id.clone(),
             fencing_token,
             entry: entry.clone(),

@@ -9,6 +9,7 @@ use jetway_protocol::attach::ToProxy;
 use jetway_protocol::controller_api::{BackendEvent, Capacity, Load};
 use jetway_protocol::ids::{BackendId, BootId, DroneId, ProxyId, SlotId};
 use jetway_service::lifecycle::Lifecycle;
+use jetway_service::outbox::Outbox;
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
 
@@ -17,9 +18,9 @@ use crate::admission::Admission;
 use crate::backend::Backend;
 use crate::data_dir::DataDir;
 use crate::journal::{Journals, Tombstones};
+use crate::last_output::LastOutputs;
 use crate::lease::Lease;
 use crate::membership::Membership;
-use crate::outbox::Outbox;
 use crate::runtime::Runtime;
 use crate::streams::{Stream, Streams};
 use crate::teardown;
@@ -34,46 +35,91 @@ const ENGINE_CALLS_MAX: usize = 32;
 pub const ENGINE_CALL_SECONDS_MAX: u64 = 30;
 
 pub struct Agent {
+    pub drone: DroneFacts,
+    pub engine: Engine,
+    pub lifecycle: Lifecycle,
+    pub membership: Arc<Membership>,
+    pub lease: Arc<Lease>,
+    pub backends: Backends,
+    pub holders: Holders,
+    pub strays: Strays,
+    /// What is ready for sessions to come.
+    pub warm: Warm,
+    pub admission: Admission,
+    pub store: Store,
+    addresses: Addresses,
+    pub streams: Streams,
+    pub reports: Reports,
+    /// What starts take.
+    pub usual: Usual,
+}
+
+/// What does not change while the agent runs.
+pub struct DroneFacts {
     pub id: DroneId,
     pub boot_id: BootId,
     pub netns: String,
     pub capacity: Capacity,
-    pub data_dir: DataDir,
-    pub runtime: Arc<dyn Runtime>,
-    pub lifecycle: Lifecycle,
-    pub membership: Arc<Membership>,
-    pub lease: Arc<Lease>,
-    pub backends: DashMap<BackendId, Arc<Backend>>,
-    /// Whose each slot is: made or about to be made.
-    pub slots: DashMap<SlotId, BackendId>,
-    /// The same for namespaces that were made ahead.
-    pub sandboxes: DashMap<SlotId, BackendId>,
-    /// What is ready for sessions to come.
-    pub warm: Warm,
-    pub admission: Admission,
-    pub journals: Journals,
-    pub streams: Streams,
-    pub outbox: Outbox,
-    pub events: broadcast::Sender<BackendEvent>,
-    /// Counts backends that were put, for those who wait for one.
-    pub arrivals: watch::Sender<u64>,
-    pub engine_calls: Semaphore,
-    pub removals: Semaphore,
-    pub engine_ok: AtomicBool,
-    /// Wakes the look at the engine's health.
-    pub look_at_engine: Notify,
     pub started: Instant,
-    /// Sessions that run and that no journal knows, as their inits say.
-    pub strays: DashMap<BackendId, SlotId>,
+}
+
+/// The container engine, and how much is asked of it at once.
+pub struct Engine {
+    pub runtime: Arc<dyn Runtime>,
+    pub calls: Semaphore,
+    pub removals: Semaphore,
+    pub ok: AtomicBool,
+    /// Wakes the look at its health.
+    pub look: Notify,
+}
+
+/// The backends that live here.
+pub struct Backends {
+    pub by_id: DashMap<BackendId, Arc<Backend>>,
+    /// Counts those that were put, for the streams that wait for one.
+    pub arrivals: watch::Sender<u64>,
+    admitting: Mutex<()>,
+}
+
+/// Which backend has what the engine holds: made or about to be made.
+#[derive(Default)]
+pub struct Holders {
+    pub slots: DashMap<SlotId, BackendId>,
+    /// Namespaces that were made ahead.
+    pub sandboxes: DashMap<SlotId, BackendId>,
+}
+
+/// Sessions that run and that no journal knows.
+pub struct Strays {
+    /// As their inits say.
+    pub sessions: DashMap<BackendId, SlotId>,
     /// Whether every container has been looked at since this agent's start: before that, any id may be a stray's.
     pub looked: AtomicBool,
     /// Wakes the look at everything.
     pub look_now: Notify,
-    /// What starts take.
-    pub usual: Usual,
+}
+
+/// What the next agent must know.
+pub struct Store {
+    pub data_dir: DataDir,
+    pub journals: Journals,
+    /// What ended sessions have printed last.
+    pub last_outputs: LastOutputs,
     tombstones: Mutex<Tombstones>,
-    addresses: Mutex<AddressBook>,
-    admitting: Mutex<()>,
+}
+
+struct Addresses {
+    book: Mutex<AddressBook>,
+    /// Held while the address book's cursor is written: one writer, and the last one writes the
+    /// newest.
+    keeping_cursor: Mutex<()>,
+}
+
+/// Statuses on their way out.
+pub struct Reports {
+    /// To controllers.
+    pub outbox: Outbox<BackendEvent>,
+    pub events: broadcast::Sender<BackendEvent>,
 }
 
 /// What an agent is made of before it runs.
@@ -92,15 +138,32 @@ pub struct Parts {
     pub process: uuid::Uuid,
 }
 
+impl Engine {
+    fn new(runtime: Arc<dyn Runtime>) -> Self {
+        Self {
+            runtime,
+            calls: Semaphore::new(ENGINE_CALLS_MAX),
+            removals: Semaphore::new(teardown::AT_ONCE),
+            ok: AtomicBool::new(true),
+            look: Notify::new(),
+        }
+    }
+
+    /// A call has met no engine: it is known to be down until it is looked at, which is done at once.
+    pub fn note_loss(&self) {
+        self.ok.store(false, Ordering::Relaxed);
+        self.look.notify_one();
+    }
+}
+
 impl Agent {
     pub fn new(parts: Parts) -> std::io::Result<Self> {
         let tombstones = Tombstones::open(parts.data_dir.path())?;
         let journals = Journals::open(parts.data_dir.path())?;
+        let last_outputs = LastOutputs::open(parts.data_dir.path())?;
         let addresses = AddressBook::new(parts.runtime.subnet(), parts.data_dir.address_cursor());
         Ok(Self {
-            id: parts.id,
-            boot_id: parts.boot_id,
-            netns: parts.netns,
+            engine: Engine::new(parts.runtime),
             admission: Admission::new(&parts.capacity),
             warm: Warm::new(
                 parts.warm,
@@ -108,32 +171,37 @@ impl Agent {
                 parts.capacity.memory_bytes,
                 parts.capacity.backends_max,
             ),
-            capacity: parts.capacity,
-            data_dir: parts.data_dir,
-            runtime: parts.runtime,
+            drone: DroneFacts {
+                id: parts.id,
+                boot_id: parts.boot_id,
+                netns: parts.netns,
+                capacity: parts.capacity,
+                started: Instant::now(),
+            },
             lifecycle: parts.lifecycle,
             membership: parts.membership,
             lease: parts.lease,
-            backends: DashMap::new(),
-            slots: DashMap::new(),
-            sandboxes: DashMap::new(),
-            journals,
+            backends: Backends {
+                by_id: DashMap::new(),
+                arrivals: watch::Sender::new(0),
+                admitting: Mutex::new(()),
+            },
+            holders: Holders::default(),
+            strays: Strays {
+                sessions: DashMap::new(),
+                looked: AtomicBool::new(false),
+                look_now: Notify::new(),
+            },
+            store: Store {
+                data_dir: parts.data_dir,
+                journals,
+                last_outputs,
+                tombstones: Mutex::new(tombstones),
+            },
+            addresses: Addresses { book: Mutex::new(addresses), keeping_cursor: Mutex::new(()) },
             streams: Streams::default(),
-            outbox: Outbox::default(),
-            events: broadcast::Sender::new(LOCAL_EVENTS_MAX),
-            arrivals: watch::Sender::new(0),
-            engine_calls: Semaphore::new(ENGINE_CALLS_MAX),
-            removals: Semaphore::new(teardown::AT_ONCE),
-            engine_ok: AtomicBool::new(true),
-            look_at_engine: Notify::new(),
-            started: Instant::now(),
-            strays: DashMap::new(),
-            looked: AtomicBool::new(false),
-            look_now: Notify::new(),
+            reports: Reports { outbox: Outbox::default(), events: broadcast::Sender::new(LOCAL_EVENTS_MAX) },
             usual: Usual::default(),
-            tombstones: Mutex::new(tombstones),
-            admitting: Mutex::new(()),
-            addresses: Mutex::new(addresses),
         })
     }
 
@@ -147,37 +215,42 @@ impl Agent {
 
     /// Held for a few lines, never across an await.
     pub fn tombstones(&self) -> MutexGuard<'_, Tombstones> {
-        self.tombstones.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.tombstones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Held for a few lines, never across an await.
     pub fn addresses(&self) -> MutexGuard<'_, AddressBook> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+        self.addresses.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next address for a container, written down so that the next agent does not begin with it.
     pub fn take_address(&self) -> Result<Ipv4Addr, NoAddress> {
-        let (address, cursor) = {
-            let mut addresses = self.addresses();
-            (addresses.take(Instant::now())?, addresses.cursor())
-        };
-        if let Err(error) = self.data_dir.save_address_cursor(cursor) {
+        let address = self.addresses().take(Instant::now())?;
+        if let Err(error) = self.keep_address_cursor() {
             tracing::warn!(%error, "the address cursor cannot be kept");
         }
         Ok(address)
     }
 
+    fn keep_address_cursor(&self) -> std::io::Result<()> {
+        let _one_at_a_time = self.addresses.keeping_cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read now: another start may have moved it on since, and must not be overtaken by this
+        // one.
+        let cursor = self.addresses().cursor();
+        self.store.data_dir.save_address_cursor(cursor)
+    }
+
     /// One put or delete at a time, from its checks to the journal: microseconds, and nothing is awaited.
     pub fn admitting(&self) -> MutexGuard<'_, ()> {
-        self.admitting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.backends.admitting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn backend(&self, id: &BackendId) -> Option<Arc<Backend>> {
-        self.backends.get(id).map(|backend| backend.clone())
+        self.backends.by_id.get(id).map(|backend| backend.clone())
     }
 
     pub fn all_backends(&self) -> Vec<Arc<Backend>> {
-        self.backends.iter().map(|entry| entry.value().clone()).collect()
+        self.backends.by_id.iter().map(|entry| entry.value().clone()).collect()
     }
 
     /// A proxy's new stream, with what it must be told again. Under one lock with the address book, so that the end of
@@ -202,12 +275,6 @@ impl Agent {
         is_lost
     }
 
-    /// A call has met no engine: it is known to be down until it is looked at, which is done at once.
-    pub fn engine_is_lost(&self) {
-        self.engine_ok.store(false, Ordering::Relaxed);
-        self.look_at_engine.notify_one();
-    }
-
     pub fn load(&self) -> Load {
         // What is only kept ready gives way to any session.
         let reserved = self.admission.reserved().without(self.warm.set_aside());
@@ -215,10 +282,35 @@ impl Agent {
             backends: reserved.backends,
             cpus_reserved: reserved.cpus,
             memory_reserved_bytes: reserved.memory_bytes,
-            images: self.runtime.images(),
-            engine_ok: self.engine_ok.load(Ordering::Relaxed),
-            warnings: self.runtime.warnings(),
+            images: self.engine.runtime.images(),
+            engine_ok: self.engine.ok.load(Ordering::Relaxed),
+            warnings: self.engine.runtime.warnings(),
             warm: self.warm.load(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use crate::harness::Harness;
+    use crate::runtime::fake::Script;
+
+    #[tokio::test]
+    async fn of_many_starts_at_once_the_newest_cursor_is_kept() {
+        let test = Harness::new(Script::default());
+        let agent = &test.agent;
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..25 {
+                        agent.addresses().take(Instant::now()).unwrap();
+                        agent.keep_address_cursor().unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(agent.store.data_dir.address_cursor(), agent.addresses().cursor());
     }
 }

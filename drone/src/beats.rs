@@ -13,11 +13,10 @@ use jetway_protocol::controller_api::{Heartbeat, HeartbeatReply, Stale};
 use jetway_protocol::ids::Term;
 use jetway_service::backoff::{Backoff, jittered};
 use jetway_service::client::CallError;
-use jetway_service::controllers::is_to_be_asked_elsewhere;
+use jetway_service::controllers::{CALL_MAX, RETRY_MAX, is_to_be_asked_elsewhere};
 
 use crate::agent::Agent;
-use crate::controllers::CALL_MAX;
-use crate::registration::{RETRY_FIRST, RETRY_MAX, Registration, path};
+use crate::registration::{RETRY_FIRST, Registration, path};
 
 /// What a controller may ask for as the time between heartbeats.
 const HEARTBEAT_MS_MIN: u64 = 100;

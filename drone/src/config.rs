@@ -46,6 +46,9 @@ pub struct Config {
     pub container_runtime: Option<String>,
     /// How full the engine's disk may be, in percent, before images that nobody needs are removed; 0: they never are.
     pub image_gc_percent: u8,
+    /// Containers are called after the keys that they serve, for people who look at the engine's
+    /// list.
+    pub names_by_key: bool,
     /// (a directory here, the same one on the engine's host); for a drone in a container the engine is asked, too.
     pub host_paths: Vec<(PathBuf, PathBuf)>,
     /// How long the start waits for an engine that does not answer yet.

@@ -149,5 +149,6 @@ pub(crate) mod tests {
         let dir = TestDir::new();
         std::fs::write(dir.path().join("drone.json"), "{").unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Unreadable(_))));
+        assert_eq!(std::fs::read_to_string(dir.path().join("drone.json")).unwrap(), "{");
     }
 }

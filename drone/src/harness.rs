@@ -14,6 +14,7 @@ use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::spec::{BackendSpec, Executable};
 use jetway_protocol::status::{End, Status};
 use jetway_service::lifecycle::Lifecycle;
+pub use jetway_testkit::soon as eventually;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -33,7 +34,7 @@ pub struct Harness {
     pub dir: Arc<TestDir>,
     pub lifecycle: Lifecycle,
     pub clock: TestClock,
-    sandboxes: u32,
+    settings: warm::Settings,
 }
 
 /// A boot-time clock that goes with tokio's, and stands still or jumps where a test says so.
@@ -71,10 +72,15 @@ impl Harness {
     }
 
     pub fn with_sandboxes(script: Script, sandboxes: u32) -> Self {
+        let calm = warm::Calm::default();
+        Self::with(script, warm::Settings { sandboxes, memory_bytes: None, calm })
+    }
+
+    pub fn with(script: Script, settings: warm::Settings) -> Self {
         let lifecycle = Lifecycle::new();
         let fake = Fake::new(script, lifecycle.clone());
         let dir = Arc::new(TestDir::new());
-        Self::over(fake, dir, lifecycle, TestClock::new(), Some(registered()), sandboxes)
+        Self::over(fake, dir, lifecycle, TestClock::new(), Some(registered()), settings)
     }
 
     /// The first registration, with a lease of this length, was sent now.
@@ -83,7 +89,9 @@ impl Harness {
         let fake = Fake::new(script, lifecycle.clone());
         let registered = leased(Term(1), length);
         let dir = Arc::new(TestDir::new());
-        Self::over(fake, dir, lifecycle, TestClock::new(), Some(registered), 0)
+        let calm = warm::Calm::default();
+        let settings = warm::Settings { sandboxes: 0, memory_bytes: None, calm };
+        Self::over(fake, dir, lifecycle, TestClock::new(), Some(registered), settings)
     }
 
     fn over(
@@ -92,7 +100,7 @@ impl Harness {
         lifecycle: Lifecycle,
         clock: TestClock,
         registered: Option<Registered>,
-        sandboxes: u32,
+        settings: warm::Settings,
     ) -> Self {
         fake.script(|script| script.boot_id = Some(clock.boot_id));
         let (data_dir, identity) = DataDir::open(dir.path()).unwrap();
@@ -112,13 +120,13 @@ impl Harness {
             lifecycle: lifecycle.clone(),
             membership,
             lease,
-            warm: warm::Settings { sandboxes, memory_bytes: None, calm: warm::Calm::default() },
+            warm: settings,
             process: uuid::Uuid::new_v4(),
         };
         let agent = Arc::new(Agent::new(parts).unwrap());
         lifecycle.spawn_until_stopped(reconcile::follow_hints(agent.clone()));
         lifecycle.spawn_until_stopped(warm::keeper::keep(agent.clone()));
-        Self { agent, fake, dir, lifecycle, clock, sandboxes }
+        Self { agent, fake, dir, lifecycle, clock, settings }
     }
 
     /// `kill -9` of the agent, and its next start: the containers go on meanwhile.
@@ -132,13 +140,13 @@ impl Harness {
         registered: Option<Registered>,
         change: impl FnOnce(&mut Script),
     ) -> Self {
-        let Self { agent, fake, dir, lifecycle, clock, sandboxes } = self;
+        let Self { agent, fake, dir, lifecycle, clock, settings } = self;
         assert!(lifecycle.stop().await);
         drop(agent);
         let lifecycle = Lifecycle::new();
         let fake = fake.agent_died(lifecycle.clone());
         fake.script(change);
-        let next = Self::over(fake, dir, lifecycle, clock, registered, sandboxes);
+        let next = Self::over(fake, dir, lifecycle, clock, registered, settings);
         adoption::adopt_all(&next.agent).unwrap();
         next
     }
@@ -175,7 +183,7 @@ impl Harness {
 
     /// Containers are removed after their end was told.
     pub async fn nothing_is_left(&self) {
-        let is_so = || self.fake.containers().is_empty() && self.agent.slots.is_empty();
+        let is_so = || self.fake.containers().is_empty() && self.agent.holders.slots.is_empty();
         eventually("nothing is left behind", is_so).await;
     }
 
@@ -202,7 +210,14 @@ pub fn leased(term: Term, length: Duration) -> Registered {
 }
 
 pub fn capacity() -> Capacity {
-    Capacity { cpus: 4.0, memory_bytes: 1 << 40, backends_max: 100, mounts: false, networks: Vec::new() }
+    Capacity {
+        cpus: 4.0,
+        memory_bytes: 1 << 40,
+        backends_max: 100,
+        mounts: false,
+        networks: Vec::new(),
+        no_disk_limit: true,
+    }
 }
 
 pub fn put_of(change: impl FnOnce(&mut BackendSpec)) -> PutBackend {
@@ -233,18 +248,6 @@ pub fn grant(id: u64) -> Grant {
         secret: "s".to_owned(),
         allowed_origins: Vec::new(),
     }
-}
-
-/// Looks again and again, for an hour of (paused) time or half a minute of real one.
-pub async fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let began = std::time::Instant::now();
-    let looks = async {
-        while !is_so() {
-            assert!(began.elapsed() < Duration::from_secs(30), "never: {what}");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    assert!(timeout(Duration::from_secs(3600), looks).await.is_ok(), "never: {what}");
 }
 
 /// Waits for a status, at most an hour of (paused) time.

@@ -4,25 +4,31 @@
 //! | who says so | what it does |
 //! |---|---|
 //! | a connect added a grant | holds the backend until that grant is first used, at most [`HOLD_SECONDS`] |
+//! | ready | holds it for each grant that was given before, for `first_connection_seconds` |
 //! | a waiting ask | holds it |
 //! | a proxy's uses | in use while any proxy's count is above 0 |
 //! | a lost attach stream | its uses count as closed when the grace is over |
 //! | an agent's start | nobody knows what is in use until proxies are back, or the grace is over |
 //!
-//! `max_idle_seconds` counts from the last close. Until somebody has come it counts from `first_connection_seconds`
-//! after ready or the last connect, whichever is later. Without `max_idle_seconds` there is no idle end at all.
+//! `max_idle_seconds` counts from the last close. Until somebody has come it counts from
+//! `first_connection_seconds` after ready or the last connect, whichever is later. Of several
+//! holds, the one that ends last counts. Without `max_idle_seconds` there is no idle end at all.
 
-use std::collections::{HashMap, VecDeque};
+#[cfg(test)]
+mod hold_tests;
+mod holds;
+
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use jetway_protocol::attach::ENTRY;
 use jetway_protocol::ids::{GrantId, ProxyId};
 use jetway_protocol::spec::BackendSpec;
 use tokio::time::Instant;
 
 use crate::grants::Entered;
+use holds::Holds;
 
-/// A person who has seen the start has this long to come in.
-const ENTRY_SECONDS: u64 = 5;
 /// How long a connect to a live key holds its backend for a client that has not come yet.
 pub const HOLD_SECONDS: u64 = 30;
 
@@ -36,6 +42,8 @@ pub struct Idle {
     last_close: Option<Instant>,
     waiting_asks: usize,
     holds: Holds,
+    /// Grants that were given before ready: their clients may come from then on.
+    early: HashSet<GrantId>,
     proxies: HashMap<ProxyId, InUse>,
     /// Counts the spells of use so far.
     spells: u64,
@@ -72,6 +80,7 @@ impl Idle {
             last_close: None,
             waiting_asks: 0,
             holds: Holds::default(),
+            early: HashSet::new(),
             proxies: HashMap::new(),
             spells: 0,
             unknown_until: None,
@@ -86,21 +95,33 @@ impl Idle {
 
     pub fn ready(&mut self, now: Instant) {
         self.ready_at.get_or_insert(now);
+        for grant in self.early.drain() {
+            self.holds.add(grant, now + self.first_connection);
+        }
+    }
+
+    /// The connect that started the backend gave out this grant; its client is on the way.
+    pub fn started_for(&mut self, grant: GrantId) {
+        self.early.insert(grant);
     }
 
     /// A connect gave out this grant; its client is on the way.
     pub fn connected(&mut self, grant: GrantId, now: Instant) {
         self.last_connect = Some(now);
         self.holds.add(grant, now + Duration::from_secs(HOLD_SECONDS));
+        if self.ready_at.is_none() {
+            self.early.insert(grant);
+        }
     }
 
     /// Whoever waited with this grant and was told of the start is about to come in, by another request.
     pub fn expected(&mut self, grant: GrantId, now: Instant) {
-        self.holds.add(grant, now + Duration::from_secs(ENTRY_SECONDS));
+        self.holds.add(grant, now + ENTRY);
     }
 
     pub fn revoked(&mut self, grant: GrantId) {
         self.holds.remove(grant);
+        self.early.remove(&grant);
     }
 
     pub fn set_waiting_asks(&mut self, count: usize) {
@@ -122,7 +143,8 @@ impl Idle {
         let unknown =
             used && entered.is_empty() && !(self.proxies.is_empty() && self.unknown_until.is_none());
         let is_in = |one: &Entered| self.proxies.get(&one.proxy).is_some_and(|now| now.spell == one.spell);
-        unknown || self.holds.has(grant) || entered.iter().any(is_in)
+        let is_on_its_way = self.holds.has(grant) || self.early.contains(&grant);
+        unknown || is_on_its_way || entered.iter().any(is_in)
     }
 
     /// A proxy's absolute counts, as of now.
@@ -200,51 +222,6 @@ impl Idle {
     }
 }
 
-/// Grants whose clients are on their way, and until when each holds. Every connect asks for the last of these moments, and a key
-/// may have thousands of them: they are kept in order.
-#[derive(Debug, Default)]
-struct Holds {
-    until: HashMap<GrantId, Instant>,
-    /// Oldest first. What is not the map's word any more counts for nothing.
-    order: VecDeque<(Instant, GrantId)>,
-}
-
-impl Holds {
-    /// `until` is never before that of an earlier one.
-    fn add(&mut self, grant: GrantId, until: Instant) {
-        self.until.insert(grant, until);
-        self.order.push_back((until, grant));
-    }
-
-    fn has(&self, grant: GrantId) -> bool {
-        self.until.contains_key(&grant)
-    }
-
-    fn remove(&mut self, grant: GrantId) {
-        self.until.remove(&grant);
-        while self.order.back().is_some_and(|last| !self.counts(last)) {
-            self.order.pop_back();
-        }
-    }
-
-    fn last(&self) -> Option<Instant> {
-        self.order.back().map(|(until, _)| *until)
-    }
-
-    fn forget_until(&mut self, now: Instant) {
-        while let Some(first) = self.order.front().filter(|(until, _)| *until <= now).copied() {
-            if self.counts(&first) {
-                self.until.remove(&first.1);
-            }
-            self.order.pop_front();
-        }
-    }
-
-    fn counts(&self, (until, grant): &(Instant, GrantId)) -> bool {
-        self.until.get(grant) == Some(until)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use jetway_protocol::spec::Executable;
@@ -252,19 +229,19 @@ mod tests {
 
     use super::*;
 
-    const GRANT: GrantId = GrantId(7);
+    pub const GRANT: GrantId = GrantId(7);
 
-    fn idle(max_idle: Option<u32>) -> (Idle, Instant) {
+    pub fn idle(max_idle: Option<u32>) -> (Idle, Instant) {
         let mut spec = BackendSpec::of(Executable::of_image("image"));
         spec.max_idle_seconds = max_idle;
         (Idle::new(&spec), Instant::now())
     }
 
-    fn proxy(n: u128) -> ProxyId {
+    pub fn proxy(n: u128) -> ProxyId {
         ProxyId(Uuid::from_u128(n))
     }
 
-    fn seconds(n: u64) -> Duration {
+    pub fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)
     }
 
@@ -329,7 +306,7 @@ mod tests {
         assert!(idle.may_be_in_use(GrantId(2), false, &[]));
         assert_eq!(idle.verdict(now + seconds(32)), Verdict::Due);
         assert!(!idle.may_be_in_use(GrantId(2), false, &[]), "its time is over");
-        assert!(idle.holds.order.is_empty() && idle.holds.until.is_empty());
+        assert!(idle.holds.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@
 //! | [`lease::follow_suspends`] | its clock | nothing but a nudge |
 //! | [`outbox::deliver`] | a new status | acknowledgements in journals |
 //! | [`reconcile`], four | engine events, clocks | nothing but hints; removes what belongs to nobody |
+//! | [`last_output::forget_old`] | its clock | removes old outputs |
 //! | [`http`]: the listener, one a connection, one an attach stream, one a dialled tunnel | the network | – |
 
 mod config;
@@ -34,13 +35,13 @@ mod run_dir;
 mod streams;
 
 mod adoption;
+mod last_output;
 mod reconcile;
 mod teardown;
 mod usual;
 mod warm;
 
 mod beats;
-mod controllers;
 mod membership;
 mod outbox;
 mod registration;
@@ -57,5 +58,5 @@ mod registration_tests;
 
 pub use config::Config;
 pub use data_dir::DataDirError;
-pub use start::{Drone, StartError, start, start_with_runtime};
+pub use start::{Drone, StartError, start, start_to_leave, start_with_runtime};
 pub use warm::Calm;

@@ -7,71 +7,33 @@
 //! now and then, for another version of the controller may take them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use jetway_protocol::controller_api::{BackendEvent, Events};
+use jetway_protocol::controller_api::{BackendEvent, EVENTS_MAX, Events};
 use jetway_service::backoff::Backoff;
 use jetway_service::client::CallError;
-use jetway_service::controllers::is_to_be_asked_elsewhere;
+use jetway_service::controllers::{Controllers, RETRY_FIRST, RETRY_MAX, is_to_be_asked_elsewhere};
 use jetway_service::silence::Silence;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::agent::Agent;
-use crate::controllers::Controllers;
 use crate::registration::path;
 
-/// Events in one call, at most.
-const BATCH_EVENTS_MAX: usize = 256;
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Between tries of events that were refused.
 const REFUSED_RETRY_FIRST: Duration = Duration::from_secs(5);
 const REFUSED_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Refused events that are kept, at most; more are in the journals only, for the next agent to try.
 const REFUSED_EVENTS_MAX: usize = 4096;
 
-#[derive(Debug, Default)]
-pub struct Outbox {
-    queue: Mutex<VecDeque<BackendEvent>>,
-    filled: Notify,
-}
-
-impl Outbox {
-    pub fn push(&self, event: BackendEvent) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
-        self.filled.notify_one();
-    }
-
-    /// The oldest events, as soon as there are some. They stay until [`Outbox::drop_first`].
-    async fn batch(&self) -> Vec<BackendEvent> {
-        loop {
-            let filled = self.filled.notified();
-            let batch: Vec<_> = {
-                let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                queue.iter().take(BATCH_EVENTS_MAX).cloned().collect()
-            };
-            if !batch.is_empty() {
-                return batch;
-            }
-            filled.await;
-        }
-    }
-
-    fn drop_first(&self, count: usize) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).drain(..count);
-    }
-}
-
-/// Sends what there is, in order, until the process stops. Woken by [`Outbox::push`] and by the clock of what was
+/// Sends what there is, in order, until the process stops. Woken by a push into the outbox and by the clock of what was
 /// refused; writes acknowledgements to the journals.
 pub async fn deliver(agent: Arc<Agent>, controllers: Arc<Controllers>) {
     let mut delivery = Delivery::new(agent, controllers);
     loop {
         tokio::select! {
             biased;
-            batch = delivery.agent.outbox.batch() => delivery.batch(batch).await,
+            batch = delivery.agent.reports.outbox.batch(EVENTS_MAX) => delivery.batch(batch).await,
             () = delivery.refused_are_due() => delivery.refused_again().await,
         }
     }
@@ -102,7 +64,7 @@ enum Sent {
 impl Delivery {
     fn new(agent: Arc<Agent>, controllers: Arc<Controllers>) -> Self {
         Self {
-            path: path(agent.id, "events"),
+            path: path(agent.drone.id, "events"),
             agent,
             controllers,
             backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
@@ -119,7 +81,7 @@ impl Delivery {
             Sent::Stored => {
                 self.backoff.reset();
                 self.silence.ends();
-                self.agent.outbox.drop_first(count);
+                self.agent.reports.outbox.drop_first(count);
             }
             Sent::Refused(_) => self.one_by_one(events).await,
             Sent::Failed(error) => {
@@ -141,7 +103,7 @@ impl Delivery {
                 // The rest of the batch is still in the queue.
                 Sent::Failed(_) | Sent::Stale => return self.backoff.wait().await,
             }
-            self.agent.outbox.drop_first(1);
+            self.agent.reports.outbox.drop_first(1);
         }
         self.backoff.reset();
     }
@@ -183,7 +145,7 @@ impl Delivery {
     async fn send(&self, events: Vec<BackendEvent>) -> Sent {
         let term = self.agent.membership.term_that(|_| true).await;
         let batch = Events { term, events };
-        let sent: Result<Option<()>, CallError> = self.controllers.post(&self.path, &batch).await;
+        let sent: Result<Option<()>, CallError> = self.controllers.post_once(&self.path, &batch).await;
         match sent {
             Ok(_) => {
                 acknowledge(&self.agent, &batch.events);
@@ -210,7 +172,7 @@ fn is_for_the_content(error: &CallError) -> bool {
 
 fn acknowledge(agent: &Agent, events: &[BackendEvent]) {
     for event in events {
-        if let Err(error) = agent.journals.acknowledge(&event.backend, event.entry.status) {
+        if let Err(error) = agent.store.journals.acknowledge(&event.backend, event.entry.status) {
             tracing::error!(backend = %event.backend, %error, "an acknowledgement could not be noted");
         }
     }

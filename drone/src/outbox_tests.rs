@@ -109,6 +109,7 @@ pub fn config(url: String, dir: &TestDir) -> Config {
         memory_bytes: None,
         helper_image: None,
         container_runtime: None,
+        names_by_key: false,
         image_gc_percent: 0,
         host_paths: Vec::new(),
         engine_patience: Duration::ZERO,

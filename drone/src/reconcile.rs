@@ -19,12 +19,14 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use jetway_protocol::ids::SlotId;
 use jetway_protocol::init::SessionState;
+use jetway_protocol::slot::{Holder, Stray};
 use jetway_service::backoff::jittered;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout};
 
 use crate::agent::Agent;
 use crate::backend::{bounded, removal};
+use crate::last_output;
 use crate::runtime::{ContainerStatus, Found, LineEvent, RuntimeError};
 use crate::warm::keeper;
 
@@ -41,7 +43,7 @@ const JUDGED_AT_ONCE: usize = 8;
 const INIT_PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn follow_hints(agent: Arc<Agent>) {
-    let mut hints = agent.runtime.hints();
+    let mut hints = agent.engine.runtime.hints();
     loop {
         match hints.recv().await {
             Ok(slot) => {
@@ -49,14 +51,14 @@ pub async fn follow_hints(agent: Arc<Agent>) {
                 if agent.warm.has(slot) {
                     keeper::suspect(&agent, slot);
                 }
-                let owner = agent.slots.get(&slot).map(|owner| owner.clone());
+                let owner = agent.holders.slots.get(&slot).map(|owner| owner.clone());
                 if let Some(backend) = owner.and_then(|id| agent.backend(&id)) {
                     backend.look();
                 }
             }
             Err(RecvError::Lagged(_)) => {
                 agent.all_backends().iter().for_each(|backend| backend.look());
-                agent.look_now.notify_one();
+                agent.strays.look_now.notify_one();
             }
             Err(RecvError::Closed) => return,
         }
@@ -68,7 +70,7 @@ pub async fn look_at_everything(agent: Arc<Agent>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = agent.look_now.notified() => {}
+            () = agent.strays.look_now.notified() => {}
         }
         wait = jittered(FULL_LOOK);
         look_once(&agent).await;
@@ -93,17 +95,17 @@ struct Listed {
 /// Namespaces first: a container that has joined one by then is listed, too.
 async fn list(agent: &Agent) -> Result<Listed, RuntimeError> {
     let asked = Instant::now();
-    let sandboxes = agent.runtime.list_sandboxes().await?;
-    Ok(Listed { asked, sandboxes, containers: agent.runtime.list().await? })
+    let sandboxes = agent.engine.runtime.list_sandboxes().await?;
+    Ok(Listed { asked, sandboxes, containers: agent.engine.runtime.list().await? })
 }
 
 pub async fn ping(agent: Arc<Agent>) {
-    let mut losses = agent.runtime.losses();
+    let mut losses = agent.engine.runtime.losses();
     let mut was_ok = true;
     loop {
-        let answer = timeout(Duration::from_secs(PING_SECONDS_MAX), agent.runtime.ping()).await;
+        let answer = timeout(Duration::from_secs(PING_SECONDS_MAX), agent.engine.runtime.ping()).await;
         let ok = matches!(answer, Ok(Ok(())));
-        agent.engine_ok.store(ok, Ordering::Relaxed);
+        agent.engine.ok.store(ok, Ordering::Relaxed);
         if was_ok != ok {
             tracing::warn!(ok, "the engine's health changed");
         }
@@ -111,8 +113,8 @@ pub async fn ping(agent: Arc<Agent>) {
         tokio::select! {
             () = tokio::time::sleep(jittered(if ok { PING } else { PING_DOWN })) => {}
             // Not more often than that, whatever its callers meet.
-            () = agent.look_at_engine.notified(), if ok => {}
-            Ok(()) = losses.changed() => agent.engine_ok.store(false, Ordering::Relaxed),
+            () = agent.engine.look.notified(), if ok => {}
+            Ok(()) = losses.changed() => agent.engine.ok.store(false, Ordering::Relaxed),
         }
     }
 }
@@ -124,7 +126,7 @@ pub async fn collect_images(agent: Arc<Agent>) {
         keep.extend(agent.all_backends().into_iter().map(|backend| backend.image.clone()));
         keep.sort();
         keep.dedup();
-        match agent.runtime.collect_images(&keep).await {
+        match agent.engine.runtime.collect_images(&keep).await {
             Ok(removed) if removed.is_empty() => {}
             Ok(removed) => {
                 tracing::info!(?removed, "the disk is nearly full: removed images that nobody needs")
@@ -141,19 +143,28 @@ async fn compare(agent: &Arc<Agent>, listed: Listed) {
     let mut owned: HashMap<SlotId, ContainerStatus> = HashMap::new();
     let mut strays = Vec::new();
     let present: HashSet<SlotId> = found.iter().map(|found| found.slot).collect();
-    agent.strays.retain(|_, slot| present.contains(slot));
+    agent.strays.sessions.retain(|_, slot| present.contains(slot));
     for found in found {
-        if agent.warm.has(found.slot) {
-            if !matches!(found.status, ContainerStatus::Running { paused: false, .. }) {
-                keeper::suspect(agent, found.slot);
+        match Holder::of(|holder| has_slot(agent, holder, found.slot)) {
+            Some(Holder::Keeper) => {
+                if !matches!(found.status, ContainerStatus::Running { paused: false, .. }) {
+                    keeper::suspect(agent, found.slot);
+                }
             }
-        } else if agent.slots.contains_key(&found.slot) {
-            owned.insert(found.slot, found.status);
-        } else {
-            strays.push(found);
+            Some(Holder::Backend) => {
+                owned.insert(found.slot, found.status);
+            }
+            None => {
+                mark_taken(agent, &found);
+                strays.push(found);
+            }
         }
     }
-    let slots: Vec<_> = agent.slots.iter().map(|entry| (*entry.key(), entry.value().clone())).collect();
+    // The address of a stray that joined a namespace is the namespace's.
+    let is_owned = |sandbox| Holder::of(|holder| has_sandbox(agent, holder, sandbox)).is_some();
+    sandboxes.iter().filter(|one| !is_owned(one.slot)).for_each(|one| mark_taken(agent, one));
+    let slots: Vec<_> =
+        agent.holders.slots.iter().map(|entry| (*entry.key(), entry.value().clone())).collect();
     for (slot, id) in slots {
         let runs = matches!(owned.get(&slot), Some(ContainerStatus::Running { .. }));
         if let (false, Some(backend)) = (runs, agent.backend(&id)) {
@@ -170,7 +181,7 @@ async fn compare(agent: &Arc<Agent>, listed: Listed) {
         }
     });
     judged.await;
-    agent.looked.store(true, Ordering::Release);
+    agent.strays.looked.store(true, Ordering::Release);
     let left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
     let needed: HashSet<SlotId> =
         joined.into_iter().filter(|(slot, _)| left.contains(slot)).map(|(_, sandbox)| sandbox).collect();
@@ -178,60 +189,73 @@ async fn compare(agent: &Arc<Agent>, listed: Listed) {
     remove_unowned(agent, sandboxes, &needed).await;
 }
 
+fn has_slot(agent: &Agent, holder: Holder, slot: SlotId) -> bool {
+    match holder {
+        Holder::Keeper => agent.warm.has(slot),
+        Holder::Backend => agent.holders.slots.contains_key(&slot),
+    }
+}
+
+fn has_sandbox(agent: &Agent, holder: Holder, sandbox: SlotId) -> bool {
+    match holder {
+        Holder::Keeper => agent.warm.has(sandbox),
+        Holder::Backend => agent.holders.sandboxes.contains_key(&sandbox),
+    }
+}
+
+/// Proxies of an earlier agent's session may know the address, and what is left alone goes on using
+/// it: it is not given in this agent's life.
+fn mark_taken(agent: &Agent, found: &Found) {
+    if let ContainerStatus::Running { address: Some(IpAddr::V4(address)), .. } = found.status {
+        agent.addresses().mark_taken(address);
+    }
+}
+
 /// Namespaces of an earlier agent, that no session and no container is in.
 async fn remove_unowned(agent: &Agent, found: Vec<Found>, needed: &HashSet<SlotId>) {
-    let is_owned = |sandbox| agent.warm.has(sandbox) || agent.sandboxes.contains_key(&sandbox);
+    let is_owned = |sandbox| Holder::of(|holder| has_sandbox(agent, holder, sandbox)).is_some();
     let unowned = found.into_iter().filter(|one| !is_owned(one.slot) && !needed.contains(&one.slot));
-    let removed = stream::iter(unowned).for_each_concurrent(
-        JUDGED_AT_ONCE,
-        async |Found { slot: sandbox, status, .. }| {
-            if let ContainerStatus::Running { address: Some(IpAddr::V4(address)), .. } = status {
-                // Proxies of an earlier agent's session may know it: it is not given again in this agent's life.
-                agent.addresses().mark_taken(address);
-            }
-            match bounded(agent.runtime.remove_sandbox(sandbox)).await {
+    let removed =
+        stream::iter(unowned).for_each_concurrent(JUDGED_AT_ONCE, async |Found { slot: sandbox, .. }| {
+            match bounded(agent.engine.runtime.remove_sandbox(sandbox)).await {
                 Ok(()) => tracing::info!(%sandbox, "removed a network namespace that belonged to nobody"),
                 Err(error) => tracing::warn!(%sandbox, %error, "a network namespace cannot be removed"),
             }
-        },
-    );
+        });
     removed.await;
 }
 
 /// Whether it is gone.
 async fn judge(agent: &Arc<Agent>, stray: Found) -> bool {
     let slot = stray.slot;
-    match stray.status {
-        ContainerStatus::Absent => return true,
-        // Its init cannot say whose it is; its label can, and a deleted one may go.
-        ContainerStatus::Running { paused: true, .. } => {
-            let is_deleted = stray.backend.as_ref().is_some_and(|id| agent.tombstones().get(id).is_some());
-            stray.backend.map(|backend| agent.strays.insert(backend, slot));
-            if !is_deleted {
-                tracing::warn!(%slot, "a paused container of this drone belongs to no backend that it knows; it is left alone");
-                return false;
-            }
+    if let ContainerStatus::Absent = stray.status {
+        return true;
+    }
+    if let ContainerStatus::Running { paused, .. } = stray.status {
+        // A paused init cannot say whose it is; its label can.
+        let said = if paused { None } else { session_of(agent, slot).await.map(|session| session.backend) };
+        let session = said.or(stray.backend.clone().filter(|_| paused));
+        let is_deleted = session.as_ref().is_some_and(|id| agent.tombstones().get(id).is_some());
+        let has_session = session.is_some();
+        // Until it is removed for certain, nobody is told that it has gone.
+        let backend = session.or(stray.backend.clone());
+        backend.clone().map(|backend| agent.strays.sessions.insert(backend, slot));
+        if !(Stray { runs: true, is_paused: paused, has_session, is_deleted }).may_go() {
+            tracing::warn!(%slot, paused, ?backend, "a container runs whose session no journal knows; it is left alone");
+            return false;
         }
-        ContainerStatus::Running { .. } => {
-            let session = session_of(agent, slot).await;
-            let is_owned = session.as_ref().is_some_and(|one| agent.tombstones().get(&one.backend).is_none());
-            // Until it is removed for certain, nobody is told that it has gone.
-            let backend = session.map(|session| session.backend).or(stray.backend);
-            backend.clone().map(|backend| agent.strays.insert(backend, slot));
-            if is_owned {
-                tracing::warn!(%slot, ?backend, "a session runs that no journal knows; it is left alone");
-                return false;
-            }
-        }
-        ContainerStatus::Created | ContainerStatus::Exited { .. } => {}
     }
     // A backend may have been given this slot since the list was made.
-    if agent.slots.contains_key(&slot) {
+    if has_slot(agent, Holder::Backend, slot) {
         return false;
+    }
+    // The agent before this one may have died over it.
+    if let Some(session) = stray.backend.filter(|_| matches!(stray.status, ContainerStatus::Exited { .. })) {
+        last_output::keep(agent, slot, &session).await;
     }
     match removal(agent, slot).await {
         Ok(()) => {
-            agent.strays.retain(|_, stray| *stray != slot);
+            agent.strays.sessions.retain(|_, stray| *stray != slot);
             tracing::info!(%slot, "removed a container that belonged to nobody");
             true
         }
@@ -244,12 +268,12 @@ async fn judge(agent: &Arc<Agent>, stray: Found) -> bool {
 
 /// Whose the container is, as its init says.
 async fn session_of(agent: &Agent, slot: SlotId) -> Option<SessionState> {
-    let mut line = agent.runtime.open_line(slot).await.ok()?;
+    let mut line = agent.engine.runtime.open_line(slot).await.ok()?;
     let hello = async {
         loop {
             match line.events.recv().await {
                 Some(LineEvent::Connected(hello)) => return hello.session,
-                Some(LineEvent::Message(_) | LineEvent::Disconnected) => {}
+                Some(LineEvent::Message(_) | LineEvent::Disconnected { .. }) => {}
                 None => return None,
             }
         }

@@ -11,20 +11,18 @@ use jetway_protocol::controller_api::{Register, Registered, Stale, StaleCode};
 use jetway_protocol::ids::DroneId;
 use jetway_service::backoff::Backoff;
 use jetway_service::client::CallError;
-use jetway_service::controllers::FirstContact;
+use jetway_service::controllers::{CALL_MAX, Controllers, FirstContact, RETRY_MAX};
 use jetway_service::silence::Silence;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::Agent;
 use crate::beats::Beats;
-use crate::controllers::{CALL_MAX, Controllers};
 use crate::lease::{self, Lease, Moved};
 use crate::membership::Membership;
 
-/// Waits between tries: a controller that is back is found within this.
+/// The first wait between tries; a controller that is back is found within [`RETRY_MAX`].
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
-pub(crate) const RETRY_MAX: Duration = Duration::from_secs(2);
 /// A register that does not replace what is there is told what is; somebody else may be quicker so many times.
 const MOVED_MAX: usize = 5;
 /// For inits to look at a deadline that has come nearer, before the controllers count by it, too.
@@ -102,7 +100,7 @@ impl Registration {
                             self.refused_by_now(&agent, &error, &refused);
                             self.not_reached(&error, "a controller does not take this drone again yet");
                         } else if let Some(why) = self.contact.failed(&url, &error, Instant::now())
-                            && agent.backends.is_empty()
+                            && agent.backends.by_id.is_empty()
                         {
                             refused.send_replace(Some(why));
                         }
@@ -172,7 +170,7 @@ impl Registration {
     fn refused_by_now(&mut self, agent: &Agent, error: &CallError, refused: &watch::Sender<Option<String>>) {
         if let Some((409, stale)) = error.refusal::<Stale>()
             && is_final(stale.code)
-            && agent.backends.is_empty()
+            && agent.backends.by_id.is_empty()
         {
             refused.send_replace(Some(stale.message));
         }

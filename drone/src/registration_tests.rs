@@ -167,7 +167,7 @@ async fn it_replaces_what_it_has_seen_and_numbers_each_renewal() {
         assert_eq!(renewals, [1, 2, 3, 4].map(|number| (Term(5), number, Some(terms))));
     });
     let deadline = file::read(&file::directory(&dir.path().join("run"))).unwrap();
-    assert_eq!(deadline.boot_id, drone.agent.boot_id);
+    assert_eq!(deadline.boot_id, drone.agent.drone.boot_id);
     assert!(deadline.gone_by <= drone.agent.lease.now() + terms.held_for());
 
     // Its term is taken away: it registers again, and its sessions do not notice.

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use jetway_protocol::controller_api::{BackendEvent, Capacity, Stale};
 use jetway_protocol::ids::{DroneId, InstallationId};
+use jetway_protocol::secret::Purpose;
 use jetway_protocol::status::{EndReason, TerminationKind};
+use jetway_service::client::Client;
 use jetway_service::clock;
-use jetway_service::controllers::{self, BadUrl, FirstContact};
+use jetway_service::controllers::{self, BadUrl, Controllers, FirstContact};
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::silence::Silence;
 use tokio::net::TcpListener;
@@ -22,7 +24,6 @@ use tokio::time::Instant;
 use crate::agent::{Agent, Parts};
 use crate::beats::Beats;
 use crate::config::{self, Config};
-use crate::controllers::Controllers;
 use crate::data_dir::{DataDir, DataDirError, Identity};
 use crate::http::{self, Gate};
 use crate::journal::Journals;
@@ -31,10 +32,10 @@ use crate::membership::Membership;
 use crate::registration::{self, Facts, Refused, Registration};
 use crate::run_dir::{RunDir, RunDirError};
 use crate::runtime::docker::host_paths::{self, Needed};
-use crate::runtime::docker::{ConnectError, Contact, DockerConfig, DockerRuntime, NetworkError};
+use crate::runtime::docker::{ConnectError, Contact, DockerConfig, DockerRuntime, EngineFacts, NetworkError};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::warm;
-use crate::{adoption, outbox, reconcile};
+use crate::{adoption, last_output, outbox, reconcile};
 
 /// A session that was killed has ended after this, unless its engine is stuck.
 const HARD_STOP_MAX: Duration = Duration::from_secs(5);
@@ -90,7 +91,7 @@ pub struct Drone {
 impl Drone {
     /// Every status that a backend of this drone reaches from now on.
     pub fn events(&self) -> broadcast::Receiver<BackendEvent> {
-        self.agent.events.subscribe()
+        self.agent.reports.events.subscribe()
     }
 
     /// Returns when no controller takes this drone, and none has since its start, and it has no session: waiting
@@ -110,7 +111,7 @@ impl Drone {
         let deadline = Instant::now() + deadline;
         self.stop_all(TerminationKind::Soft, deadline).await;
         self.stop_all(TerminationKind::Hard, deadline + HARD_STOP_MAX).await;
-        let left = self.agent.backends.len();
+        let left = self.agent.backends.by_id.len();
         self.leave_engine().await;
         left
     }
@@ -133,7 +134,7 @@ impl Drone {
     pub async fn leave_engine(&self) {
         warm::leave(&self.agent).await;
         let Some(docker) = &self.docker else { return };
-        if !self.agent.backends.is_empty() || !self.agent.strays.is_empty() {
+        if !self.agent.backends.by_id.is_empty() || !self.agent.strays.sessions.is_empty() {
             return;
         }
         let left = tokio::time::timeout(LEAVE_MAX, docker.remove_network()).await;
@@ -158,6 +159,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Drone, StartE
     let run_dir = RunDir::open(&opening.config.run_dir, opening.data_dir.path())?;
     // Before the first registration: what is wrong here is no controller's business.
     let contact = Contact::make(opening.config.engine_patience).await?;
+    opening.note_engine(contact.facts());
     let host_paths = contact.host_paths(&opening.config.host_paths, &needed(&opening.config)).await?;
     let installation = opening.installation(&lifecycle).await?;
     let docker = docker_config(&opening.config, opening.identity.id, installation, host_paths);
@@ -169,6 +171,16 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Drone, StartE
     drone.docker = Some(docker);
     drone.run_dir = Some(run_dir);
     Ok(drone)
+}
+
+/// The same to end what an earlier agent has left: it registers nowhere. `None`: that one never
+/// registered, and so began nothing.
+pub async fn start_to_leave(config: Config, lifecycle: Lifecycle) -> Result<Option<Drone>, StartError> {
+    let (_, identity) = DataDir::open(&config.data_dir)?;
+    if identity.installation.is_none() {
+        return Ok(None);
+    }
+    start(Config { controllers: Vec::new(), ..config }, lifecycle).await.map(Some)
 }
 
 /// The same over an engine of the caller's.
@@ -213,9 +225,10 @@ impl Opening {
         let capacity = capacity(&config);
         let advertise = config.advertise.clone().unwrap_or_else(|| address.to_string());
         let facts = Facts { identity, boot_id, advertise, capacity: capacity.clone() };
+        let client = Client::new(config.secret.bearer(Purpose::DroneToController));
         let registration = Registration {
             contact: FirstContact::new(&urls),
-            controllers: Arc::new(Controllers::new(urls, &config.secret)),
+            controllers: Arc::new(Controllers::new(urls, client)),
             membership: Arc::new(Membership::default()),
             lease: Arc::new(Lease::open(&config.run_dir, boot_id, Arc::new(clock::boot_time))),
             register: registration::register(&config, facts),
@@ -226,6 +239,11 @@ impl Opening {
         let (sandboxes, memory_bytes, calm) = (config.sandboxes, config.warm_memory_bytes, config.calm);
         let warm = warm::Settings { sandboxes, memory_bytes, calm };
         Ok(Self { config, data_dir, identity, address, gate, registration, capacity, warm })
+    }
+
+    fn note_engine(&mut self, facts: &EngineFacts) {
+        self.capacity.no_disk_limit = !facts.can_limit_disk;
+        self.registration.register.capacity = self.capacity.clone();
     }
 
     /// From the data directory, or from the first registration, which then is waited for.
@@ -269,7 +287,7 @@ impl Opening {
         let broken = |source| StartError::Journal { path: path.clone(), source };
         let agent = Arc::new(Agent::new(parts).map_err(broken)?);
         let adopted = adoption::adopt_all(&agent).map_err(broken)?;
-        tracing::info!(drone = %agent.id, address = %self.address, adopted, "the drone serves");
+        tracing::info!(drone = %agent.drone.id, address = %self.address, adopted, "the drone serves");
         self.gate.open(agent.clone());
 
         let controllers = self.registration.controllers.clone();
@@ -283,8 +301,9 @@ impl Opening {
         lifecycle.spawn_until_stopped(reconcile::ping(agent.clone()));
         lifecycle.spawn_until_stopped(reconcile::collect_images(agent.clone()));
         lifecycle.spawn_until_stopped(warm::keeper::keep(agent.clone()));
+        lifecycle.spawn_until_stopped(last_output::forget_old(agent.clone()));
         lifecycle.spawn_until_stopped(lease::follow_suspends(agent.clone()));
-        Ok(Drone { address: self.address, id: agent.id, agent, refused, docker: None, run_dir: None })
+        Ok(Drone { address: self.address, id: agent.drone.id, agent, refused, docker: None, run_dir: None })
     }
 }
 
@@ -318,6 +337,7 @@ fn docker_config(
         container_runtime: config.container_runtime.clone(),
         image_gc_percent: config.image_gc_percent,
         helper_image: config.helper_image.clone(),
+        names_by_key: config.names_by_key,
         ..DockerConfig::new(installation, drone, paths.0, paths.1, paths.2)
     }
 }
@@ -329,5 +349,7 @@ fn capacity(config: &Config) -> Capacity {
         backends_max: config.backends_max,
         mounts: config.mount_base.is_some(),
         networks: config.allowed_networks.clone(),
+        // Until the engine was asked.
+        no_disk_limit: false,
     }
 }

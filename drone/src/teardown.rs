@@ -8,12 +8,13 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jetway_protocol::ids::SlotId;
+use jetway_protocol::ids::{BackendId, SlotId};
 use jetway_service::backoff::Backoff;
 
 use crate::agent::Agent;
 use crate::backend::bounded;
 use crate::journal::Place;
+use crate::last_output;
 use crate::runtime::RuntimeError;
 
 /// Removals that the engine works on at once: it has more urgent things to do.
@@ -34,34 +35,40 @@ struct Teardown {
     sandbox: Option<SlotId>,
     address: Ipv4Addr,
     then: Then,
+    /// Whose last output is kept before the container goes.
+    session: Option<BackendId>,
 }
 
 /// A container that had no session, and maybe was never made.
 pub fn unclaimed(agent: &Arc<Agent>, slot: SlotId, address: Ipv4Addr) {
-    spawn(agent, Teardown { slot: Some(slot), sandbox: None, address, then: Then::GiveBack });
+    let (slot, sandbox, then, session) = (Some(slot), None, Then::GiveBack, None);
+    spawn(agent, Teardown { slot, sandbox, address, then, session });
 }
 
 pub fn unused_sandbox(agent: &Arc<Agent>, sandbox: SlotId, address: Ipv4Addr) {
-    spawn(agent, Teardown { slot: None, sandbox: Some(sandbox), address, then: Then::GiveBack });
+    let (slot, sandbox, then, session) = (None, Some(sandbox), Then::GiveBack, None);
+    spawn(agent, Teardown { slot, sandbox, address, then, session });
 }
 
 /// Where a backend was to run, and did not.
 pub fn unused(agent: &Arc<Agent>, place: Place) {
     let Place { slot, address, sandbox } = place;
-    spawn(agent, Teardown { slot: Some(slot), sandbox, address, then: Then::GiveBack });
+    let (slot, then, session) = (Some(slot), Then::GiveBack, None);
+    spawn(agent, Teardown { slot, sandbox, address, then, session });
 }
 
 /// Where a session was: its address has been released. `is_there`: what is left of its container.
-pub fn ended(agent: &Arc<Agent>, place: Place, is_there: bool) {
+/// `session`: where its application was executed, so that there may be output to keep.
+pub fn ended(agent: &Arc<Agent>, place: Place, is_there: bool, session: Option<BackendId>) {
     let Place { slot, address, sandbox } = place;
     if !is_there {
-        agent.slots.remove(&slot);
+        agent.holders.slots.remove(&slot);
     }
     let left = is_there.then_some(slot);
     if left.is_none() && sandbox.is_none() {
         return agent.addresses().vacated(address);
     }
-    spawn(agent, Teardown { slot: left, sandbox, address, then: Then::Vacate });
+    spawn(agent, Teardown { slot: left, sandbox, address, then: Then::Vacate, session });
 }
 
 fn spawn(agent: &Arc<Agent>, teardown: Teardown) {
@@ -73,13 +80,16 @@ fn spawn(agent: &Arc<Agent>, teardown: Teardown) {
 impl Teardown {
     async fn run(self, agent: &Agent) {
         if let Some(slot) = self.slot {
-            until_done(agent, || agent.runtime.remove(slot)).await;
-            agent.slots.remove(&slot);
+            if let Some(session) = &self.session {
+                last_output::keep(agent, slot, session).await;
+            }
+            until_done(agent, || agent.engine.runtime.remove(slot)).await;
+            agent.holders.slots.remove(&slot);
             agent.warm.forget(slot);
         }
         if let Some(sandbox) = self.sandbox {
-            until_done(agent, || agent.runtime.remove_sandbox(sandbox)).await;
-            agent.sandboxes.remove(&sandbox);
+            until_done(agent, || agent.engine.runtime.remove_sandbox(sandbox)).await;
+            agent.holders.sandboxes.remove(&sandbox);
             agent.warm.forget(sandbox);
         }
         match self.then {
@@ -96,7 +106,7 @@ where
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     loop {
         let outcome = {
-            let _permit = agent.removals.acquire().await;
+            let _permit = agent.engine.removals.acquire().await;
             bounded(call()).await
         };
         match outcome {

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A start that is shorter shows nobody a page.
-const NOTICED: Duration = Duration::from_millis(400);
+use jetway_protocol::attach::PAGE_AFTER;
+
 /// Images that are remembered.
 const IMAGES_MAX: usize = 1024;
 /// Of a new start in the mean: the last few count (an exponentially weighted moving average).
@@ -17,7 +17,7 @@ pub struct Usual(Mutex<HashMap<String, Duration>>);
 
 impl Usual {
     pub fn took(&self, image: &str, length: Duration) {
-        if length < NOTICED {
+        if length < PAGE_AFTER {
             return;
         }
         let mut images = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,7 +11,7 @@ use jetway_protocol::warm::SlotTier;
 use super::Backend;
 use crate::harness::{Harness, end_of, eventually, reaches};
 use crate::reconcile;
-use crate::runtime::fake::{Application, Container, Script};
+use crate::runtime::fake::{Application, Container, Death, Script};
 use crate::warm::tests::{hot, target};
 
 fn note(backend: &Backend) -> String {
@@ -114,7 +114,9 @@ async fn no_slot_is_given_twice_by_threads_at_once() {
     });
     let different: std::collections::HashSet<_> = taken.iter().collect();
     assert_eq!((taken.len(), different.len()), (16, 16));
-    assert!(taken.iter().all(|slot| test.agent.slots.contains_key(slot) && !test.agent.warm.has(*slot)));
+    assert!(
+        taken.iter().all(|slot| test.agent.holders.slots.contains_key(slot) && !test.agent.warm.has(*slot))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,7 +150,7 @@ async fn an_agent_that_falls_after_the_claim_adopts_the_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_dies_under_its_claim_costs_a_moment_and_no_session() {
-    let test = Harness::new(Script { inits_that_die_at_claims: 2, ..Script::default() });
+    let test = Harness::new(Script { deaths: vec![Death::Untaken; 2], ..Script::default() });
     test.keep(vec![target(SlotTier::Parked, 2, |_| {})]);
     test.has_ready(2, 0).await;
     test.agent.membership.order_draining(true);
@@ -156,8 +158,62 @@ async fn a_slot_that_dies_under_its_claim_costs_a_moment_and_no_session() {
     reaches(&backend, Status::Ready).await;
     assert_eq!(note(&backend), "cold: no slot was ready; no sandbox was ready");
     eventually("what died is removed", || test.fake.containers().len() == 1).await;
-    assert_eq!(test.agent.slots.len(), 1);
+    assert_eq!(test.agent.holders.slots.len(), 1);
     assert_eq!(test.fake.containers()[0].claims.len(), 1);
+}
+
+/// The backend's last status and how often its application was executed, after one slot's init was
+/// killed at that step.
+async fn after(tier: SlotTier, change: impl FnOnce(&mut Script)) -> (Status, usize) {
+    let mut script = Script::default();
+    change(&mut script);
+    let test = Harness::new(script);
+    let make = |executable: &mut jetway_protocol::spec::Executable| {
+        executable.hot = if tier == SlotTier::Hot { hot(None) } else { None };
+    };
+    test.keep(vec![target(tier, 2, make)]);
+    test.has_ready(2, 0).await;
+    test.agent.membership.order_draining(true);
+    let backend = test.put("b", |spec| make(&mut spec.executable));
+    reaches(&backend, Status::Ready).await;
+    (backend.status(), test.fake.executions("b"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_starts_once_wherever_its_init_dies() {
+    let (served, ended) = (Status::Ready, Status::Terminated);
+    for tier in [SlotTier::Parked, SlotTier::Hot] {
+        for (death, expect) in
+            [(Death::Untaken, (served, 1)), (Death::Taken, (ended, 0)), (Death::Executed, (ended, 1))]
+        {
+            let seen = after(tier, |script| script.deaths = vec![death]).await;
+            assert_eq!(seen, expect, "{tier:?} {death:?}");
+            let seen = after(tier, |script| {
+                (script.deaths, script.last_words_get_lost) = (vec![death], true);
+            });
+            let executed = usize::from(death == Death::Executed);
+            assert_eq!(seen.await, (ended, executed), "{tier:?} {death:?}, and its last words are lost");
+            let seen = after(tier, |script| (script.deaths, script.writes_ahead) = (vec![death], false));
+            assert_eq!(seen.await, (ended, executed), "{tier:?} {death:?}, an init of an earlier version");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_about_a_dead_slot_is_no_news_of_the_next() {
+    let test = Harness::new(Script { deaths: vec![Death::Untaken], late_looks: 1, ..Script::default() });
+    test.keep(vec![target(SlotTier::Parked, 2, |_| {})]);
+    test.has_ready(2, 0).await;
+    test.agent.membership.order_draining(true);
+    let backend = test.put("b", |_| {});
+    let looks = |calls: &[String], count| calls.iter().filter(|call| *call == "inspect").count() >= count;
+    test.fake.until(|_, calls| looks(calls, 1)).await;
+    // The first look hangs; another one, that the engine's events ask for, finds the slot dead.
+    backend.look();
+    reaches(&backend, Status::Ready).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(backend.status(), Status::Ready);
+    assert!(!test.fake.calls().iter().any(|call| call.starts_with("kill")), "{:?}", test.fake.calls());
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +250,7 @@ async fn a_claim_that_cannot_be_journalled_is_none() {
     test.agent.membership.order_draining(true);
     let backend = test.put("b", |_| {});
     // Its task has not begun.
-    test.agent.journals.fill_the_disk();
+    test.agent.store.journals.fill_the_disk();
     let end = end_of(&backend).await;
     assert_eq!(end.reason, EndReason::Internal, "what cannot be journalled is not claimed");
     assert!(!test.fake.calls().iter().any(|call| call == "session"));

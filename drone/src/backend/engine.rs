@@ -1,15 +1,19 @@
-//! Engine calls that a backend's task has under way: futures that it polls beside everything else, so that a stuck
-//! engine never keeps it from listening. What an answer means is decided elsewhere.
+//! Engine calls that a backend's task has under way: futures that it polls beside everything else,
+//! so that a stuck engine never keeps it from listening. What an answer means is decided elsewhere.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use jetway_protocol::ids::SlotId;
-use jetway_protocol::status::{EndReason, OUTPUT_BYTES_MAX};
+use jetway_protocol::status::OUTPUT_BYTES_MAX;
 use jetway_service::backoff::Backoff;
 use tokio::time::{Instant, timeout};
 
+use super::core::{Call, Done, Finish};
+use super::ready;
 use crate::agent::{Agent, ENGINE_CALL_SECONDS_MAX};
 use crate::runtime::{ContainerStatus, InitLine, RuntimeError};
 
@@ -24,50 +28,66 @@ const DOUBT: Duration = Duration::from_millis(100);
 const OUTPUT_SECONDS_MAX: u64 = 3;
 
 /// What a call ended in.
-pub enum Done {
-    /// Not running, for certain. What is left of it is to be removed.
-    Gone {
-        status: ContainerStatus,
-        output: String,
-    },
-    Looked(Result<ContainerStatus, RuntimeError>),
-    /// The stop signal went out through the engine.
-    Signalled(Result<(), RuntimeError>),
-    LineOpened(Result<InitLine, RuntimeError>),
-    /// The backend's own check, from the host, says that it is ready.
-    Reachable,
-    /// What a hot application said when it was told of its session.
-    Told(Result<(), (EndReason, String)>),
+pub enum Answer {
+    /// The line itself is the loop's.
+    Line(InitLine),
+    Done(Done),
 }
 
-pub type Job = BoxFuture<'static, Done>;
+type Job = BoxFuture<'static, Answer>;
 
-/// How an end is brought about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// SIGKILL now.
-    Kill,
-    /// It is about to exit by itself; SIGKILL when it does not.
-    Await,
-    /// It never ran: remove whatever there is.
-    Remove,
+/// What is under way, and the slot that each of it is about.
+pub type Jobs = FuturesUnordered<BoxFuture<'static, (Option<SlotId>, Answer)>>;
+
+/// Begins a call about this slot, if it is about any.
+pub fn begin(jobs: &Jobs, agent: &Arc<Agent>, slot: Option<SlotId>, call: Call) {
+    if let Some(job) = job(agent.clone(), slot, call) {
+        jobs.push(job.map(move |answer| (slot, answer)).boxed());
+    }
 }
 
-pub fn look(agent: Arc<Agent>, slot: SlotId) -> Job {
-    Box::pin(async move { Done::Looked(inspect(&agent, slot).await) })
+fn job(agent: Arc<Agent>, slot: Option<SlotId>, call: Call) -> Option<Job> {
+    let job = match call {
+        Call::AwaitPort(address) => reachable(ready::accepts_connections(address)),
+        Call::AwaitHttp(address, path) => reachable(async move { ready::answers(address, &path).await }),
+        Call::TellApplication { address, path, session, patience } => {
+            let told = ready::tell(address, path, session, patience);
+            told.map(|told| Answer::Done(Done::Told(told))).boxed()
+        }
+        Call::Look => look(agent, slot?),
+        Call::Signal(number) => signal(agent, slot?, number),
+        Call::OpenLine { nonce } => open_line(agent, slot?, nonce),
+        Call::Finish { how, want_output } => finish(agent, slot?, how, want_output),
+        Call::GoneLater { status, output } => gone_later(agent, slot?, status, output),
+    };
+    Some(job)
 }
 
-pub fn signal(agent: Arc<Agent>, slot: SlotId, signal: i32) -> Job {
-    Box::pin(async move { Done::Signalled(bounded(agent.runtime.kill(slot, signal)).await) })
+fn reachable(check: impl Future<Output = ()> + Send + 'static) -> Job {
+    check.map(|()| Answer::Done(Done::Reachable)).boxed()
 }
 
-/// `nonce`: of the init that was claimed, if one was.
-pub fn open_line(agent: Arc<Agent>, slot: SlotId, nonce: Option<String>) -> Job {
-    Box::pin(async move { Done::LineOpened(bounded(agent.runtime.open_line_of(slot, nonce)).await) })
+fn look(agent: Arc<Agent>, slot: SlotId) -> Job {
+    Box::pin(async move { Answer::Done(Done::Looked(inspect(&agent, slot).await)) })
+}
+
+fn signal(agent: Arc<Agent>, slot: SlotId, signal: i32) -> Job {
+    Box::pin(
+        async move { Answer::Done(Done::Signalled(bounded(agent.engine.runtime.kill(slot, signal)).await)) },
+    )
+}
+
+fn open_line(agent: Arc<Agent>, slot: SlotId, nonce: Option<String>) -> Job {
+    Box::pin(async move {
+        match bounded(agent.engine.runtime.open_line_of(slot, nonce)).await {
+            Ok(line) => Answer::Line(line),
+            Err(error) => Answer::Done(Done::LineNotOpened(error)),
+        }
+    })
 }
 
 /// Repeats for as long as it takes: a call that failed or timed out is not an end.
-pub fn finish(agent: Arc<Agent>, slot: SlotId, how: Finish, want_output: bool) -> Job {
+fn finish(agent: Arc<Agent>, slot: SlotId, how: Finish, want_output: bool) -> Job {
     Box::pin(async move {
         let status = match how {
             Finish::Remove => remove_until_done(&agent, slot).await,
@@ -76,21 +96,25 @@ pub fn finish(agent: Arc<Agent>, slot: SlotId, how: Finish, want_output: bool) -
         };
         let mut output = String::new();
         if want_output && matches!(status, ContainerStatus::Exited { .. }) {
-            let tail = agent.runtime.output_tail(slot, OUTPUT_BYTES_MAX);
+            let tail = agent.engine.runtime.output_tail(slot, OUTPUT_BYTES_MAX);
             if let Ok(Ok(tail)) = timeout(Duration::from_secs(OUTPUT_SECONDS_MAX), tail).await {
                 output = tail;
             }
         }
-        Done::Gone { status, output }
+        gone(&agent, slot, status, output)
     })
 }
 
 /// The same once more: it was not certain.
-pub fn gone_later(status: ContainerStatus, output: String) -> Job {
+fn gone_later(agent: Arc<Agent>, slot: SlotId, status: ContainerStatus, output: String) -> Job {
     Box::pin(async move {
         tokio::time::sleep(DOUBT).await;
-        Done::Gone { status, output }
+        gone(&agent, slot, status, output)
     })
+}
+
+fn gone(agent: &Agent, slot: SlotId, status: ContainerStatus, output: String) -> Answer {
+    Answer::Done(Done::Gone { status, output, was_cut_off: agent.engine.runtime.was_cut_off(slot) })
 }
 
 /// Only the engine's word counts: exited, absent, or never started.
@@ -99,8 +123,9 @@ async fn until_not_running(agent: &Agent, slot: SlotId, patience: Duration) -> C
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     loop {
         if Instant::now() >= kill_from {
-            // Beside the queue: a kill waits for nobody. Its own answer proves nothing, so it is not looked at.
-            let _what_inspect_says_counts = bounded(agent.runtime.kill(slot, SIGKILL)).await;
+            // Beside the queue: a kill waits for nobody. Its own answer proves nothing, so it is
+            // not looked at.
+            let _what_inspect_says_counts = bounded(agent.engine.runtime.kill(slot, SIGKILL)).await;
         }
         match inspect(agent, slot).await {
             Ok(ContainerStatus::Running { .. }) => {}
@@ -115,7 +140,8 @@ async fn remove_until_done(agent: &Agent, slot: SlotId) -> ContainerStatus {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     while let Err(error) = remove(agent, slot).await {
         tracing::warn!(%slot, %error, "a container cannot be removed yet");
-        // What does not run has ended, also where the engine cannot get rid of it; the reconciler goes on trying.
+        // What does not run has ended, also where the engine cannot get rid of it; the reconciler
+        // goes on trying.
         if let Ok(status @ (ContainerStatus::Absent | ContainerStatus::Exited { .. })) =
             inspect(agent, slot).await
         {
@@ -126,15 +152,15 @@ async fn remove_until_done(agent: &Agent, slot: SlotId) -> ContainerStatus {
     ContainerStatus::Absent
 }
 
-/// Not behind other calls: the runtime has a queue of its own for it, a slow one, and whoever asks whether a container runs
-/// must not stand in that.
+/// Not behind other calls: the runtime has a queue of its own for it, a slow one, and whoever asks
+/// whether a container runs must not stand in that.
 pub async fn remove(agent: &Agent, slot: SlotId) -> Result<(), RuntimeError> {
-    bounded(agent.runtime.remove(slot)).await
+    bounded(agent.engine.runtime.remove(slot)).await
 }
 
 pub async fn inspect(agent: &Agent, slot: SlotId) -> Result<ContainerStatus, RuntimeError> {
-    let _permit = agent.engine_calls.acquire().await.map_err(|_| closing())?;
-    bounded(agent.runtime.inspect(slot)).await
+    let _permit = agent.engine.calls.acquire().await.map_err(|_| closing())?;
+    bounded(agent.engine.runtime.inspect(slot)).await
 }
 
 /// A call with its deadline.

@@ -91,8 +91,24 @@ async fn what_has_ended_while_the_engine_was_down_is_not_started_again() {
     sleep(seconds(5)).await;
     test.fake.script(|script| script.engine_is_down = false);
     let end = end_of(&backend).await;
-    assert_eq!((end.reason, end.exit_code), (EndReason::Exited, Some(7)), "{end:?}");
+    assert_eq!((end.reason, end.exit_code), (EndReason::Crashed, Some(7)), "{end:?}");
     assert_eq!(count(&test, "start"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exit_keeps_its_reason_until_the_engine_confirms_it() {
+    let test = Harness::new(Script::default());
+    let backend = test.put("b", |spec| {
+        (spec.max_idle_seconds, spec.lifetime_limit_seconds) = (Some(5), Some(60));
+    });
+    reaches(&backend, Status::Ready).await;
+    test.fake.script(|script| script.engine_is_down = true);
+    test.fake.application_exits(7, false);
+    // Its connections are closed by then, and its lifetime is over.
+    sleep(seconds(100)).await;
+    test.fake.script(|script| script.engine_is_down = false);
+    let end = end_of(&backend).await;
+    assert_eq!((end.reason, end.exit_code), (EndReason::Crashed, Some(7)), "{end:?}");
 }
 
 /// One whose start the engine was killed over, and has forgotten; its init is on the line.
@@ -114,7 +130,7 @@ async fn what_the_engine_has_forgotten_goes_on_and_is_not_started_again() {
     let exited = Instant::now();
     test.fake.application_exits(7, false);
     let end = end_of(&backend).await;
-    assert_eq!((end.reason, end.exit_code), (EndReason::Exited, Some(7)), "{end:?}");
+    assert_eq!((end.reason, end.exit_code), (EndReason::Crashed, Some(7)), "{end:?}");
     assert!(exited.elapsed() < seconds(1));
 }
 

@@ -74,7 +74,7 @@ async fn a_revoked_user_does_not_wait_for_the_start() {
 async fn what_the_journal_does_not_have_is_not_started() {
     let test = Harness::new(Script::default());
     let backend = test.put("b", |_| {});
-    test.agent.journals.fill_the_disk();
+    test.agent.store.journals.fill_the_disk();
     let end = end_of(&backend).await;
     assert_eq!(end.reason, EndReason::Internal);
     assert!(end.message.contains("journal"), "{end:?}");
@@ -83,7 +83,7 @@ async fn what_the_journal_does_not_have_is_not_started() {
     let test = Harness::new(Script { init_is_silent: true, ..Script::default() });
     let backend = test.put("b", |_| {});
     test.fake.until(|_, calls| calls.iter().any(|call| call == "start")).await;
-    test.agent.journals.fill_the_disk();
+    test.agent.store.journals.fill_the_disk();
     test.fake.inits_come();
     assert_eq!(end_of(&backend).await.reason, EndReason::Internal);
     assert!(!test.fake.calls().iter().any(|call| call == "session"), "no session leaves unwritten");
@@ -113,11 +113,28 @@ async fn an_adopted_backend_has_its_place_before_anybody_is_served() {
     reaches(&test.put("b", |_| {}), Status::Ready).await;
     let container = test.fake.containers().remove(0);
     let test = test.restarted(|_| {}).await;
-    assert_eq!(test.agent.slots.len(), 1);
+    assert_eq!(test.agent.holders.slots.len(), 1);
     let taken: Vec<_> = std::iter::from_fn(|| test.agent.addresses().take(Instant::now()).ok()).collect();
     assert!(!taken.is_empty() && !taken.contains(&container.address));
     let pinned = format!("open_line of {}", container.nonce);
     test.fake.until(|_, calls| calls.contains(&pinned)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leftover_that_cannot_be_removed_delays_no_start() {
+    let test = Harness::new(Script { init_is_silent: true, ..Script::default() });
+    test.put("b", |_| {});
+    test.fake.until(|containers, _| containers.len() == 1).await;
+    let leftover = test.fake.containers().remove(0);
+    let test = test.restarted(|script| (script.init_is_silent, script.remove_fails) = (false, true)).await;
+    let restarted = Instant::now();
+    reaches(&test.backend("b"), Status::Ready).await;
+    assert!(restarted.elapsed() < seconds(2), "{:?}", restarted.elapsed());
+    assert!(test.agent.holders.slots.contains_key(&leftover.slot), "it is still its backend's");
+    let taken: Vec<_> = std::iter::from_fn(|| test.agent.addresses().take(Instant::now()).ok()).collect();
+    assert!(!taken.contains(&leftover.address), "and so is its address");
+    test.fake.script(|script| script.remove_fails = false);
+    test.fake.until(|containers, _| containers.iter().all(|one| one.slot != leftover.slot)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -288,7 +288,7 @@ async fn an_engine_that_is_away_ends_nothing_and_what_did_not_come_back_with_it_
     assert_eq!(backend.status(), Status::Ready, "nobody knows yet");
     test.fake.script(|script| script.inspect_fails = false);
     let end = end_of(&backend).await;
-    assert_eq!((end.reason, end.exit_code), (EndReason::Exited, Some(137)));
+    assert_eq!((end.reason, end.exit_code), (EndReason::Crashed, Some(137)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,23 +1,19 @@
-//! One backend on this drone: a task that owns its state, and the cheap handle that everybody else holds.
+//! One backend on this drone: a task that owns its state, and the cheap handle that everybody else
+//! holds.
 //!
-//! The task is in `actor`; its parts are how it starts (`claim`, `start`, `start_task`, `ready`), who enters and waits (`doors`), how it
-//! stops and ends (`stop`, `ending`), and what it does when an agent finds it running (`adopt`). Which key it serves
-//! is not its business.
+//! The task is in `actor`: it begins (`begin`), asks the `core` what each event comes to,
+//! `requests` among them, and does that (`carry_out`). What takes time runs beside it: the engine's
+//! part of a start (`start_task`), other calls (`engine`), questions to an application (`ready`).
+//! Which key it serves is not its business.
 
 mod actor;
-mod adopt;
-mod claim;
-mod doors;
-mod ending;
+mod begin;
+mod carry_out;
+mod core;
 mod engine;
-mod isolation;
-mod line;
-mod outward;
 mod ready;
-mod session;
-mod start;
+mod requests;
 mod start_task;
-mod stop;
 
 #[cfg(test)]
 mod claim_tests;
@@ -30,12 +26,16 @@ mod hot_tests;
 #[cfg(test)]
 mod isolation_tests;
 #[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
 mod tests;
 
+use std::io;
 use std::sync::Arc;
 
 use jetway_protocol::drone_api::BackendView;
 use jetway_protocol::grant::Grant;
+use jetway_protocol::hint::Hint;
 use jetway_protocol::ids::{BackendId, FencingToken, GrantId};
 use jetway_protocol::key::Key;
 use jetway_protocol::state::BackendState;
@@ -48,8 +48,7 @@ use tokio_util::sync::CancellationToken;
 use crate::lease::Tenure;
 use crate::streams::Stream;
 
-pub use actor::{adopt, put};
-pub use doors::NotAdded;
+pub use begin::{adopt, put};
 pub use engine::{bounded, inspect, remove as removal};
 pub use ready::answers as answers_http;
 pub use start_task::PULL_SECONDS_MAX;
@@ -61,6 +60,13 @@ const COMMANDS_MAX: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the backend has ended")]
 pub struct HasEnded;
+
+/// Why a grant was not added.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdded {
+    #[error("the grant cannot be written to the journal")]
+    Journal(#[from] io::Error),
+}
 
 /// Everybody's handle to a backend.
 #[derive(Debug)]
@@ -86,6 +92,8 @@ pub struct Snapshot {
     pub state: BackendState,
     pub history: Vec<StatusEntry>,
     pub timeline: Vec<Stage>,
+    /// What holds the start up.
+    pub hint: Option<Hint>,
 }
 
 /// A proxy's question, and where its answer goes.
@@ -112,6 +120,7 @@ enum Command {
         reply: oneshot::Sender<BackendView>,
     },
     View {
+        grant: Option<GrantId>,
         reply: oneshot::Sender<BackendView>,
     },
     Ask(Asking),
@@ -142,6 +151,11 @@ impl Backend {
         self.outward.borrow().clone()
     }
 
+    /// What holds its start up.
+    pub fn hint(&self) -> Option<Hint> {
+        self.outward.borrow().hint.clone()
+    }
+
     pub fn status(&self) -> Status {
         self.outward.borrow().state.status()
     }
@@ -169,8 +183,9 @@ impl Backend {
         self.ask_for(|reply| Command::Stop { kind, reason, reply }).await
     }
 
-    pub async fn view(&self) -> Result<BackendView, HasEnded> {
-        self.ask_for(|reply| Command::View { reply }).await
+    /// With its newest grants, or one of them alone.
+    pub async fn view(&self, grant: Option<GrantId>) -> Result<BackendView, HasEnded> {
+        self.ask_for(|reply| Command::View { grant, reply }).await
     }
 
     /// The answer is pushed to the stream, now or when there is one.
@@ -195,8 +210,8 @@ impl Backend {
         self.tell(Command::Uses { stream, uses, connections }).await
     }
 
-    /// What the proxy has open counts as closed at `closed_at`, unless it says otherwise before that. Of no effect once
-    /// it has another stream.
+    /// What the proxy has open counts as closed at `closed_at`, unless it says otherwise before
+    /// that. Of no effect once it has another stream.
     pub async fn stream_lost(&self, stream: &Arc<Stream>, closed_at: Instant) {
         let stream = stream.clone();
         let _an_ended_one_has_no_uses = self.tell(Command::StreamLost { stream, closed_at }).await;

@@ -1,6 +1,7 @@
-//! What the drone itself asks of an application. Whether it is ready: an open port, or an HTTP answer, for images where init
-//! cannot tell and for specs that ask for more than a listening socket. And what tells a hot application of its
-//! session. How long a start may take is the backend's business.
+//! What the drone itself asks of an application. Whether it is ready: an open port, or an HTTP
+//! answer, for images where init cannot tell and for specs that ask for more than a listening
+//! socket. And what tells a hot application of its session. How long a start may take is the
+//! backend's business.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,31 +12,23 @@ use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use jetway_protocol::status::EndReason;
 use jetway_service::backoff::Backoff;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-use super::engine::{Done, Job};
 
 /// Quick at first: most applications need a few tens of milliseconds.
 const FIRST: Duration = Duration::from_millis(2);
 const MAX: Duration = Duration::from_millis(100);
 const TRY_SECONDS_MAX: u64 = 2;
+/// Of an answer, interim responses included: an endless one does not keep a core busy.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
-pub fn accepts_connections(address: SocketAddr) -> Job {
-    Box::pin(async move {
-        let mut backoff = Backoff::new(FIRST, MAX);
-        while !matches!(within(TcpStream::connect(address)).await, Some(Ok(_))) {
-            backoff.wait().await;
-        }
-        Done::Reachable
-    })
-}
-
-pub fn answers_http(address: SocketAddr, path: String) -> Job {
-    Box::pin(async move {
-        answers(address, &path).await;
-        Done::Reachable
-    })
+/// Returns once a connection there is accepted.
+pub async fn accepts_connections(address: SocketAddr) {
+    let mut backoff = Backoff::new(FIRST, MAX);
+    while !matches!(within(TcpStream::connect(address)).await, Some(Ok(_))) {
+        backoff.wait().await;
+    }
 }
 
 /// Returns once it answers 2xx or 3xx.
@@ -48,26 +41,29 @@ pub async fn answers(address: SocketAddr, path: &str) {
     }
 }
 
-/// Tells a hot application of its session, once. Anything but a timely 2xx is a failure, in words that name the path.
-pub fn tell(address: SocketAddr, path: String, session: Bytes, patience: Duration) -> Job {
-    Box::pin(async move {
-        let told = timeout(patience, ask(address, Method::POST, &path, session)).await;
-        Done::Told(match told {
-            Ok(Ok(status)) if status.is_success() => Ok(()),
-            Ok(Ok(status)) => Err((
-                EndReason::ExitedBeforeReady,
-                format!("it answered its claim, POST {path}, with {status} instead of a 2xx"),
-            )),
-            Ok(Err(error)) => Err((
-                EndReason::ExitedBeforeReady,
-                format!("it did not answer its claim, POST {path}: {error}"),
-            )),
-            Err(_) => Err((
-                EndReason::StartTimeout,
-                format!("it did not answer its claim, POST {path}, within {} seconds", patience.as_secs()),
-            )),
-        })
-    })
+/// Tells a hot application of its session, once. Anything but a timely 2xx is a failure, in words
+/// that name the path.
+pub async fn tell(
+    address: SocketAddr,
+    path: String,
+    session: Bytes,
+    patience: Duration,
+) -> Result<(), (EndReason, String)> {
+    let told = timeout(patience, ask(address, Method::POST, &path, session)).await;
+    match told {
+        Ok(Ok(status)) if status.is_success() => Ok(()),
+        Ok(Ok(status)) => Err((
+            EndReason::ExitedBeforeReady,
+            format!("it answered its claim, POST {path}, with {status} instead of a 2xx"),
+        )),
+        Ok(Err(error)) => {
+            Err((EndReason::ExitedBeforeReady, format!("it did not answer its claim, POST {path}: {error}")))
+        }
+        Err(_) => Err((
+            EndReason::StartTimeout,
+            format!("it did not answer its claim, POST {path}, within {} seconds", patience.as_secs()),
+        )),
+    }
 }
 
 async fn within<T>(attempt: impl Future<Output = T>) -> Option<T> {
@@ -79,6 +75,8 @@ async fn ask(address: SocketAddr, method: Method, path: &str, body: Bytes) -> Re
     let text = |error: &dyn std::error::Error| error.to_string();
     let stream = TcpStream::connect(address).await.map_err(|error| text(&error))?;
     stream.set_nodelay(true).map_err(|error| text(&error))?;
+    let (answer, question) = stream.into_split();
+    let stream = tokio::io::join(answer.take(ANSWER_BYTES_MAX), question);
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(|error| text(&error))?;
     let request = http::Request::builder()
@@ -119,7 +117,24 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         };
-        let (done, ()) = tokio::join!(answers_http(address, "/healthy".into()), server);
-        assert!(matches!(done, Done::Reachable));
+        tokio::join!(answers(address, "/healthy"), server);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_never_begins_is_read_no_further() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let endless = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (interim, mut written) = (b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(1000), 0);
+            while stream.write_all(&interim).await.is_ok() {
+                written += interim.len();
+                assert!(written < 1 << 30, "it is read for ever");
+            }
+        };
+        let asked = ask(address, Method::GET, "/healthy", Bytes::new());
+        let (answer, ()) =
+            timeout(Duration::from_secs(10), async { tokio::join!(asked, endless) }).await.expect("its end");
+        assert!(answer.is_err(), "{answer:?}");
     }
 }

@@ -1,9 +1,10 @@
-//! The engine's part of a start: image, container, start. A task of its own, so that a stop never waits for it; a container
-//! that appears after a stop is parked, runs nothing and is removed.
+//! The engine's part of a start: image, container, start. A task of its own, so that a stop never
+//! waits for it; a container that appears after a stop is parked, runs nothing and is removed.
 //!
-//! A slot has one container, made once and started once, whatever is repeated: an engine that failed, or that could not be
-//! reached, may have done what it was asked to. Docker with `--live-restore` may even have forgotten that it did: of a
-//! container whose start it was killed over it says that it was never started, fails to start it, and cannot end it.
+//! A slot has one container, made once and started once, whatever is repeated: an engine that
+//! failed, or that could not be reached, may have done what it was asked to. Docker with
+//! `--live-restore` may even have forgotten that it did: of a container whose start it was killed
+//! over it says that it was never started, fails to start it, and cannot end it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,12 +21,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{self, Finish, bounded};
-use super::start::Progress;
+use super::core::Progress;
+use super::engine::{self, bounded};
 use crate::agent::Agent;
 use crate::journal::Place;
-use crate::runtime::{ContainerStatus, CreateRequest, Image, ImageError, RuntimeError};
-use crate::teardown;
+use crate::runtime::{ContainerStatus, CreateRequest, Image, ImageError, InitLine, RuntimeError};
 
 /// The longest pull that is waited for.
 pub const PULL_SECONDS_MAX: u64 = 30 * 60;
@@ -33,33 +33,87 @@ pub const PULL_SECONDS_MAX: u64 = 30 * 60;
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(1);
 
-pub(super) struct StartTask {
-    pub agent: Arc<Agent>,
-    pub place: Place,
-    pub leftover: Option<Place>,
-    pub backend: BackendId,
-    pub executable: Executable,
-    /// An engine that cannot be reached is waited for until then.
-    pub give_up: Instant,
-    pub stopped: CancellationToken,
+/// Steps that the task reports before the backend's task has read them.
+const REPORTS_MAX: usize = 8;
+
+/// What the task reports.
+pub enum Report {
+    /// The line itself is the loop's.
+    Line(InitLine),
+    Progress(Progress),
+}
+
+/// The engine's part of a start, under way.
+pub struct Starting {
+    stopped: CancellationToken,
+    may_exist: Arc<AtomicBool>,
+    init_came: Arc<AtomicBool>,
+    reports: mpsc::Receiver<Report>,
+}
+
+impl Starting {
+    /// `None`: the task ended without a word, and nothing more will come.
+    pub async fn next(starting: &mut Option<Self>) -> Option<Report> {
+        match starting {
+            Some(starting) => starting.reports.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub fn init_came(&self) {
+        self.init_came.store(true, Ordering::SeqCst);
+    }
+
+    /// Tells the task to stop; true: a container may be there or come.
+    pub fn stop(&self) -> bool {
+        self.stopped.cancel();
+        self.may_exist.load(Ordering::SeqCst)
+    }
+}
+
+/// Begins to make and start a container. `give_up`: an engine that cannot be reached is waited for
+/// until then.
+pub fn begin(
+    agent: &Arc<Agent>,
+    place: Place,
+    backend: BackendId,
+    executable: Executable,
+    give_up: Instant,
+) -> Starting {
+    let (sender, reports) = mpsc::channel(REPORTS_MAX);
+    let stopped = CancellationToken::new();
+    let [may_exist, init_came] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let task = StartTask {
+        agent: agent.clone(),
+        place,
+        backend,
+        executable,
+        give_up,
+        stopped: stopped.clone(),
+        may_exist: may_exist.clone(),
+        init_came: init_came.clone(),
+        reports: sender,
+    };
+    agent.lifecycle.spawn_until_stopped(task.run());
+    Starting { stopped, may_exist, init_came, reports }
+}
+
+struct StartTask {
+    agent: Arc<Agent>,
+    place: Place,
+    backend: BackendId,
+    executable: Executable,
+    give_up: Instant,
+    stopped: CancellationToken,
     /// Set before the container is asked for.
-    pub may_exist: Arc<AtomicBool>,
+    may_exist: Arc<AtomicBool>,
     /// Init has been on the line.
-    pub init_came: Arc<AtomicBool>,
-    pub progress: mpsc::Sender<Progress>,
+    init_came: Arc<AtomicBool>,
+    reports: mpsc::Sender<Report>,
 }
 
 impl StartTask {
-    pub async fn run(self) {
-        if let Some(Place { slot, address, sandbox }) = self.leftover {
-            // Also after a stop: nothing runs in it, and nobody else would remove it while its slot is noted.
-            engine::finish(self.agent.clone(), slot, Finish::Remove, false).await;
-            self.agent.slots.remove(&slot);
-            match sandbox {
-                Some(sandbox) => teardown::unused_sandbox(&self.agent, sandbox, address),
-                None => self.agent.addresses().give_back(address),
-            }
-        }
+    async fn run(self) {
         let Some(image) = self.image().await else { return };
         if let Err(error) = self.container(image).await {
             self.say(failed(error)).await;
@@ -75,7 +129,7 @@ impl StartTask {
         let longest = Duration::from_secs(PULL_SECONDS_MAX);
         let mut backoff = Backoff::new(AGAIN_FIRST, AGAIN_MAX);
         loop {
-            let image = timeout(longest, self.agent.runtime.ensure_image(&self.executable));
+            let image = timeout(longest, self.agent.engine.runtime.ensure_image(&self.executable));
             match self.stopped.run_until_cancelled(image).await? {
                 Ok(Ok(image)) => {
                     self.say(Progress::Image(image.clone())).await;
@@ -108,9 +162,10 @@ impl StartTask {
         }
     }
 
-    /// After an engine that could not be reached. False: there is no time left, or the start was stopped.
+    /// After an engine that could not be reached. False: there is no time left, or the start was
+    /// stopped.
     async fn may_ask_again(&self, error: &str, backoff: &mut Backoff) -> bool {
-        self.agent.engine_is_lost();
+        self.agent.engine.note_loss();
         let wait = backoff.next_wait();
         if Instant::now() + wait > self.give_up {
             return false;
@@ -142,8 +197,8 @@ impl StartTask {
         if self.stopped.is_cancelled() {
             return Ok(());
         }
-        let line = bounded(self.agent.runtime.open_line(self.place.slot)).await?;
-        self.say(Progress::Line(line)).await;
+        let line = bounded(self.agent.engine.runtime.open_line(self.place.slot)).await?;
+        self.report(Report::Line(line)).await;
 
         let start = UnixMicros::now();
         let request = CreateRequest {
@@ -171,8 +226,8 @@ impl StartTask {
         Ok(())
     }
 
-    /// `asked`: an earlier call was cut off. It may have started the container, and neither what has ended since nor what the
-    /// engine has forgotten must run again, under another init.
+    /// `asked`: an earlier call was cut off. It may have started the container, and neither what
+    /// has ended since nor what the engine has forgotten must run again, under another init.
     async fn start_unless_it_ended(&self, asked: &AtomicBool) -> Result<Start, RuntimeError> {
         if asked.swap(true, Ordering::SeqCst) {
             let found = engine::inspect(&self.agent, self.place.slot).await;
@@ -194,32 +249,38 @@ impl StartTask {
         self.init_came.load(Ordering::SeqCst) && self.executable.network_name.is_none()
     }
 
-    /// An engine that failed may have done what it was asked to; asked again, it says that it is done.
+    /// An engine that failed may have done what it was asked to; asked again, it says that it is
+    /// done.
     async fn create(&self, request: &CreateRequest) -> Result<(), RuntimeError> {
-        match bounded(self.agent.runtime.create(request)).await {
+        match bounded(self.agent.engine.runtime.create(request)).await {
             Err(RuntimeError::Engine(reason)) => {
                 tracing::warn!(slot = %self.place.slot, reason, "the engine failed to make a container; asking again");
-                bounded(self.agent.runtime.create(request)).await
+                bounded(self.agent.engine.runtime.create(request)).await
             }
             outcome => outcome,
         }
     }
 
-    /// The same; but a container that does not run is not started again: its failure may come late, too.
+    /// The same; but a container that does not run is not started again: its failure may come late,
+    /// too.
     async fn start(&self) -> Result<IpAddr, RuntimeError> {
-        let outcome = bounded(self.agent.runtime.start(self.place.slot)).await;
+        let outcome = bounded(self.agent.engine.runtime.start(self.place.slot)).await;
         let Err(RuntimeError::Engine(reason)) = outcome else { return outcome };
         match engine::inspect(&self.agent, self.place.slot).await {
             Ok(ContainerStatus::Running { .. }) => {
                 tracing::warn!(slot = %self.place.slot, reason, "the engine failed to start a container, and it runs");
-                bounded(self.agent.runtime.start(self.place.slot)).await
+                bounded(self.agent.engine.runtime.start(self.place.slot)).await
             }
             _ => Err(RuntimeError::Engine(reason)),
         }
     }
 
     async fn say(&self, progress: Progress) {
-        let _nobody_waits_after_a_stop = self.progress.send(progress).await;
+        self.report(Report::Progress(progress)).await;
+    }
+
+    async fn report(&self, report: Report) {
+        let _nobody_waits_after_a_stop = self.reports.send(report).await;
     }
 }
 

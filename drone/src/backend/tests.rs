@@ -7,7 +7,8 @@ use jetway_protocol::ids::{GrantId, ProxyId};
 use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use tokio::time::{Instant, timeout};
 
-use super::HasEnded;
+use super::{Asking, HasEnded};
+use crate::grants::KEPT;
 use crate::harness::{Harness, end_of, grant, reaches};
 use crate::runtime::fake::{Application, Script};
 use crate::runtime::{ImageError, RuntimeError};
@@ -41,8 +42,9 @@ async fn idle_zero_stops_at_once_after_the_last_close() {
         (EndReason::Idle, Some(TerminationKind::Soft), Some(143))
     );
     test.nothing_is_left().await;
+    assert!(matches!(pushes.recv().await, Some(ToProxy::Ending { reason: Some(EndReason::Idle), .. })));
     assert!(matches!(pushes.recv().await, Some(ToProxy::Ended { .. })));
-    assert_eq!(backend.view().await.unwrap_err(), HasEnded);
+    assert_eq!(backend.view(None).await.unwrap_err(), HasEnded);
     assert_eq!(test.agent.admission.reserved().backends, 0);
 }
 
@@ -73,8 +75,62 @@ async fn a_connect_to_a_live_key_holds_it() {
     assert_eq!(held.elapsed().as_secs(), 30);
     assert!(
         backend.add_grant(grant(3)).await.is_ok_and(|added| added.unwrap().is_ending())
-            || backend.view().await.is_err()
+            || backend.view(None).await.is_err()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_grant_of_the_put_is_held_from_ready() {
+    let test = Harness::new(Script::default());
+    let backend = test.put("b", |spec| spec.max_idle_seconds = Some(0));
+    reaches(&backend, Status::Ready).await;
+    let ready = Instant::now();
+    // Somebody else comes first, and leaves at once.
+    backend.add_grant(grant(2)).await.unwrap().unwrap();
+    let (stream, mut pushes) = test.attach(ProxyId::random()).await;
+    backend.ask(Asking { stream: stream.clone(), ask: 1, grant: GrantId(2) }).await.unwrap();
+    assert!(is_ready_answer(&pushes.recv().await.unwrap()));
+    backend.uses(&stream, 0, 0).await.unwrap();
+    reaches(&backend, Status::Terminating).await;
+    assert_eq!(ready.elapsed().as_secs(), 30);
+}
+
+/// More than the backend's own file takes.
+#[tokio::test(start_paused = true)]
+async fn the_next_agent_knows_a_crowd_s_grants() {
+    let test = Harness::new(Script::default());
+    let backend = test.put("b", |_| {});
+    reaches(&backend, Status::Ready).await;
+    for id in 2..=20_000 {
+        backend.add_grant(grant(id)).await.unwrap().unwrap();
+    }
+    let (_stream, mut pushes) = test.ask(&backend, ProxyId::random()).await;
+    assert!(is_ready_answer(&pushes.recv().await.unwrap()));
+    let test = test.restarted(|_| {}).await;
+    for (id, is_used) in [(1, true), (2, false), (20_000, false)] {
+        let found = test.backend("b").view(Some(GrantId(id))).await.unwrap().grants;
+        assert_eq!(found.iter().map(|grant| grant.used).collect::<Vec<_>>(), [is_used], "{id}");
+    }
+    assert_eq!(test.backend("b").revoke("ann".to_owned()).await.unwrap(), 20_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_has_gone_leaves_what_is_kept() {
+    let test = Harness::new(Script::default());
+    let backend = test.put("b", |_| {});
+    let (_stream, mut pushes) = test.ask(&backend, ProxyId::random()).await;
+    assert!(is_ready_answer(&pushes.recv().await.unwrap()));
+    let crowd = KEPT as u64 + 5000;
+    for id in 2..=crowd {
+        backend.add_grant(grant(id)).await.unwrap().unwrap();
+    }
+    let is_there = async |id| !backend.view(Some(GrantId(id))).await.unwrap().grants.is_empty();
+    assert!(is_there(2).await, "all of them are on their way");
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert!(is_there(1).await, "it was used");
+    let left_over = crowd - KEPT as u64;
+    assert!(!is_there(1 + left_over).await && is_there(2 + left_over).await && is_there(crowd).await);
+    assert!(pushes.try_recv().is_err(), "no proxy knows of those that went");
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,12 +161,19 @@ async fn starts_that_fail_say_why_and_leave_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_application_that_exits_by_itself() {
-    for (oom_killed, reason) in [(false, EndReason::Exited), (true, EndReason::OutOfMemory)] {
+    for (oom_killed, reason) in [(false, EndReason::Crashed), (true, EndReason::OutOfMemory)] {
         let test = Harness::new(Script::default());
         let backend = test.put("b", |_| {});
         reaches(&backend, Status::Ready).await;
+        let (_stream, mut pushes) = test.ask(&backend, ProxyId::random()).await;
+        assert!(is_ready_answer(&pushes.recv().await.unwrap()));
         test.fake.application_exits(7, oom_killed);
+        assert!(
+            matches!(pushes.recv().await, Some(ToProxy::Ending { reason: None, .. })),
+            "before the engine"
+        );
         let end = end_of(&backend).await;
+        assert!(matches!(pushes.recv().await, Some(ToProxy::Ended { .. })));
         assert_eq!((end.reason, end.exit_code, end.oom_killed), (reason, Some(7), oom_killed));
     }
 }
@@ -178,7 +241,7 @@ async fn an_ask_waits_for_a_grant_that_is_on_its_way_but_not_for_ever() {
     reaches(&backend, Status::Ready).await;
     let (stream, mut pushes) = test.attach(ProxyId::random()).await;
     for grant_id in [2, 3] {
-        let asking = super::Asking { stream: stream.clone(), ask: grant_id, grant: GrantId(grant_id) };
+        let asking = Asking { stream: stream.clone(), ask: grant_id, grant: GrantId(grant_id) };
         backend.ask(asking).await.unwrap();
     }
     backend.add_grant(grant(2)).await.unwrap().unwrap();
@@ -189,6 +252,10 @@ async fn an_ask_waits_for_a_grant_that_is_on_its_way_but_not_for_ever() {
 
     assert_eq!(backend.revoke("ann".to_owned()).await, Ok(2));
     assert!(matches!(pushes.recv().await, Some(ToProxy::Revoked { .. })));
+    let asked = Instant::now();
+    backend.ask(super::Asking { stream, ask: 4, grant: GrantId(2) }).await.unwrap();
+    assert!(matches!(pushes.recv().await, Some(ToProxy::Answer { ask: 4, outcome: Outcome::NoGrant })));
+    assert_eq!(asked.elapsed(), Duration::ZERO, "one that was taken back is not waited for");
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,7 +269,7 @@ async fn a_restarted_agent_goes_on_where_the_last_one_stood() {
     let test = test.restarted(|_| {}).await;
     let (backend, started) = (test.backend("b"), Instant::now());
     assert_eq!(backend.status(), Status::Ready);
-    assert_eq!(backend.view().await.unwrap().grants.len(), 1);
+    assert_eq!(backend.view(None).await.unwrap().grants.len(), 1);
     let proxy = ProxyId::random();
     let (stream, mut pushes) = test.ask(&backend, proxy).await;
     assert!(is_ready_answer(&pushes.recv().await.unwrap()), "its grants are known");
@@ -224,7 +291,7 @@ async fn a_restart_during_each_stage_ends_well() {
         test.fake.until(|_, calls| calls.iter().any(|made| made == call)).await;
         let test = test.restarted(|script| *script = Script::default()).await;
         reaches(&test.backend("b"), Status::Ready).await;
-        assert_eq!((test.fake.containers().len(), test.agent.slots.len()), (1, 1));
+        assert_eq!((test.fake.containers().len(), test.agent.holders.slots.len()), (1, 1));
     }
     // While it was stopping: the stop goes on, with one signal.
     let test = Harness::new(running(Application::IgnoresStop));
@@ -241,9 +308,12 @@ async fn a_restart_during_each_stage_ends_well() {
     reaches(&backend, Status::Ready).await;
     test.fake.application_exits(4, false);
     let test = test.restarted(|_| {}).await;
-    if let Some(backend) = test.agent.backend(&"b".parse().unwrap()) {
-        assert_eq!(end_of(&backend).await.exit_code, Some(4));
-    }
+    let id = "b".parse().unwrap();
+    let end = match test.agent.backend(&id) {
+        Some(backend) => end_of(&backend).await,
+        None => test.agent.tombstones().get(&id).unwrap().end.clone(),
+    };
+    assert_eq!(end.exit_code, Some(4));
 }
 
 #[tokio::test(start_paused = true)]

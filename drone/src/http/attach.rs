@@ -54,8 +54,8 @@ async fn run(agent: Arc<Agent>, mut socket: WebSocket) {
     let Some(ToDrone::Hello { proxy, name, boot_id, netns, uses, more, .. }) = hear(&mut socket).await else {
         return;
     };
-    let direct = boot_id == agent.boot_id && netns == agent.netns;
-    let welcome = ToProxy::Welcome { protocol: PROTOCOL_VERSION, drone: agent.id, direct };
+    let direct = boot_id == agent.drone.boot_id && netns == agent.drone.netns;
+    let welcome = ToProxy::Welcome { protocol: PROTOCOL_VERSION, drone: agent.drone.id, direct };
     let (stream, pushes) = agent.attach(proxy, welcome);
     tracing::info!(%proxy, name, "a proxy attached");
     compare_uses(&agent, &stream, uses, more).await;
@@ -63,10 +63,15 @@ async fn run(agent: Arc<Agent>, mut socket: WebSocket) {
 
     if agent.detach(&stream) {
         tracing::info!(%proxy, name, "a proxy's stream is lost");
-        let closed_at = Instant::now() + Duration::from_secs(GRACE_SECONDS);
-        for backend in agent.all_backends() {
-            backend.stream_lost(&stream, closed_at).await;
-        }
+        lost(&agent, &stream).await;
+    }
+}
+
+/// What a proxy has open counts for a grace: its next stream may say it again.
+pub(super) async fn lost(agent: &Agent, stream: &Arc<Stream>) {
+    let closed_at = Instant::now() + Duration::from_secs(GRACE_SECONDS);
+    for backend in agent.all_backends() {
+        backend.stream_lost(stream, closed_at).await;
     }
 }
 
@@ -140,7 +145,7 @@ async fn handle(agent: &Arc<Agent>, stream: &Arc<Stream>, pending: &mut Pending,
     match message {
         ToDrone::Ask { ask, backend, fencing_token, grant } => {
             let asking = Asking { stream: stream.clone(), ask, grant };
-            pending.put(Question { backend, fencing_token, asking }).await;
+            pending.put(Question { backend, fencing_token, asking, is_followed: false }).await;
         }
         ToDrone::Forget { ask, backend } => {
             if pending.forget(ask) {
@@ -156,6 +161,9 @@ async fn handle(agent: &Arc<Agent>, stream: &Arc<Stream>, pending: &mut Pending,
             }
         }
         ToDrone::Follow { ask, backend } => {
+            if pending.follow(ask) {
+                return;
+            }
             if let Some(backend) = agent.backend(&backend) {
                 backend.follow_ask(stream, ask).await;
             }

@@ -14,6 +14,7 @@ use jetway_protocol::drone_api::{
     GrantsReply, Inventory, InventoryEntry, PutBackend, RefusalCode, Revoke, RevokeReply, Stop,
 };
 use jetway_protocol::ids::BackendId;
+use jetway_protocol::lease::{Denial, Objection, denial};
 use jetway_protocol::spec::Executable;
 use jetway_protocol::status::{End, EndReason, TerminationKind};
 use jetway_protocol::time::UnixMicros;
@@ -62,12 +63,10 @@ pub async fn put(
     Id(id): Id,
     put: Result<Body<PutBackend>, No>,
 ) -> Result<Json<BackendView>, No> {
-    let taken = put.and_then(|Body(put)| {
-        let or_never = put.or_never;
-        take(&agent, &id, put).map_err(|no| if or_never { no.or_never() } else { no })
-    });
-    let backend = taken.map_err(|no| refuse_for_good(&agent, &id, no))?;
-    backend.view().await.map(Json).map_err(ended(&agent, &backend.id))
+    let or_never = put.as_ref().is_ok_and(|Body(put)| put.or_never);
+    let taken = put.and_then(|Body(put)| take(&agent, &id, put));
+    let backend = taken.map_err(|reason| not_taken(&agent, &id, or_never, reason))?;
+    backend.view(None).await.map(Json).map_err(ended(&agent, &backend.id))
 }
 
 fn take(agent: &Arc<Agent>, id: &BackendId, mut put: PutBackend) -> Result<Arc<Backend>, No> {
@@ -84,23 +83,30 @@ fn take(agent: &Arc<Agent>, id: &BackendId, mut put: PutBackend) -> Result<Arc<B
     admit(agent, id.clone(), put)
 }
 
-/// A final refusal may free the key. So it is said of nothing that lives here, where a copy of the `PUT` was quicker and the drone
-/// has registered since, say; and since another copy may be on its way, that one must find a tombstone. Where this cannot be
-/// written, nothing final is said.
-fn refuse_for_good(agent: &Agent, id: &BackendId, refusal: No) -> No {
-    if !refusal.is_final() {
-        return refusal;
+/// What is said of a `PUT` that was not taken. A backend that is refused for good may be here all the
+/// same: a copy of its `PUT` was quicker, and the drone has registered since, say. Where a tombstone
+/// cannot be written, nothing final is said.
+fn not_taken(agent: &Agent, id: &BackendId, or_never: bool, reason: No) -> No {
+    let is_final = reason.is_final();
+    if !(is_final || or_never && reason.is_put_off()) {
+        return reason;
     }
     let _one_at_a_time = agent.admitting();
-    if agent.backend(id).is_some() || agent.strays.contains_key(id) {
-        return no(RefusalCode::Unavailable, format!("{id} is here, and this PUT is not for it as it is"));
-    }
-    if agent.tombstones().get(id).is_some() {
-        return refusal;
-    }
-    match set_never_ran(agent, id, EndReason::Refused, "the drone refused it") {
-        Ok(()) => refusal,
-        Err(unwritten) => unwritten,
+    let word = denial(Objection {
+        is_final,
+        or_never,
+        lives: agent.backend(id).is_some() || agent.strays.sessions.contains_key(id),
+        is_buried: agent.tombstones().get(id).is_some(),
+    });
+    match word {
+        Denial::PutOff => {
+            no(RefusalCode::Unavailable, format!("{id} is here, and this PUT is not for it as it is"))
+        }
+        Denial::Refuse => reason.or_never(),
+        Denial::BuryAndRefuse => match set_never_ran(agent, id, EndReason::Refused, "the drone refused it") {
+            Ok(()) => reason.or_never(),
+            Err(unwritten) => unwritten,
+        },
     }
 }
 
@@ -117,7 +123,7 @@ fn admit(agent: &Arc<Agent>, id: BackendId, put: PutBackend) -> Result<Arc<Backe
     if agent.membership.is_draining() {
         return Err(no(RefusalCode::Draining, "the drone is draining"));
     }
-    if !agent.engine_ok.load(Ordering::Relaxed) {
+    if !agent.engine.ok.load(Ordering::Relaxed) {
         return Err(no(RefusalCode::NoCapacity, "the drone's engine does not answer"));
     }
     let tenure = match lease::is_for(&put) {
@@ -135,7 +141,7 @@ fn admit(agent: &Arc<Agent>, id: BackendId, put: PutBackend) -> Result<Arc<Backe
 /// What this drone does not do for anybody is refused before anything is made.
 fn check_offered(agent: &Agent, executable: &Executable) -> Result<(), No> {
     if let Some(mount) = &executable.mount {
-        if !agent.capacity.mounts {
+        if !agent.drone.capacity.mounts {
             return Err(no(RefusalCode::NotOffered, "this drone offers no mounts: it has no --mount-base"));
         }
         let is_below = |component| matches!(component, Component::Normal(_));
@@ -143,8 +149,14 @@ fn check_offered(agent: &Agent, executable: &Executable) -> Result<(), No> {
             return Err(no(RefusalCode::NotOffered, "a mount must be a relative path without .."));
         }
     }
+    if executable.resource_limits.disk_limit_bytes.is_some() && agent.drone.capacity.no_disk_limit {
+        return Err(no(
+            RefusalCode::NotOffered,
+            "this drone cannot limit a session's disk: its engine's storage does not",
+        ));
+    }
     if let Some(network) = &executable.network_name
-        && !agent.capacity.networks.contains(network)
+        && !agent.drone.capacity.networks.contains(network)
     {
         return Err(no(
             RefusalCode::NotOffered,
@@ -157,7 +169,7 @@ fn check_offered(agent: &Agent, executable: &Executable) -> Result<(), No> {
 pub async fn list(Serving(agent): Serving) -> Result<Json<Inventory>, No> {
     let term = agent.membership.term();
     let term = term.ok_or_else(|| no(RefusalCode::Unavailable, "the drone is not registered yet"))?;
-    if !agent.looked.load(Ordering::Acquire) {
+    if !agent.strays.looked.load(Ordering::Acquire) {
         return Err(no(RefusalCode::Unavailable, "the drone has not asked every container yet whose it is"));
     }
     let entry = |backend: Arc<Backend>| InventoryEntry {
@@ -168,10 +180,6 @@ pub async fn list(Serving(agent): Serving) -> Result<Json<Inventory>, No> {
     };
     let backends = agent.all_backends().into_iter().map(entry).collect();
     Ok(Json(Inventory { term, backends }))
-}
-
-pub async fn view(Serving(agent): Serving, Id(id): Id) -> Result<Json<BackendView>, No> {
-    live(&agent, &id)?.view().await.map(Json).map_err(ended(&agent, &id))
 }
 
 /// A tombstone is set first, so that a `PUT` that comes after it starts nothing.
@@ -193,7 +201,7 @@ pub async fn delete(
         let gone = is_gone(&agent, &id);
         if !gone {
             // With its tombstone set, a session that no journal knows is the reconciler's to remove.
-            agent.look_now.notify_one();
+            agent.strays.look_now.notify_one();
         }
         return Ok(Json(DeleteReply { gone }));
     };
@@ -206,7 +214,7 @@ pub async fn delete(
 /// For an id without backend: whether it ended here, or surely runs in no container that no journal knows.
 fn is_gone(agent: &Agent, id: &BackendId) -> bool {
     let ended_here = agent.tombstones().get(id).is_some_and(|tombstone| tombstone.fencing_token.is_some());
-    (ended_here || agent.looked.load(Ordering::Acquire)) && !agent.strays.contains_key(id)
+    (ended_here || agent.strays.looked.load(Ordering::Acquire)) && !agent.strays.sessions.contains_key(id)
 }
 
 /// A tombstone for what no container was made for.
@@ -262,14 +270,12 @@ async fn grant_to(agent: &Agent, one: GrantTo) -> Result<GrantReply, No> {
     let backend = live(agent, &one.backend)?;
     check_fencing(&backend, one.fencing_token)?;
     let added = backend.add_grant(one.grant).await.map_err(ended(agent, &one.backend))?;
-    let status = added.map_err(|error| match error {
-        NotAdded::Journal(reason) => {
-            no(RefusalCode::Unavailable, format!("the grant cannot be written to the journal: {reason}"))
-        }
-        NotAdded::Full(full) => no(RefusalCode::Unavailable, full.to_string()),
+    let status = added.map_err(|NotAdded::Journal(reason)| {
+        no(RefusalCode::Unavailable, format!("the grant cannot be written to the journal: {reason}"))
     })?;
     let holds = |tenure| agent.lease.terms().is_some() && agent.lease.admits(tenure);
-    Ok(GrantReply { status, holds_key: !status.is_ending() && backend.tenure.is_some_and(holds) })
+    let holds_key = !status.is_ending() && backend.tenure.is_some_and(holds);
+    Ok(GrantReply { status, holds_key, hint: backend.hint() })
 }
 
 pub async fn revoke(

@@ -4,22 +4,23 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
-use jetway_protocol::drone_api::{DIAL_PROTOCOL, FENCING_HEADER, PORT_HEADER, RefusalCode};
+use jetway_protocol::drone_api::{DIAL_MAX, DIAL_PROTOCOL, FENCING_HEADER, PORT_HEADER, RefusalCode};
 use jetway_protocol::ids::FencingToken;
 use jetway_protocol::state::BackendState;
 use jetway_service::server::Place;
+use jetway_service::socket::Patient;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::Gate;
 use super::refusal::{Id, No, Serving, check_fencing, live, no};
 
-const CONNECT_SECONDS_MAX: u64 = 5;
 /// After the 101 the proxy's side must take over within this.
 const UPGRADE_SECONDS_MAX: u64 = 10;
 /// After one direction has ended, the other one may take this long: a peer that never ends keeps no tunnel for ever.
@@ -27,7 +28,12 @@ const HALF_CLOSED_SECONDS_MAX: u64 = 60;
 /// What one direction has under way.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-pub async fn dial(Serving(agent): Serving, Id(id): Id, mut request: Request) -> Result<Response, No> {
+pub async fn dial(
+    State(gate): State<Gate>,
+    Serving(agent): Serving,
+    Id(id): Id,
+    mut request: Request,
+) -> Result<Response, No> {
     let given = fencing_token(request.headers())?;
     let upgrade = upgrade(&mut request)?;
     let backend = live(&agent, &id)?;
@@ -41,7 +47,13 @@ pub async fn dial(Serving(agent): Serving, Id(id): Id, mut request: Request) -> 
         }
         address.set_port(port);
     }
-    let stream = timeout(Duration::from_secs(CONNECT_SECONDS_MAX), TcpStream::connect(address)).await;
+    let tunnel = gate.tunnels.enter(&id).ok_or_else(|| {
+        no(
+            RefusalCode::Busy,
+            format!("too many connections to {id}, or of this drone, are open; try again soon"),
+        )
+    })?;
+    let stream = timeout(DIAL_MAX, TcpStream::connect(address)).await;
     let stream =
         stream.map_err(|_| no(RefusalCode::Unavailable, format!("{id} accepts no connection in time")))?;
     let stream =
@@ -50,9 +62,15 @@ pub async fn dial(Serving(agent): Serving, Id(id): Id, mut request: Request) -> 
     // The connection's own task ends with the 101; its place is given back when the tunnel ends.
     let place = request.extensions_mut().remove::<Place>();
     agent.lifecycle.spawn_until_stopped(async move {
-        let _place = place;
+        let _places = (place, tunnel);
         if let Ok(Ok(client)) = timeout(Duration::from_secs(UPGRADE_SECONDS_MAX), upgrade).await {
-            join(TokioIo::new(client), stream).await;
+            match client.downcast::<TokioIo<TcpStream>>() {
+                Ok(Parts { io, read_buf, .. }) => {
+                    let (client, backend) = (Patient::new(io.into_inner()), Patient::new(stream));
+                    join(client, backend, &read_buf).await;
+                }
+                Err(_) => tracing::error!(backend = %id, "a dialled connection is no socket"),
+            }
         }
     });
     let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, DIAL_PROTOCOL)];
@@ -89,10 +107,19 @@ fn upgrade(request: &mut Request) -> Result<OnUpgrade, No> {
 
 /// Both directions until both have ended; one that ends is passed on while the other goes on, for a while. An error
 /// ends both.
-async fn join(client: impl AsyncRead + AsyncWrite + Unpin, backend: impl AsyncRead + AsyncWrite + Unpin) {
+///
+/// `early`: what the client has said already.
+async fn join(
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    backend: impl AsyncRead + AsyncWrite + Unpin,
+    early: &[u8],
+) {
     let (mut client_read, mut client_write) = tokio::io::split(client);
     let (mut backend_read, mut backend_write) = tokio::io::split(backend);
-    let to_backend = copy(&mut client_read, &mut backend_write);
+    let to_backend = async {
+        backend_write.write_all(early).await?;
+        copy(&mut client_read, &mut backend_write).await
+    };
     let to_client = copy(&mut backend_read, &mut client_write);
     tokio::pin!(to_backend, to_client);
     let half_closed = Duration::from_secs(HALF_CLOSED_SECONDS_MAX);
@@ -131,7 +158,7 @@ mod tests {
             client.read_to_string(&mut heard).await.unwrap();
             assert_eq!(heard, "still here");
         };
-        tokio::join!(join(near, far), ends);
+        tokio::join!(join(near, far, b""), ends);
         assert_eq!(started.elapsed().as_secs(), HALF_CLOSED_SECONDS_MAX);
     }
 }

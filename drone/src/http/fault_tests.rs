@@ -5,17 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, Query, Request};
 use axum::response::IntoResponse;
 use futures_util::{StreamExt, stream};
-use jetway_protocol::attach::{Outcome, ToDrone, Uses};
+use jetway_protocol::attach::{Outcome, ToDrone, ToProxy, Uses};
 use jetway_protocol::drone_api::{DeleteBackend, DeleteReply, PutBackend};
 use jetway_protocol::ids::{FencingToken, GrantId, ProxyId, SlotId, Term};
 use jetway_protocol::status::Status;
 
-use super::backends;
 use super::refusal::{Body, Id, Serving};
 use super::tests::Server;
+use super::{attach, backends, view};
 use crate::harness::{Harness, put_of, reaches};
 use crate::reconcile;
 use crate::runtime::ContainerStatus;
@@ -30,12 +30,12 @@ async fn delete(test: &Harness, id: &str) -> DeleteReply {
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_stops_says_of_nobody_that_it_ended() {
     let test = Harness::new(Script::default());
-    test.agent.looked.store(true, Ordering::Release);
+    test.agent.strays.looked.store(true, Ordering::Release);
     reaches(&test.put("b", |_| {}), Status::Ready).await;
     assert!(test.lifecycle.stop().await);
     let (agent, id) = (test.agent.clone(), "b".parse().unwrap());
     assert_eq!(delete(&test, "b").await, DeleteReply { gone: false }, "its process goes on");
-    let viewed = backends::view(Serving(agent.clone()), Id(id)).await;
+    let viewed = view::view(Serving(agent.clone()), Id(id), Ok(Query::default())).await;
     assert_eq!(viewed.unwrap_err().into_response().status(), 503);
     for id in ["b", "new"] {
         let put =
@@ -85,7 +85,7 @@ async fn nothing_is_gone_before_every_container_was_looked_at() {
         assert_eq!(delete(&test, id).await, DeleteReply { gone: false }, "{id}: it cannot be removed");
     }
     test.fake.script(|script| script.remove_fails = false);
-    test.agent.look_now.notify_one();
+    test.agent.strays.look_now.notify_one();
     test.fake.until(|containers, _| containers.len() == 1).await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     for id in ["other", "paused"] {
@@ -120,9 +120,24 @@ async fn a_drone_whose_engine_is_down_refuses_for_good_at_once_and_takes_again_o
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_address_of_a_stray_is_given_to_nobody() {
+    let test = Harness::new(Script::default());
+    reaches(&test.put("b", |_| {}), Status::Ready).await;
+    let container = test.fake.containers().remove(0);
+    let stray = SlotId::random();
+    test.fake.put_container(stray, container.labelled("stray"));
+    let address = std::net::Ipv4Addr::new(10, 64, 0, 77);
+    test.fake.set_status(stray, ContainerStatus::Running { paused: true, address: Some(address.into()) });
+    reconcile::look_once(&test.agent).await;
+    let now = tokio::time::Instant::now();
+    let given: Vec<_> = std::iter::from_fn(|| test.agent.addresses().take(now).ok()).collect();
+    assert!(given.len() > 100 && !given.contains(&address), "{given:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stray_that_vanished_is_forgotten() {
     let test = Harness::new(Script::default());
-    test.agent.strays.insert("other".parse().unwrap(), SlotId::random());
+    test.agent.strays.sessions.insert("other".parse().unwrap(), SlotId::random());
     test.lifecycle.spawn_until_stopped(reconcile::look_at_everything(test.agent.clone()));
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert_eq!(delete(&test, "other").await, DeleteReply { gone: true });
@@ -181,4 +196,17 @@ async fn a_stream_that_ends_in_whatever_way_is_given_up_with_its_tasks() {
     let given_up = tokio::time::timeout(Duration::from_secs(5), over).await;
     let left = (server.test.agent.streams.open_now(), alive());
     assert!(given_up.is_ok(), "{left:?} streams and tasks, before {before}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_stream_had_open_counts_for_ten_seconds() {
+    let test = Harness::new(Script::default());
+    let backend = test.put("b", |spec| spec.max_idle_seconds = Some(0));
+    let (stream, mut pushes) = test.ask(&backend, ProxyId::random()).await;
+    assert!(matches!(pushes.recv().await, Some(ToProxy::Answer { outcome: Outcome::Ready(_), .. })));
+    backend.uses(&stream, 1, 1).await.unwrap();
+    attach::lost(&test.agent, &stream).await;
+    let since = tokio::time::Instant::now();
+    reaches(&backend, Status::Terminating).await;
+    assert_eq!(since.elapsed().as_secs(), 10);
 }

@@ -85,6 +85,14 @@ async fn what_lives_is_never_refused_for_good_whatever_its_put_says() {
 }
 
 #[tokio::test]
+async fn what_a_drone_declines_before_it_serves_is_bounded() {
+    let (gate, server) = Server::not_open(Script::default()).await;
+    assert!((0..4096).all(|n| gate.decline(&format!("b{n}").parse().unwrap())));
+    let never = PutBackend { or_never: true, ..with_term(1) };
+    assert_eq!(server.refused("PUT", "/b/more", &never).await, (503, RefusalCode::Unavailable));
+}
+
+#[tokio::test]
 async fn what_cannot_be_taken_now_is_declined_for_good_where_that_is_asked_for() {
     let or_never = |term| PutBackend { or_never: true, ..with_term(term) };
     let (gate, server) = Server::not_open(Script::default()).await;
@@ -97,7 +105,7 @@ async fn what_cannot_be_taken_now_is_declined_for_good_where_that_is_asked_for()
         put: Box::new(with_term(1)),
         boot_id: None,
     };
-    server.test.agent.journals.create(&"begun".parse().unwrap(), &[first]).unwrap();
+    server.test.agent.store.journals.create(&"begun".parse().unwrap(), &[first]).unwrap();
     assert_eq!(server.refused("PUT", "/b/begun", &or_never(1)).await, (503, RefusalCode::Unavailable));
 
     gate.open(server.test.agent.clone());
@@ -167,10 +175,10 @@ async fn a_late_put_after_the_end_starts_nothing() {
 #[tokio::test]
 async fn an_inventory_is_given_only_when_every_container_was_asked() {
     let server = Server::start(Script::default()).await;
-    server.test.agent.looked.store(false, Ordering::Release);
+    server.test.agent.strays.looked.store(false, Ordering::Release);
     assert_eq!(server.refused("GET", "/b", &()).await, (503, RefusalCode::Unavailable));
     assert_eq!(delete(&server, "never").await, DeleteReply { gone: false });
-    server.test.agent.looked.store(true, Ordering::Release);
+    server.test.agent.strays.looked.store(true, Ordering::Release);
     assert_eq!(server.call("GET", "/b", &()).await.0, StatusCode::OK);
     assert_eq!(delete(&server, "never").await, DeleteReply { gone: true });
 }

@@ -7,10 +7,14 @@ mod follow;
 mod logs;
 mod pending;
 mod refusal;
+mod tunnels;
+mod view;
 mod warm;
 
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod flood_tests;
 #[cfg(test)]
 mod follow_tests;
 #[cfg(test)]
@@ -19,6 +23,8 @@ mod grants_tests;
 mod lease_tests;
 #[cfg(test)]
 mod leave_tests;
+#[cfg(test)]
+mod logs_tests;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +45,7 @@ use jetway_service::lifecycle::Lifecycle;
 use jetway_service::server::{self, Limits};
 use tokio::net::TcpListener;
 
+use self::tunnels::Tunnels;
 use crate::agent::Agent;
 use crate::journal::Journals;
 
@@ -59,11 +66,13 @@ pub struct Gate {
     /// What the agents before this one have begun.
     journals: Journals,
     declined: Arc<Mutex<Vec<BackendId>>>,
+    tunnels: Arc<Tunnels>,
 }
 
 impl Gate {
     pub fn new(secret: Secret, journals: Journals) -> Self {
-        Self { secret: Arc::new(secret), agent: Arc::default(), journals, declined: Arc::default() }
+        let tunnels = Arc::new(Tunnels::for_this_process());
+        Self { secret: Arc::new(secret), agent: Arc::default(), journals, declined: Arc::default(), tunnels }
     }
 
     /// From here on the agent serves, and holds to what was said before.
@@ -109,11 +118,12 @@ pub fn serve(listener: TcpListener, gate: Gate, lifecycle: &Lifecycle) {
 fn router(gate: Gate) -> Router {
     let controllers = Router::new()
         .route("/b", get(backends::list))
-        .route("/b/{id}", put(backends::put_or_decline).get(backends::view).delete(backends::delete))
+        .route("/b/{id}", put(backends::put_or_decline).get(view::view).delete(backends::delete))
         .route("/b/{id}/grants", post(backends::add_grant))
         .route("/grants", post(backends::add_grants))
         .route("/b/{id}/revoke", post(backends::revoke))
         .route("/b/{id}/stop", post(backends::stop))
+        .route("/b/{id}/status", get(view::status))
         .route("/b/{id}/follow", get(follow::follow))
         .route("/b/{id}/logs", get(logs::logs))
         .route("/draining", put(backends::draining))

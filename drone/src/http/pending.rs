@@ -24,6 +24,8 @@ pub struct Question {
     pub backend: BackendId,
     pub fencing_token: FencingToken,
     pub asking: Asking,
+    /// Whoever asks wants to hear how far the start is, too.
+    pub is_followed: bool,
 }
 
 pub struct Pending {
@@ -34,7 +36,7 @@ pub struct Pending {
 
 impl Pending {
     pub fn new(agent: &Arc<Agent>) -> Self {
-        Self { agent: agent.clone(), arrivals: agent.arrivals.subscribe(), waiting: HashMap::new() }
+        Self { agent: agent.clone(), arrivals: agent.backends.arrivals.subscribe(), waiting: HashMap::new() }
     }
 
     /// Puts the question now, or as soon as its backend is here.
@@ -55,6 +57,12 @@ impl Pending {
     /// True: it waited here and nobody else has heard of it.
     pub fn forget(&mut self, ask: u64) -> bool {
         self.waiting.remove(&ask).is_some()
+    }
+
+    /// True: it waits here, and its backend hears of this together with the ask.
+    pub fn follow(&mut self, ask: u64) -> bool {
+        let waiting = self.waiting.get_mut(&ask);
+        waiting.map(|(question, _)| question.is_followed = true).is_some()
     }
 
     /// Returns when [`Pending::settle`] may have something to do; never, where nothing waits.
@@ -97,12 +105,15 @@ fn is_known(agent: &Agent, id: &BackendId) -> bool {
 
 /// To the live backend; a dead one's tombstone answers for it.
 async fn put_question(agent: &Agent, question: Question) {
-    let Question { backend: id, fencing_token, asking } = question;
+    let Question { backend: id, fencing_token, asking, is_followed } = question;
     let (stream, ask, grant) = (asking.stream.clone(), asking.ask, asking.grant);
     let live = agent.backend(&id).filter(|one| one.fencing_token == fencing_token);
     if let Some(backend) = &live
         && backend.ask(asking).await.is_ok()
     {
+        if is_followed {
+            backend.follow_ask(&stream, ask).await;
+        }
         return;
     }
     let asking = Asking { stream, ask, grant };

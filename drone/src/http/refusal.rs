@@ -39,8 +39,14 @@ impl No {
             RefusalCode::WrongFencingToken
             | RefusalCode::Ended
             | RefusalCode::Unknown
+            | RefusalCode::Busy
             | RefusalCode::Unavailable => false,
         }
+    }
+
+    /// Whether it refuses nothing, and takes nothing.
+    pub fn is_put_off(&self) -> bool {
+        self.code == RefusalCode::Unavailable
     }
 
     /// What is said instead to somebody who would rather be refused for good than be put off.
@@ -74,6 +80,7 @@ impl IntoResponse for No {
             RefusalCode::Unknown => StatusCode::NOT_FOUND,
             RefusalCode::NotOffered => StatusCode::UNPROCESSABLE_ENTITY,
             RefusalCode::Invalid => StatusCode::BAD_REQUEST,
+            RefusalCode::Busy => StatusCode::TOO_MANY_REQUESTS,
             RefusalCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
         with_status(status, self.code, self.message)

@@ -39,14 +39,14 @@ impl Server {
     pub async fn start(script: Script) -> Self {
         let server = Self::not_open(script).await;
         server.0.open(server.1.test.agent.clone());
-        server.1.test.agent.looked.store(true, Ordering::Release);
+        server.1.test.agent.strays.looked.store(true, Ordering::Release);
         server.1
     }
 
     pub async fn not_open(script: Script) -> (Gate, Self) {
         jetway_service::client::install_crypto();
         let test = Harness::new(script);
-        let gate = Gate::new(Secret::new(SECRET).unwrap(), test.agent.journals.clone());
+        let gate = Gate::new(Secret::new(SECRET).unwrap(), test.agent.store.journals.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         super::serve(listener, gate.clone(), &test.lifecycle);
@@ -93,7 +93,7 @@ impl Server {
             protocol: 1,
             proxy,
             name: "p".into(),
-            boot_id: self.test.agent.boot_id,
+            boot_id: self.test.agent.drone.boot_id,
             netns: "net:[1]".into(),
             uses,
             more,
@@ -103,7 +103,7 @@ impl Server {
         attached
     }
 
-    async fn dial(&self, path: &str, fencing_token: &str) -> (TcpStream, String) {
+    pub async fn dial(&self, path: &str, fencing_token: &str) -> (TcpStream, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
             "GET {path} HTTP/1.1\r\nhost: d\r\nconnection: upgrade\r\nupgrade: {DIAL_PROTOCOL}\r\n\
@@ -169,14 +169,17 @@ fn bearer(purpose: Purpose) -> String {
 async fn every_route_demands_its_own_credential() {
     let server = Server::start(Script::default()).await;
     let other = bearer(Purpose::ProxyToDrone);
-    for (path, expect) in
-        [("/health", 200), ("/b", 401), ("/b/b", 401), ("/b/b/logs", 401), ("/nothing", 404)]
-    {
-        let request = server.http.get(format!("http://{}{path}", server.address)).bearer_auth(&other);
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status().as_u16(), expect, "{path}");
-        let body: serde_json::Value = answer.json().await.unwrap();
-        assert!(expect == 200 || body["code"].is_string());
+    let controllers = "GET /b|GET /b/b|PUT /b/b|DELETE /b/b|POST /b/b/grants|POST /grants|POST /b/b/revoke|POST /b/b/stop|\
+                       GET /b/b/follow|GET /b/b/logs|PUT /draining|PUT /warm";
+    for (routes, expect) in [(controllers, 401), ("GET /health", 200), ("GET /nothing", 404)] {
+        for (method, path) in routes.split('|').filter_map(|route| route.split_once(' ')) {
+            let url = format!("http://{}{path}", server.address);
+            let request = server.http.request(method.parse().unwrap(), url).bearer_auth(&other);
+            let answer = request.json(&()).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), expect, "{method} {path}");
+            let body: serde_json::Value = answer.json().await.unwrap();
+            assert!(expect == 200 || body["code"].is_string());
+        }
     }
     for path in ["/attach", "/b/b/dial"] {
         assert_eq!(server.refused("GET", path, &()).await.0, 401, "{path}");
@@ -219,17 +222,20 @@ async fn a_put_is_idempotent_and_refused_for_good_reasons() {
             with(|put| put.spec.executable.network_name = Some("host".into())),
             (422, RefusalCode::NotOffered),
         ),
+        (
+            "disk",
+            with(|put| put.spec.executable.resource_limits.disk_limit_bytes = Some(1 << 30)),
+            (422, RefusalCode::NotOffered),
+        ),
         ("B", put.clone(), (400, RefusalCode::Invalid)),
     ] {
         assert_eq!(server.refused("PUT", &format!("/b/{id}"), &put).await, expect);
     }
-    assert_eq!(
-        server.refused("PUT", "/b/odd", &serde_json::json!({"term": 1})).await.1,
-        RefusalCode::Invalid
-    );
+    let odd = server.refused("PUT", "/b/odd", &serde_json::json!({"term": 1})).await;
+    assert_eq!(odd.1, RefusalCode::Invalid);
     assert_eq!(server.call("PUT", "/draining", &serde_json::json!({"draining": true})).await.1, "null");
     assert_eq!(server.refused("PUT", "/b/c", &put).await, (409, RefusalCode::Draining));
-    assert_eq!(server.test.agent.backends.len(), 1, "what was refused left nothing");
+    assert_eq!(server.test.agent.backends.by_id.len(), 1, "what was refused left nothing");
     server.put("b", &put).await;
 }
 
@@ -299,6 +305,7 @@ async fn an_attach_stream_from_ask_to_end() {
         let uses = Uses { backend: id.clone(), fencing_token, uses, connections: uses };
         proxy.say(&ToDrone::Uses(uses)).await;
     }
+    assert!(matches!(proxy.hear().await, ToProxy::Ending { reason: Some(EndReason::Idle), .. }));
     assert!(matches!(proxy.hear().await, ToProxy::Ended { end, .. } if end.reason == EndReason::Idle));
     proxy.say(&ToDrone::EndedSeen { backend: id.clone(), fencing_token }).await;
     assert!(matches!(proxy.ask("b", 9, 1).await, Outcome::Ended { .. }));
@@ -311,9 +318,14 @@ async fn an_attach_stream_from_ask_to_end() {
 async fn an_ask_waits_for_a_backend_that_is_on_its_way() {
     let server = Server::start(Script::default()).await;
     let mut proxy = server.attach(Vec::new()).await;
-    let put = put_of(|_| {});
-    let (outcome, _) = tokio::join!(proxy.ask("b", 9, 1), server.put("b", &put));
-    assert!(matches!(outcome, Outcome::Ready(_)), "{outcome:?}");
+    server.put("here", &put_of(|_| {})).await;
+    let (backend, fencing_token) = ("b".parse().unwrap(), FencingToken(9));
+    proxy.say(&ToDrone::Ask { ask: 2, backend, fencing_token, grant: GrantId(1) }).await;
+    let answered = proxy.ask("here", 9, 1).await;
+    assert!(matches!(answered, Outcome::Ready(_)), "the ask before it was heard, and waits: {answered:?}");
+    server.put("b", &put_of(|_| {})).await;
+    let outcome = proxy.hear().await;
+    assert!(matches!(outcome, ToProxy::Answer { ask: 2, outcome: Outcome::Ready(_) }), "{outcome:?}");
 }
 
 #[tokio::test]

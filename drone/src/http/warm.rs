@@ -21,7 +21,7 @@ pub async fn set(Serving(agent): Serving, Body(told): Body<SetWarm>) -> Result<J
 mod tests {
     use jetway_protocol::drone_api::{RefusalCode, SetWarm};
     use jetway_protocol::ids::Term;
-    use jetway_protocol::warm::{KINDS_MAX, SlotTier, WarmTargets};
+    use jetway_protocol::warm::{SlotTier, WarmTargets};
 
     use crate::http::tests::Server;
     use crate::runtime::fake::Script;
@@ -40,7 +40,7 @@ mod tests {
         for (told, expect) in [
             (told(0, Vec::new()), (409, RefusalCode::WrongTerm)),
             (told(2, Vec::new()), (503, RefusalCode::Unavailable)),
-            (told(1, vec![target(SlotTier::Parked, 1, |_| {}); KINDS_MAX + 1]), (400, RefusalCode::Invalid)),
+            (told(1, vec![target(SlotTier::Parked, 1, |_| {}); 65]), (400, RefusalCode::Invalid)),
         ] {
             assert_eq!(server.refused("PUT", "/warm", &told).await, expect);
         }

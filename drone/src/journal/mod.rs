@@ -1,13 +1,16 @@
 //! What the agent must still know after its own death: one append-only file a backend, one JSON record a line.
 //!
-//! Nothing is fsynced. The journal has to survive the agent, not the host: what an agent wrote is in the kernel's
-//! cache and outlives `kill -9`, and when the host dies its containers are dead too. Each record is one `write`, and
-//! what a failed one left is cut off at once; a file ends with a whole record, or after `kill -9` with one torn line,
-//! which is cut off by the next agent. A file appears by rename, with its first
-//! records in it, and is deleted once a controller has acknowledged the end.
+//! Nothing is fsynced. The journal has to survive the agent, not the host: what an agent wrote is
+//! in the kernel's cache and outlives `kill -9`, and when the host dies its containers are dead
+//! too. Each record is one `write`, and what a failed one left is cut off at once; a file ends with
+//! a whole record, or after `kill -9` with one torn line, which is cut off by the next agent. A
+//! file appears by rename, with its first records in it, and is deleted once a controller has
+//! acknowledged the end. A popular backend's grants have a file of their own ([`grant_log`]).
 //!
 //! Which records are written when is the backend's business.
 
+mod appending;
+mod grant_log;
 mod record;
 mod tombstones;
 
@@ -15,11 +18,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::Status;
 
+use crate::grants::Grants;
+use appending::Appending;
+use grant_log::GrantLog;
 pub use record::{Place, Record, Remembered};
 pub use tombstones::{Tombstone, Tombstones};
 
@@ -30,41 +35,6 @@ const EXTENSION: &str = "ndjson";
 pub struct Journals {
     directory: PathBuf,
     appending: Appending,
-}
-
-/// One append at a time: a backend's task and the one that notes acknowledgements write the same file through handles
-/// of their own, and cutting off what one left must not cut off the other's record. Held for one `write`.
-#[derive(Debug, Clone, Default)]
-struct Appending {
-    lock: Arc<Mutex<()>>,
-    /// From then on appends fail in the middle, as on a full disk.
-    #[cfg(test)]
-    disk_is_full: Arc<std::sync::atomic::AtomicBool>,
-}
-
-impl Appending {
-    fn append(&self, file: &mut File, records: &[Record]) -> io::Result<()> {
-        let mut lines = Vec::new();
-        for record in records {
-            append_line(&mut lines, record)?;
-        }
-        let _one_at_a_time = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let whole = file.metadata()?.len();
-        self.write(file, &lines).inspect_err(|_| {
-            if let Err(error) = file.set_len(whole) {
-                tracing::error!(%error, "a torn journal record cannot be cut off");
-            }
-        })
-    }
-
-    fn write(&self, mut file: &File, line: &[u8]) -> io::Result<()> {
-        #[cfg(test)]
-        if self.disk_is_full.load(std::sync::atomic::Ordering::SeqCst) {
-            file.write_all(&line[..line.len() / 2])?;
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        file.write_all(line)
-    }
 }
 
 impl Journals {
@@ -86,13 +56,14 @@ impl Journals {
         remove_if_there(&unfinished)?;
         // Append mode, since acknowledgements are written through a handle of their own.
         let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&unfinished)?;
-        let mut text = Vec::new();
-        for record in first {
-            append_line(&mut text, record)?;
-        }
-        file.write_all(&text)?;
+        file.write_all(&lines(first)?)?;
         std::fs::rename(&unfinished, &path)?;
-        Ok(Journal { file, appending: self.appending.clone() })
+        Ok(self.journal(&path, file, 0))
+    }
+
+    fn journal(&self, path: &Path, file: File, grants_bytes: u64) -> Journal {
+        let grants = GrantLog::of(path, self.appending.clone(), grants_bytes);
+        Journal { file, appending: self.appending.clone(), grants }
     }
 
     /// Every backend that was not forgotten. What cannot be read is named in the log and set aside.
@@ -102,16 +73,18 @@ impl Journals {
             let path = entry?.path();
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some(EXTENSION) => {}
-                Some("new") => {
+                Some("new" | grant_log::COPY_EXTENSION) => {
+                    std::fs::remove_file(&path)?;
+                    continue;
+                }
+                Some(grant_log::EXTENSION) if !path.with_extension(EXTENSION).exists() => {
                     std::fs::remove_file(&path)?;
                     continue;
                 }
                 _ => continue,
             }
-            match read(&path) {
-                Ok((remembered, file)) => {
-                    all.push((remembered, Journal { file, appending: self.appending.clone() }));
-                }
+            match self.read(&path) {
+                Ok(found) => all.push(found),
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "a journal cannot be read and is set aside");
                     std::fs::rename(&path, path.with_extension("broken"))?;
@@ -131,10 +104,12 @@ impl Journals {
     pub fn acknowledge(&self, id: &BackendId, status: Status) -> io::Result<()> {
         let path = self.path(id);
         if status == Status::Terminated {
-            return remove_if_there(&path);
+            remove_if_there(&path)?;
+            remove_if_there(&path.with_extension(grant_log::COPY_EXTENSION))?;
+            return remove_if_there(&path.with_extension(grant_log::EXTENSION));
         }
         match OpenOptions::new().append(true).open(&path) {
-            Ok(mut file) => self.appending.append(&mut file, &[Record::Acknowledged { status }]),
+            Ok(file) => self.appending.append(&file, &lines(&[Record::Acknowledged { status }])?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -143,6 +118,33 @@ impl Journals {
     fn path(&self, id: &BackendId) -> PathBuf {
         self.directory.join(id.as_str()).with_extension(EXTENSION)
     }
+
+    fn read(&self, path: &Path) -> io::Result<(Remembered, Journal)> {
+        let text = std::fs::read(path)?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let file = OpenOptions::new().append(true).open(path)?;
+        if whole < text.len() {
+            file.set_len(whole as u64)?;
+        }
+        let mut remembered: Option<Remembered> = None;
+        let mut grants_bytes = 0;
+        for line in text[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let record: Record = serde_json::from_slice(line)?;
+            if record.is_of_grants() {
+                grants_bytes += line.len() as u64 + 1;
+            }
+            match &mut remembered {
+                Some(remembered) => remembered.apply(record),
+                None => remembered = Some(Remembered::first(record).ok_or(io::ErrorKind::InvalidData)?),
+            }
+        }
+        let mut remembered = remembered.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let mut journal = self.journal(path, file, grants_bytes);
+        if let Some(grants) = journal.grants.read()? {
+            remembered.grants = grants;
+        }
+        Ok((remembered, journal))
+    }
 }
 
 /// One backend's file, open for appending.
@@ -150,6 +152,7 @@ impl Journals {
 pub struct Journal {
     file: File,
     appending: Appending,
+    grants: GrantLog,
 }
 
 impl Journal {
@@ -158,9 +161,19 @@ impl Journal {
         self.append_all(std::slice::from_ref(record))
     }
 
-    /// In one write. An agent that is killed in it leaves the first ones whole, at worst.
+    /// In one write. An agent that is killed in it leaves the first ones whole, at worst. Records
+    /// of grants come apart from others.
     pub fn append_all(&mut self, records: &[Record]) -> io::Result<()> {
-        self.appending.append(&mut self.file, records)
+        if records.iter().all(Record::is_of_grants) {
+            return self.grants.append(&self.file, records);
+        }
+        self.appending.append(&self.file, &lines(records)?)
+    }
+
+    /// Writes the grants' records anew where most are of grants that are gone: a few at a time.
+    /// True: there is more to be done.
+    pub fn tidy(&mut self, grants: &Grants) -> bool {
+        self.grants.tidy(grants)
     }
 }
 
@@ -171,29 +184,13 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-fn append_line(text: &mut Vec<u8>, record: &Record) -> io::Result<()> {
-    serde_json::to_writer(&mut *text, record)?;
-    text.push(b'\n');
-    Ok(())
-}
-
-fn read(path: &Path) -> io::Result<(Remembered, File)> {
-    let text = std::fs::read(path)?;
-    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-    let file = OpenOptions::new().append(true).open(path)?;
-    if whole < text.len() {
-        file.set_len(u64::try_from(whole).unwrap_or(0))?;
+fn lines(records: &[Record]) -> io::Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for record in records {
+        serde_json::to_writer(&mut lines, record)?;
+        lines.push(b'\n');
     }
-    let mut remembered: Option<Remembered> = None;
-    for line in text[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let record: Record = serde_json::from_slice(line)?;
-        match &mut remembered {
-            Some(remembered) => remembered.apply(record),
-            None => remembered = Some(Remembered::first(record).ok_or(io::ErrorKind::InvalidData)?),
-        }
-    }
-    let remembered = remembered.ok_or(io::ErrorKind::UnexpectedEof)?;
-    Ok((remembered, file))
+    Ok(lines)
 }
 
 #[cfg(test)]
@@ -207,7 +204,7 @@ mod tests {
     use super::*;
     use crate::data_dir::tests::TestDir;
 
-    fn put() -> Record {
+    pub fn put() -> Record {
         let put = PutBackend {
             term: Term(1),
             fencing_token: FencingToken(9),

@@ -69,6 +69,25 @@ pub enum Record {
     },
 }
 
+impl Record {
+    pub fn is_of_grants(&self) -> bool {
+        matches!(self, Record::Grant { .. } | Record::Revoked { .. } | Record::Used { .. })
+    }
+
+    /// Gives back a record that says nothing of them.
+    pub fn apply_to(self, grants: &mut Grants) -> Option<Record> {
+        match self {
+            Record::Grant { grant, at } => grants.add(grant, at),
+            Record::Revoked { grants: gone } => grants.remove(&gone),
+            Record::Used { grant } => {
+                grants.mark_used(grant);
+            }
+            other => return Some(other),
+        }
+        None
+    }
+}
+
 /// Where a backend runs, or is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
@@ -76,6 +95,13 @@ pub struct Place {
     pub address: Ipv4Addr,
     /// The namespace that its container joins, made ahead: it goes after the container.
     pub sandbox: Option<SlotId>,
+}
+
+impl Place {
+    /// Of a container that was made for its backend.
+    pub fn tier(&self) -> Tier {
+        if self.sandbox.is_some() { Tier::Sandbox } else { Tier::Cold }
+    }
 }
 
 /// A backend as its journal tells it.
@@ -120,8 +146,9 @@ impl Remembered {
     }
 
     pub fn apply(&mut self, record: Record) {
+        let Some(record) = record.apply_to(&mut self.grants) else { return };
         match record {
-            Record::Put { .. } => {}
+            Record::Put { .. } | Record::Grant { .. } | Record::Revoked { .. } | Record::Used { .. } => {}
             Record::Slot { slot, address, sandbox, tier } => {
                 self.place = Some(Place { slot, address, sandbox });
                 self.tier = tier.unwrap_or(Tier::Cold);
@@ -129,11 +156,6 @@ impl Remembered {
             }
             Record::Image { image } => self.image = Some(image),
             Record::Claiming { nonce } => self.nonce = Some(nonce),
-            Record::Grant { grant, at } => self.grants.add(grant, at),
-            Record::Revoked { grants } => self.grants.remove(&grants),
-            Record::Used { grant } => {
-                self.grants.mark_used(grant);
-            }
             Record::Stage { stage } => self.timeline.push(stage),
             Record::Status { entry, state } => {
                 self.history.push(entry);

@@ -1,5 +1,7 @@
-//! Ids that ended here or were deleted, so that a late `PUT` cannot start them again and a late question gets its
-//! answer. Bounded in number and age; one append-only file, rewritten when it has grown to twice what it holds.
+//! Ids that ended here or were deleted, so that a late `PUT` cannot start them again and a late
+//! question gets its answer. Bounded in number and age; one append-only file, rewritten when it has
+//! grown to twice what it holds. A failed append is cut off, so that the next line is whole; a line
+//! that is torn all the same costs itself alone.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -11,6 +13,8 @@ use jetway_protocol::ids::{BackendId, FencingToken};
 use jetway_protocol::status::End;
 use jetway_protocol::time::UnixMicros;
 use serde::{Deserialize, Serialize};
+
+use super::appending::Appending;
 
 /// Tombstones kept, at most.
 const TOMBSTONES_MAX: usize = 100_000;
@@ -33,6 +37,7 @@ pub struct Tombstone {
 pub struct Tombstones {
     path: PathBuf,
     file: File,
+    appending: Appending,
     lines: usize,
     by_id: HashMap<BackendId, Tombstone>,
     order: VecDeque<BackendId>,
@@ -42,14 +47,17 @@ impl Tombstones {
     /// Reads what is there, leaves out what is old or torn, and rewrites the file.
     pub fn open(data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join("tombstones.ndjson");
-        let text = match std::fs::read_to_string(&path) {
+        // Bytes: a line may be torn in the middle of a character.
+        let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-        let mut all = Self { path, file, lines: 0, by_id: HashMap::new(), order: VecDeque::new() };
-        for tombstone in text.lines().filter_map(|line| serde_json::from_str(line).ok()) {
+        let (appending, by_id, order) = (Appending::default(), HashMap::new(), VecDeque::new());
+        let mut all = Self { path, file, appending, lines: 0, by_id, order };
+        let lines = text.split(|byte| *byte == b'\n');
+        for tombstone in lines.filter_map(|line| serde_json::from_slice(line).ok()) {
             all.insert(tombstone);
         }
         all.rewrite()?;
@@ -67,7 +75,7 @@ impl Tombstones {
         let mut line = serde_json::to_vec(&tombstone)?;
         line.push(b'\n');
         self.insert(tombstone);
-        self.file.write_all(&line)?;
+        self.appending.append(&self.file, &line)?;
         self.lines += 1;
         if self.lines > 2 * self.by_id.len() + SLACK_LINES { self.rewrite() } else { Ok(()) }
     }
@@ -124,11 +132,40 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_append_costs_no_other_tombstone() {
+        use std::sync::atomic::Ordering::SeqCst;
+        let dir = TestDir::new();
+        let mut all = Tombstones::open(dir.path()).unwrap();
+        all.set(tombstone("before", UnixMicros::now())).unwrap();
+        all.appending.disk_is_full.store(true, SeqCst);
+        assert!(all.set(tombstone("failed", UnixMicros::now())).is_err());
+        all.appending.disk_is_full.store(false, SeqCst);
+        all.set(tombstone("after", UnixMicros::now())).unwrap();
+        let again = Tombstones::open(dir.path()).unwrap();
+        for id in ["before", "after"] {
+            assert!(again.get(&id.parse().unwrap()).is_some(), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_line_torn_inside_a_character_is_left_out() {
+        let dir = TestDir::new();
+        Tombstones::open(dir.path()).unwrap().set(tombstone("whole", UnixMicros::now())).unwrap();
+        let path = dir.path().join("tombstones.ndjson");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend_from_slice(&"{\"message\":\"é".as_bytes()[..13]);
+        assert!(std::str::from_utf8(&bytes).is_err());
+        std::fs::write(&path, bytes).unwrap();
+        assert!(Tombstones::open(dir.path()).unwrap().get(&"whole".parse().unwrap()).is_some());
+    }
+
+    #[test]
     fn survives_a_restart_and_forgets_the_old_and_the_torn() {
         let dir = TestDir::new();
         let mut all = Tombstones::open(dir.path()).unwrap();
-        all.set(tombstone("old", UnixMicros(0))).unwrap();
-        all.set(tombstone("new", UnixMicros::now())).unwrap();
+        let hours_ago = |hours: i64| UnixMicros(UnixMicros::now().0 - hours * 3_600_000_000);
+        all.set(tombstone("old", hours_ago(25))).unwrap();
+        all.set(tombstone("new", hours_ago(23))).unwrap();
         all.file.write_all(b"{\"id\":\"tor").unwrap();
         let all = Tombstones::open(dir.path()).unwrap();
         assert!(all.get(&"old".parse().unwrap()).is_none());

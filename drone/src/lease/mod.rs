@@ -54,6 +54,18 @@ struct Inner {
     written: Option<Deadline>,
 }
 
+/// How one backend stands under the drone's lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseNow {
+    pub standing: Standing,
+    /// A session may be handed over to its init.
+    pub admits: bool,
+    /// The installation keeps a lease at all.
+    pub is_kept: bool,
+    /// What the backend's own grace comes to where the lease ends it.
+    pub grace: Duration,
+}
+
 /// What an accepted registration has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
@@ -126,12 +138,20 @@ impl Lease {
         inner.tenure == tenure && inner.admits(self.now())
     }
 
-    pub fn standing(&self, tenure: Tenure, grace: Duration) -> Standing {
+    /// How a backend under it stands, all at one moment.
+    pub fn now_of(&self, tenure: Tenure, wanted_grace: Duration) -> LeaseNow {
         let inner = self.look();
-        match (inner.tenure == tenure, inner.is_endless) {
-            (false, _) => Standing::Gone,
-            (true, true) => Standing::Held,
-            (true, false) => inner.lease.standing(self.now(), grace),
+        let now = self.now();
+        let is_current = inner.tenure == tenure;
+        LeaseNow {
+            standing: match (is_current, inner.is_endless) {
+                (false, _) => Standing::Gone,
+                (true, true) => Standing::Held,
+                (true, false) => inner.lease.standing(now, wanted_grace),
+            },
+            admits: is_current && inner.admits(now),
+            is_kept: !inner.is_endless,
+            grace: inner.lease.terms().grace(wanted_grace),
         }
     }
 
@@ -149,11 +169,6 @@ impl Lease {
     /// Of a backend that must not run any more, whatever comes.
     pub fn is_lost(&self, tenure: Tenure) -> bool {
         self.look().tenure != tenure
-    }
-
-    /// What a backend's own grace comes to where the lease ends it.
-    pub fn grace(&self, wanted: Duration) -> Duration {
-        self.look().lease.terms().grace(wanted)
     }
 
     /// A registration that was sent at `sent_at` was accepted. The file is written before anybody acts on it.

@@ -32,6 +32,12 @@ impl Drone {
     }
 }
 
+impl Lease {
+    fn standing(&self, tenure: Tenure, grace: Duration) -> Standing {
+        self.now_of(tenure, grace).standing
+    }
+}
+
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }

@@ -6,24 +6,30 @@
 mod hands;
 #[path = "fake/inits.rs"]
 mod inits;
+#[path = "fake/real.rs"]
+mod real;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use jetway_protocol::ids::SlotId;
+use jetway_protocol::ids::{BackendId, SlotId};
 use jetway_protocol::spec::Executable;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::{broadcast, mpsc, watch};
 
-pub use super::fake_script::{Application, Container, Sandbox, Script};
+pub use super::fake_script::{Application, Container, Death, Sandbox, Script};
 use super::{
-    ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, LineEvent, Runtime, RuntimeError,
-    Subnet,
+    ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, LineEvent, LogQuery, Runtime,
+    RuntimeError, Subnet,
 };
+
+/// What is answered late.
+const LATE: Duration = Duration::from_secs(5);
 
 pub struct Fake {
     inner: Mutex<Inner>,
@@ -42,6 +48,9 @@ struct Inner {
     sandboxes: HashMap<SlotId, Sandbox>,
     lines: HashMap<SlotId, mpsc::Sender<LineEvent>>,
     calls: Vec<String>,
+    /// Whose application was executed, once for each time.
+    executions: Vec<BackendId>,
+    real: Option<real::RealInits>,
 }
 
 impl Fake {
@@ -201,6 +210,7 @@ impl Runtime for FakeRuntime {
             (script.address.unwrap_or(IpAddr::V4(container.address)), is_new)
         };
         if is_new {
+            self.0.start_really(slot);
             self.0.hello(slot);
         }
         self.0.answers_500("start")?;
@@ -212,11 +222,20 @@ impl Runtime for FakeRuntime {
             return Err(RuntimeError::Engine("no answer".to_owned()));
         }
         self.0.is_up()?;
-        let inner = self.0.inner();
-        if inner.script.forgets_starts && inner.containers.contains_key(&slot) {
-            return Ok(ContainerStatus::Created);
+        self.0.look_really(slot);
+        let (found, is_late) = {
+            let mut inner = self.0.inner();
+            let late = inner.script.late_looks.checked_sub(1);
+            inner.script.late_looks = late.unwrap_or(0);
+            let status = inner.containers.get(&slot).map(|container| container.status.clone());
+            let is_forgotten = inner.script.forgets_starts && status.is_some();
+            let found = if is_forgotten { Some(ContainerStatus::Created) } else { status };
+            (found.unwrap_or(ContainerStatus::Absent), late.is_some())
+        };
+        if is_late {
+            tokio::time::sleep(LATE).await;
         }
-        Ok(inner.containers.get(&slot).map_or(ContainerStatus::Absent, |container| container.status.clone()))
+        Ok(found)
     }
 
     async fn kill(&self, slot: SlotId, signal: i32) -> Result<(), RuntimeError> {
@@ -226,6 +245,9 @@ impl Runtime for FakeRuntime {
         }
         if script.forgets_starts {
             return Err(RuntimeError::Refused("it is not running".to_owned()));
+        }
+        if self.0.kill_really(slot) {
+            return Ok(());
         }
         if signal == 9 || script.application != Application::IgnoresStop {
             self.0.exits(slot, 128 + signal, false);
@@ -237,6 +259,7 @@ impl Runtime for FakeRuntime {
         if self.0.called("remove").remove_fails {
             return Err(RuntimeError::Engine("device or resource busy".to_owned()));
         }
+        self.0.remove_really(slot);
         self.0.inner().containers.remove(&slot);
         self.0.changes.send_modify(|count| *count += 1);
         Ok(())
@@ -261,11 +284,23 @@ impl Runtime for FakeRuntime {
 
     async fn logs(
         &self,
-        _: SlotId,
-        _: Option<u32>,
-        _: bool,
+        slot: SlotId,
+        query: LogQuery,
     ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError> {
-        Ok(stream::iter([Ok(Bytes::from_static(b"hello\n"))]).boxed())
+        let script = self.0.called("logs");
+        self.0.is_up()?;
+        if !self.0.inner().containers.contains_key(&slot) {
+            return Err(RuntimeError::Absent);
+        }
+        let time = if query.timestamps { "2026-01-01T00:00:00.000000000Z " } else { "" };
+        let lines = script.printed.into_iter().map(move |line| Ok(Bytes::from(format!("{time}{line}\n"))));
+        let skipped = query.tail.map_or(0, |tail| lines.len().saturating_sub(tail.try_into().unwrap()));
+        let lines = stream::iter(lines.skip(skipped));
+        if script.output_breaks {
+            let broken = Err(RuntimeError::Engine("unexpected EOF".to_owned()));
+            return Ok(lines.take(1).chain(stream::iter([broken])).boxed());
+        }
+        Ok(lines.boxed())
     }
 
     async fn ping(&self) -> Result<(), RuntimeError> {
@@ -308,6 +343,9 @@ impl Runtime for FakeRuntime {
     async fn open_line(&self, slot: SlotId) -> Result<InitLine, RuntimeError> {
         if self.0.called("open_line").open_line_fails {
             return Err(RuntimeError::Engine("too many open files".to_owned()));
+        }
+        if let Some(line) = self.0.open_real_line(slot) {
+            return line.map_err(|error| RuntimeError::Engine(error.to_string()));
         }
         let (sender, events) = mpsc::channel(64);
         let (commands, mut heard) = mpsc::channel(16);

@@ -36,20 +36,31 @@ pub struct Script {
     /// Nobody listens on the engine's socket.
     pub engine_is_down: bool,
     pub remove_fails: bool,
+    /// The output ends with an error after its first line, as where the container is removed
+    /// meanwhile.
+    pub output_breaks: bool,
     pub open_line_fails: bool,
     /// Of every image.
     pub image_id: String,
     /// Whether the engine's answer about images is remembered.
     pub image_is_known: bool,
     pub sandbox_error: Option<RuntimeError>,
-    /// So many inits are killed just when their session comes, and have not taken it.
-    pub inits_that_die_at_claims: u32,
+    /// The next inits that are given a session are killed, each at its step.
+    pub deaths: Vec<Death>,
+    /// Of every init: it says that a session is taken before it executes anything.
+    pub writes_ahead: bool,
+    /// The agent loses what an init has said right before its end.
+    pub last_words_get_lost: bool,
+    /// So many looks at a container are answered late, with how it was when it was asked about.
+    pub late_looks: u32,
     /// Its addresses are this host's own, where the test listens.
     pub is_on_loopback: bool,
     /// For a start, and for making a namespace.
     pub engine_takes: Duration,
     /// The address that every container says it has, where the test listens.
     pub address: Option<IpAddr>,
+    /// The lines that every application prints.
+    pub printed: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +72,17 @@ pub enum Application {
     IgnoresStop,
     /// Init becomes it, and nobody is on the line any more.
     TakesInitsPlace,
+}
+
+/// Where an init is on its way from a session to the message that its application runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// It has read the session.
+    Untaken,
+    /// It has said that the session is taken, where it says so.
+    Taken,
+    /// It has executed the application.
+    Executed,
 }
 
 impl Default for Script {
@@ -83,14 +105,19 @@ impl Default for Script {
             forgets_starts: false,
             engine_is_down: false,
             remove_fails: false,
+            output_breaks: false,
             open_line_fails: false,
             image_id: "sha256:1".to_owned(),
             image_is_known: false,
             sandbox_error: None,
-            inits_that_die_at_claims: 0,
+            deaths: Vec::new(),
+            writes_ahead: true,
+            last_words_get_lost: false,
+            late_looks: 0,
             is_on_loopback: false,
             engine_takes: Duration::ZERO,
             address: None,
+            printed: vec!["hello".to_owned()],
         }
     }
 }

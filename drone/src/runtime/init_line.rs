@@ -1,13 +1,17 @@
 //! The drone's end of the line to one init: a Unix socket in a directory of the slot's own, which the container has
 //! mounted. Not its business: what is said, and which slots there are.
 //!
-//! The application can reach the socket too. So a connection counts only when it begins with a `Hello` whose nonce is
-//! the pinned one: the first that was ever heard, while init is parked and nothing else runs in the container, or the
-//! journalled one after the agent's restart. The newest such connection is the line.
+//! The application can reach the socket too. So a connection counts only when it begins with a
+//! `Hello` whose nonce is the pinned one: the first that was ever heard, while init is parked and
+//! nothing else runs in the container, or the journalled one after the agent's restart. The newest
+//! such connection is the line, once the one before is read to its end: whether a session was begun
+//! is told by what init has said last.
 //!
 //! The directory, not the socket, is what is mounted: a new socket in it is seen by the containers that run. Where
 //! the run directory itself did not survive, a running container keeps the old one and its init cannot come back on
 //! the line; the new directory serves only new containers.
+
+mod door;
 
 use std::collections::VecDeque;
 use std::fs::Permissions;
@@ -16,35 +20,30 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use futures_util::future::{AbortHandle, Aborted, BoxFuture, abortable};
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
-use jetway_protocol::init::{FromInit, Hello, LINE_BYTES_MAX, ToInit};
+use futures_util::StreamExt;
+use jetway_protocol::init::{FromInit, SOCKET_PATH_BYTES_MAX, ToInit};
 use jetway_service::lifecycle::Lifecycle;
 use tokio::io::AsyncWriteExt;
+use tokio::net::UnixListener;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
-use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
+use self::door::{Door, Introduced};
 use super::{InitLine, LineEvent};
 
 /// The socket's name in the slot's directory.
 pub const SOCKET: &str = "drone.sock";
-/// The kernel's limit on a socket's path, without the closing zero.
-pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Messages that wait while init is not on the line.
 const COMMANDS_MAX: usize = 16;
 const EVENTS_MAX: usize = 64;
-/// Connections that have not said who they are. One more, and the oldest goes: init says it at once.
-const WAITING_MAX: usize = 4;
-const HELLO_DEADLINE: Duration = Duration::from_secs(2);
-const HELLO_BYTES_MAX: usize = 64 * 1024;
 const NONCE_BYTES_MAX: usize = 128;
 /// An init that does not read for this long is not on the line.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
-/// After a failed accept (no file descriptors): a pause instead of a busy loop.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// For the rest of a connection once init has made a new one. Init closes a connection before it
+/// dials again, so the end is there already.
+const REST_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Opens the socket in `directory`, in place of one that an earlier process left. `nonce`: the init that is expected.
 pub fn open(lifecycle: &Lifecycle, directory: &Path, nonce: Option<String>) -> io::Result<InitLine> {
@@ -52,13 +51,13 @@ pub fn open(lifecycle: &Lifecycle, directory: &Path, nonce: Option<String>) -> i
     let (events, events_out) = mpsc::channel(EVENTS_MAX);
     let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
     let line = Line {
-        listener,
+        door: Door::new(listener),
         events,
         commands,
         nonce,
+        warned: false,
         connection: None,
-        waiting: FuturesUnordered::new(),
-        oldest: VecDeque::new(),
+        successor: None,
         unsent: None,
         outbox: VecDeque::new(),
     };
@@ -97,20 +96,22 @@ fn listen(directory: &Path) -> io::Result<UnixListener> {
 
 struct Connection {
     lines: FramedRead<OwnedReadHalf, LinesCodec>,
-    writer: OwnedWriteHalf,
+    /// `None` after a write that failed, and when init has made a new connection: then it is only
+    /// read, to its end.
+    writer: Option<OwnedWriteHalf>,
 }
 
-type Introduction = Result<Option<Introduced>, Aborted>;
-type Introduced = Box<(Hello, Connection)>;
-
 struct Line {
-    listener: UnixListener,
+    door: Door,
     events: mpsc::Sender<LineEvent>,
     commands: mpsc::Receiver<ToInit>,
     nonce: Option<String>,
+    /// Somebody else than init was on the socket, and the log says so.
+    warned: bool,
     connection: Option<Connection>,
-    waiting: FuturesUnordered<BoxFuture<'static, Introduction>>,
-    oldest: VecDeque<AbortHandle>,
+    /// Init's new connection, until the rest of the one before is read; no longer than the
+    /// deadline.
+    successor: Option<(Introduced, Instant)>,
     /// Taken from the queue, and not written when its connection broke.
     unsent: Option<ToInit>,
     /// Events for a receiver that is slow. Nothing more is read from init while any are here.
@@ -119,45 +120,40 @@ struct Line {
 
 enum Step {
     Closed,
-    Accepted(io::Result<UnixStream>),
-    Introduced(Option<Introduced>),
-    Heard(Option<String>),
-    Told(Option<ToInit>),
     Room,
+    Told(Option<ToInit>),
+    Heard(Option<Result<String, LinesCodecError>>),
+    RestIsLate,
+    Introduced(Introduced),
 }
 
 impl Line {
     /// Until the other half is dropped.
     async fn run(mut self) {
         loop {
+            if self.may_write() {
+                self.send().await;
+            }
             match self.step().await {
                 Step::Closed => return,
-                Step::Accepted(Ok(stream)) => self.admit(stream),
-                Step::Accepted(Err(error)) => {
-                    tracing::warn!(%error, "a slot's socket cannot accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-                Step::Introduced(Some(introduced)) => {
-                    let (hello, connection) = *introduced;
-                    self.connect(hello, connection).await;
-                }
-                Step::Introduced(None) => {}
-                Step::Heard(line) => self.hear(line),
-                Step::Told(Some(command)) => {
-                    self.unsent = Some(command);
-                    self.send().await;
-                }
+                Step::Room => {}
+                Step::Told(Some(command)) => self.unsent = Some(command),
                 // Nobody will send any more; there may still be somebody who listens.
                 Step::Told(None) => self.commands.close(),
-                Step::Room => {}
+                Step::Heard(line) => self.hear(line),
+                Step::RestIsLate => self.over(false),
+                Step::Introduced(introduced) => self.admit(introduced),
             }
         }
     }
 
+    /// In this order: however many connections are made to the socket, the line itself comes first.
     async fn step(&mut self) -> Step {
         let is_quiet = self.outbox.is_empty();
-        let may_send = self.connection.is_some() && self.unsent.is_none() && !self.commands.is_closed();
+        let may_send = self.may_write() && self.unsent.is_none() && !self.commands.is_closed();
+        let rest_until = self.successor.as_ref().map(|(_, until)| *until);
         tokio::select! {
+            biased;
             () = self.events.closed() => Step::Closed,
             permit = self.events.reserve(), if !is_quiet => {
                 if let (Ok(permit), Some(event)) = (permit, self.outbox.pop_front()) {
@@ -165,84 +161,105 @@ impl Line {
                 }
                 Step::Room
             }
-            accepted = self.listener.accept() => Step::Accepted(accepted.map(|(stream, _)| stream)),
-            Some(outcome) = self.waiting.next(), if is_quiet => Step::Introduced(outcome.unwrap_or(None)),
-            line = heard(&mut self.connection), if is_quiet => Step::Heard(line),
             command = self.commands.recv(), if may_send => Step::Told(command),
+            line = heard(&mut self.connection), if is_quiet => Step::Heard(line),
+            () = at(rest_until), if is_quiet => Step::RestIsLate,
+            introduced = self.door.next(), if is_quiet && rest_until.is_none() => Step::Introduced(introduced),
         }
     }
 
-    fn admit(&mut self, stream: UnixStream) {
-        let (introduction, handle) = abortable(introduce(stream));
-        self.waiting.push(introduction.boxed());
-        self.oldest.push_back(handle);
-        while self.oldest.len() > WAITING_MAX {
-            if let Some(oldest) = self.oldest.pop_front() {
-                oldest.abort();
-            }
-        }
+    /// Not before the connection was announced: a session's backend must know of every line on
+    /// which it may have been taken.
+    fn may_write(&self) -> bool {
+        let has_writer = self.connection.as_ref().is_some_and(|connection| connection.writer.is_some());
+        has_writer && !self.outbox.iter().any(|event| matches!(event, LineEvent::Connected(_)))
     }
 
-    async fn connect(&mut self, hello: Hello, connection: Connection) {
+    fn admit(&mut self, introduced: Introduced) {
+        let (hello, _) = &*introduced;
         let is_sound = !hello.nonce.is_empty() && hello.nonce.len() <= NONCE_BYTES_MAX;
         if !is_sound || self.nonce.as_ref().is_some_and(|pinned| *pinned != hello.nonce) {
-            tracing::warn!("a connection on a slot's socket is not its init's");
+            if !std::mem::replace(&mut self.warned, true) {
+                tracing::warn!("a connection on a slot's socket is not its init's");
+            }
             return;
         }
         self.nonce = Some(hello.nonce.clone());
-        if self.connection.replace(connection).is_some() {
-            self.outbox.push_back(LineEvent::Disconnected);
+        match &mut self.connection {
+            Some(before) => {
+                before.writer = None;
+                self.successor = Some((introduced, Instant::now() + REST_DEADLINE));
+            }
+            None => self.connect(introduced),
         }
+    }
+
+    fn connect(&mut self, introduced: Introduced) {
+        let (hello, connection) = *introduced;
+        self.connection = Some(connection);
         self.outbox.push_back(LineEvent::Connected(hello));
-        self.send().await;
     }
 
-    fn hear(&mut self, line: Option<String>) {
-        let message = line.as_deref().map(understand);
-        match message {
-            Some(Heard::Message(message)) => self.outbox.push_back(LineEvent::Message(message)),
-            Some(Heard::Newer) => tracing::debug!("init says what this drone does not know"),
-            Some(Heard::Garbage) | None => self.disconnect(),
+    fn hear(&mut self, line: Option<Result<String, LinesCodecError>>) {
+        match line {
+            Some(Ok(line)) => match understand(&line) {
+                Heard::Message(message) => self.outbox.push_back(LineEvent::Message(message)),
+                Heard::Newer => tracing::debug!("init says what this drone does not know"),
+                Heard::Garbage => self.over(false),
+            },
+            None => self.over(true),
+            // Init ended with something unread. The kernel says so after the last byte of init's
+            // own.
+            Some(Err(LinesCodecError::Io(error))) if error.kind() == io::ErrorKind::ConnectionReset => {
+                self.over(true);
+            }
+            Some(Err(_)) => self.over(false),
         }
     }
 
-    /// Writes the message that is to be sent, if there is one and a connection; else it waits for the next.
+    /// Writes the message that is to be sent, if there is one and a connection; else it waits for
+    /// the next. Where that fails, what init has said is still read.
     async fn send(&mut self) {
         let (Some(connection), Some(command)) = (&mut self.connection, &self.unsent) else { return };
+        let Some(writer) = &mut connection.writer else { return };
         let Ok(mut line) = serde_json::to_vec(command) else {
             self.unsent = None;
             return;
         };
         line.push(b'\n');
-        match tokio::time::timeout(WRITE_DEADLINE, connection.writer.write_all(&line)).await {
+        match timeout(WRITE_DEADLINE, writer.write_all(&line)).await {
             Ok(Ok(())) => self.unsent = None,
-            Ok(Err(_)) | Err(_) => self.disconnect(),
+            Ok(Err(_)) | Err(_) => {
+                connection.writer = None;
+                self.outbox.push_back(LineEvent::Disconnected { heard_all: false });
+            }
         }
     }
 
-    fn disconnect(&mut self) {
+    /// The connection is done with; the next one is the line, if init has made it.
+    fn over(&mut self, heard_all: bool) {
         if self.connection.take().is_some() {
-            self.outbox.push_back(LineEvent::Disconnected);
+            self.outbox.push_back(LineEvent::Disconnected { heard_all });
+        }
+        if let Some((introduced, _)) = self.successor.take() {
+            self.connect(introduced);
         }
     }
 }
 
-/// The next line; `None` when the connection is over. Never, where there is none.
-async fn heard(connection: &mut Option<Connection>) -> Option<String> {
+/// The next line; `None` at the connection's end. Never, where there is none.
+async fn heard(connection: &mut Option<Connection>) -> Option<Result<String, LinesCodecError>> {
     match connection {
-        Some(connection) => connection.lines.next().await.and_then(Result::ok),
+        Some(connection) => connection.lines.next().await,
         None => std::future::pending().await,
     }
 }
 
-/// `None`: whoever it is did not say a `Hello` in time.
-async fn introduce(stream: UnixStream) -> Option<Introduced> {
-    let (reader, writer) = stream.into_split();
-    let mut lines = FramedRead::new(reader, LinesCodec::new_with_max_length(HELLO_BYTES_MAX));
-    let first = tokio::time::timeout(HELLO_DEADLINE, lines.next()).await.ok()??.ok()?;
-    let Ok(FromInit::Hello(hello)) = serde_json::from_str(&first) else { return None };
-    let lines = lines.map_decoder(|_| LinesCodec::new_with_max_length(LINE_BYTES_MAX));
-    Some(Box::new((hello, Connection { lines, writer })))
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 enum Heard {

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jetway_protocol::ids::{BackendId, SlotId};
 use jetway_protocol::init::{FromInit, ToInit};
+use jetway_protocol::key::Key;
 use jetway_protocol::spec::Executable;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -50,6 +51,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     async fn inspect(&self, slot: SlotId) -> Result<ContainerStatus, RuntimeError>;
 
+    /// Whether the container was ended because the namespace that it had joined died under it.
+    fn was_cut_off(&self, _slot: SlotId) -> bool {
+        false
+    }
+
     /// The engine's kill call: for SIGKILL, and for stop signals where init is not on the line.
     async fn kill(&self, slot: SlotId, signal: i32) -> Result<(), RuntimeError>;
 
@@ -59,15 +65,24 @@ pub trait Runtime: Send + Sync + 'static {
     /// Every container of this installation's drone, by labels, in whatever state.
     async fn list(&self) -> Result<Vec<Found>, RuntimeError>;
 
+    /// Whether containers are called after the keys that they serve.
+    fn names_by_key(&self) -> bool {
+        false
+    }
+
+    /// Gives the container a name that tells people of its key.
+    async fn name_after(&self, _slot: SlotId, _key: &Key) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     /// The last bytes of output, both streams in order.
     async fn output_tail(&self, slot: SlotId, bytes_max: usize) -> Result<String, RuntimeError>;
 
-    /// Output as plain bytes. `tail`: lines from the end, all if `None`.
+    /// Output as plain bytes.
     async fn logs(
         &self,
         slot: SlotId,
-        tail: Option<u32>,
-        follow: bool,
+        query: LogQuery,
     ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError>;
 
     /// Whether the engine answers.
@@ -124,6 +139,16 @@ pub trait Runtime: Send + Sync + 'static {
     }
 }
 
+/// What of a container's output is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Lines from the end, all if `None`.
+    pub tail: Option<u32>,
+    pub follow: bool,
+    /// Each line begins with its time (RFC 3339) and a space.
+    pub timestamps: bool,
+}
+
 /// The line to one init. Events come in order; the sender queues at most 16 messages while init is not on the line,
 /// and they are sent when it comes back.
 pub struct InitLine {
@@ -136,8 +161,12 @@ pub enum LineEvent {
     /// Init is on the line; its `Hello` (with nonce and session) is here. After it, only that init's messages.
     Connected(jetway_protocol::init::Hello),
     Message(FromInit),
-    /// The connection closed: init is gone, or will be back within 250 ms.
-    Disconnected,
+    /// Nothing can be said to init: it is gone, or will be back within 250 ms.
+    Disconnected {
+        /// All that init said on the connection has come before this. Otherwise messages may still
+        /// follow, and then this event once more; or they are lost.
+        heard_all: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -162,7 +191,8 @@ pub struct Image {
     pub user: String,
     /// The number of the image's stop signal; SIGTERM where it names none.
     pub stop_signal: i32,
-    /// Bytes pulled just now, and how long that took; `None` when it was present.
+    /// Bytes pulled just now (0: the engine does not say), and how long that took; `None` when it
+    /// was present.
     pub pulled: Option<(u64, Duration)>,
 }
 

@@ -39,7 +39,7 @@ struct Plan {
 }
 
 pub async fn keep(agent: Arc<Agent>) {
-    let mut images = Some(agent.runtime.image_changes());
+    let mut images = Some(agent.engine.runtime.image_changes());
     loop {
         let plan = {
             let may_make = !agent.membership.is_draining();
@@ -150,7 +150,7 @@ async fn discard_outdated(agent: &Arc<Agent>) {
     names.dedup();
     let look = stream::iter(names).for_each_concurrent(IMAGES_AT_ONCE, |name| async move {
         let executable = Executable { pull_policy: PullPolicy::Never, ..Executable::of_image(&name) };
-        let Ok(image) = agent.runtime.ensure_image(&executable).await else { return };
+        let Ok(image) = agent.engine.runtime.ensure_image(&executable).await else { return };
         let now = Instant::now();
         let outdated = {
             let mut inner = agent.warm.inner();

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::Noted;
 use crate::agent::Agent;
 use crate::backend::bounded;
+use crate::last_output;
 use crate::reconcile;
 
 /// For everything together.
@@ -59,8 +60,9 @@ fn leftovers(agent: &Agent) -> Vec<(Option<SlotId>, Option<SlotId>)> {
             Noted::Sandbox => (None, Some(slot)),
         });
     }
-    let slots: Vec<_> = agent.slots.iter().map(|one| (*one.key(), one.value().clone())).collect();
-    let sandboxes: Vec<_> = agent.sandboxes.iter().map(|one| (*one.key(), one.value().clone())).collect();
+    let slots: Vec<_> = agent.holders.slots.iter().map(|one| (*one.key(), one.value().clone())).collect();
+    let sandboxes: Vec<_> =
+        agent.holders.sandboxes.iter().map(|one| (*one.key(), one.value().clone())).collect();
     let joined = |owner| sandboxes.iter().find(|(_, one)| one == owner).map(|(sandbox, _)| *sandbox);
     for (slot, owner) in slots.iter().filter(|(_, owner)| ended(owner)) {
         left.push((Some(*slot), joined(owner)));
@@ -75,18 +77,22 @@ fn leftovers(agent: &Agent) -> Vec<(Option<SlotId>, Option<SlotId>)> {
 
 async fn remove(agent: &Agent, (slot, sandbox): (Option<SlotId>, Option<SlotId>)) {
     if let Some(slot) = slot {
-        match bounded(agent.runtime.remove(slot)).await {
+        let session = agent.holders.slots.get(&slot).map(|session| session.clone());
+        if let Some(session) = session {
+            last_output::keep(agent, slot, &session).await;
+        }
+        match bounded(agent.engine.runtime.remove(slot)).await {
             Ok(()) => {
-                agent.slots.remove(&slot);
+                agent.holders.slots.remove(&slot);
                 agent.warm.forget(slot);
             }
             Err(error) => return tracing::warn!(%slot, %error, "a container is left to the next start"),
         }
     }
     if let Some(sandbox) = sandbox {
-        match bounded(agent.runtime.remove_sandbox(sandbox)).await {
+        match bounded(agent.engine.runtime.remove_sandbox(sandbox)).await {
             Ok(()) => {
-                agent.sandboxes.remove(&sandbox);
+                agent.holders.sandboxes.remove(&sandbox);
                 agent.warm.forget(sandbox);
             }
             Err(error) => tracing::warn!(%sandbox, %error, "a network namespace is left to the next start"),

@@ -41,12 +41,12 @@ pub fn spawn(agent: &Arc<Agent>, what: Make) {
 
 async fn make(agent: &Arc<Agent>, what: Make) {
     let (kind, started) = (what.kind(), Instant::now());
-    let images = *agent.runtime.image_changes().borrow();
+    let images = *agent.engine.runtime.image_changes().borrow();
     let made = match what {
         Make::Slot(target) => make_slot(agent, &target).await.map(Made::Slot),
         Make::Sandbox => make_sandbox(agent).await.map(Made::Sandbox),
     };
-    let images_changed = *agent.runtime.image_changes().borrow() != images;
+    let images_changed = *agent.engine.runtime.image_changes().borrow() != images;
     let leftover = {
         let (mut inner, now) = (agent.warm.inner(), Instant::now());
         inner.done(&kind);
@@ -100,7 +100,7 @@ async fn make_sandbox(agent: &Arc<Agent>) -> Result<Sandbox, String> {
     let address = agent.take_address().map_err(|error| error.to_string())?;
     let id = SlotId::random();
     agent.warm.note(id, Noted::Sandbox);
-    match backend::bounded(agent.runtime.make_sandbox(id, address)).await {
+    match backend::bounded(agent.engine.runtime.make_sandbox(id, address)).await {
         Ok(()) => Ok(Sandbox { id, address, since: Instant::now() }),
         Err(error) => {
             teardown::unused_sandbox(agent, id, address);
@@ -111,7 +111,7 @@ async fn make_sandbox(agent: &Arc<Agent>) -> Result<Sandbox, String> {
 
 async fn make_slot(agent: &Arc<Agent>, target: &Target) -> Result<ReadySlot, String> {
     let image =
-        timeout(Duration::from_secs(PULL_SECONDS_MAX), agent.runtime.ensure_image(&target.executable));
+        timeout(Duration::from_secs(PULL_SECONDS_MAX), agent.engine.runtime.ensure_image(&target.executable));
     let image = image.await.map_err(|_| "the pull took too long".to_owned())?;
     let image = Image { pulled: None, ..image.map_err(|error| error.to_string())? };
     go_on(agent)?;
@@ -152,10 +152,10 @@ async fn start(
 ) -> Result<ReadySlot, String> {
     let text = |error: crate::runtime::RuntimeError| error.to_string();
     let CreateRequest { slot, address, image, .. } = request.clone();
-    let mut line = backend::bounded(agent.runtime.open_line(slot)).await.map_err(text)?;
-    backend::bounded(agent.runtime.create(request)).await.map_err(text)?;
+    let mut line = backend::bounded(agent.engine.runtime.open_line(slot)).await.map_err(text)?;
+    backend::bounded(agent.engine.runtime.create(request)).await.map_err(text)?;
     go_on(agent)?;
-    backend::bounded(agent.runtime.start(slot)).await.map_err(text)?;
+    backend::bounded(agent.engine.runtime.start(slot)).await.map_err(text)?;
     let hello = timeout(INIT_PATIENCE, hello(&mut line)).await;
     let hello = hello.map_err(|_| "its init did not come".to_owned())?.ok_or("its line broke")?;
     if target.kind.tier == SlotTier::Hot {
@@ -176,7 +176,7 @@ async fn hello(line: &mut InitLine) -> Option<Hello> {
     loop {
         match line.events.recv().await? {
             LineEvent::Connected(hello) => return Some(hello),
-            LineEvent::Message(_) | LineEvent::Disconnected => {}
+            LineEvent::Message(_) | LineEvent::Disconnected { .. } => {}
         }
     }
 }
@@ -192,7 +192,7 @@ async fn heat(target: &Target, request: &CreateRequest, line: &mut InitLine) -> 
         match line.events.recv().await.ok_or("its line broke")? {
             LineEvent::Message(FromInit::AheadReady { .. }) => break,
             LineEvent::Message(FromInit::AheadFailed { message }) => return Err(message),
-            LineEvent::Disconnected => return Err("it ended before it was ready".to_owned()),
+            LineEvent::Disconnected { .. } => return Err("it ended before it was ready".to_owned()),
             LineEvent::Message(_) | LineEvent::Connected(_) => {}
         }
     }

@@ -70,7 +70,7 @@ impl ReadySlot {
                     }
                     (self.hello, self.away_since) = (Some(hello), None);
                 }
-                Ok(LineEvent::Disconnected) => {
+                Ok(LineEvent::Disconnected { .. }) => {
                     self.hello = None;
                     self.away_since.get_or_insert(now);
                 }

@@ -51,7 +51,7 @@ pub fn take_slot(agent: &Arc<Agent>, id: &BackendId, executable: &Executable) ->
         found = take_of(agent, &mut inner, &kind, &mut dead);
         if let Some(slot) = &found {
             // Its new owner first: nobody may find it to be nobody's.
-            agent.slots.insert(slot.slot, id.clone());
+            agent.holders.slots.insert(slot.slot, id.clone());
             inner.noted.remove(&slot.slot);
             break;
         }
@@ -87,7 +87,7 @@ fn take_of(agent: &Agent, inner: &mut Inner, kind: &Kind, dead: &mut Vec<ReadySl
         }
         let mut slot = taken?;
         // Where nobody knows what the tag means now, it was right a moment ago.
-        let present = agent.runtime.image_id(&slot.image_name);
+        let present = agent.engine.runtime.image_id(&slot.image_name);
         if present.is_some_and(|id| id != slot.image.id) {
             inner.wasted(&slot, now);
             dead.push(slot);
@@ -104,7 +104,7 @@ fn take_of(agent: &Agent, inner: &mut Inner, kind: &Kind, dead: &mut Vec<ReadySl
 pub fn take_sandbox(agent: &Agent, id: &BackendId) -> Option<Sandbox> {
     let mut inner = agent.warm.inner();
     let sandbox = inner.sandboxes.pop_front()?;
-    agent.sandboxes.insert(sandbox.id, id.clone());
+    agent.holders.sandboxes.insert(sandbox.id, id.clone());
     inner.noted.remove(&sandbox.id);
     drop(inner);
     agent.warm.changed.notify_one();

@@ -249,7 +249,7 @@ async fn namespaces_are_kept_used_once_and_removed_after_their_session() {
         test.fake.containers().is_empty() && test.fake.sandboxes().iter().all(|one| one.id != sandbox)
     })
     .await;
-    assert!(test.agent.sandboxes.is_empty() && test.agent.slots.is_empty());
+    assert!(test.agent.holders.sandboxes.is_empty() && test.agent.holders.slots.is_empty());
     assert_eq!(test.fake.sandboxes().len(), 2);
 }
 

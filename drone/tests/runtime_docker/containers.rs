@@ -1,11 +1,13 @@
 //! Making, watching and removing containers. Not its business: networks, images, the line.
 
+use std::os::unix::fs::MetadataExt;
+
 use futures_util::StreamExt;
-use jetway_drone::runtime::{ContainerStatus, Runtime, RuntimeError};
+use jetway_drone::runtime::{ContainerStatus, LogQuery, Runtime, RuntimeError};
 use jetway_protocol::ids::SlotId;
 use serde_json::json;
 
-use crate::support::{DEADLINE, import_image, on_docker};
+use crate::support::{DEADLINE, import_image, import_image_with_user, on_docker};
 
 #[tokio::test]
 async fn every_container_is_hardened() {
@@ -112,6 +114,8 @@ async fn every_call_can_be_repeated() {
     .await;
 }
 
+const ALL: LogQuery = LogQuery { tail: None, follow: false, timestamps: false };
+
 #[tokio::test]
 async fn an_exit_tells_its_code_and_its_last_output() {
     on_docker(
@@ -126,13 +130,17 @@ async fn an_exit_tells_its_code_and_its_last_output() {
             );
             let end = bed.runtime.output_tail(parked.slot, 7).await.unwrap();
             assert_eq!(end.len(), 7);
-            let mut stream = bed.runtime.logs(parked.slot, None, false).await.unwrap();
+            let mut stream = bed.runtime.logs(parked.slot, ALL).await.unwrap();
             let mut bytes = Vec::new();
             while let Some(chunk) = stream.next().await {
                 bytes.extend(chunk.unwrap());
             }
             assert_eq!(String::from_utf8(bytes).unwrap(), output);
-            let absent = bed.runtime.logs(SlotId::random(), None, true).await;
+            let mut stream =
+                bed.runtime.logs(parked.slot, LogQuery { timestamps: true, ..ALL }).await.unwrap();
+            let first = String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap();
+            assert!(first.starts_with("20") && first[..40].contains("Z "), "{first:?}");
+            let absent = bed.runtime.logs(SlotId::random(), ALL).await;
             assert!(matches!(absent.map(|_| ()), Err(RuntimeError::Absent)));
             assert!(matches!(bed.runtime.output_tail(SlotId::random(), 9).await, Err(RuntimeError::Absent)));
         },
@@ -146,7 +154,7 @@ async fn followed_output_comes_as_it_is_written_and_ends_with_the_container() {
         |_| (),
         |bed| async move {
             let parked = bed.run(bed.request(&["connect", "127.0.0.1:1"])).await;
-            let mut stream = bed.runtime.logs(parked.slot, None, true).await.unwrap();
+            let mut stream = bed.runtime.logs(parked.slot, LogQuery { follow: true, ..ALL }).await.unwrap();
             let mut text = String::new();
             let read = async {
                 while let Some(chunk) = stream.next().await {
@@ -185,7 +193,10 @@ async fn what_the_engine_cannot_do_is_a_refusal() {
             request.executable.resource_limits.disk_limit_bytes = Some(1 << 30);
             // Only some storage drivers can; where this one can, the container is made.
             match runtime.create(&request).await {
-                Ok(()) => runtime.remove(request.slot).await.unwrap(),
+                Ok(()) => {
+                    assert!(runtime.facts().can_limit_disk);
+                    runtime.remove(request.slot).await.unwrap();
+                }
                 Err(error) => assert!(matches!(error, RuntimeError::NotOffered(_)), "{error}"),
             }
             request.executable.resource_limits.disk_limit_bytes = None;
@@ -254,6 +265,35 @@ async fn a_mount_stays_below_its_base() {
                 assert!(matches!(error, RuntimeError::Refused(_)), "{bad}: {error}");
                 assert_eq!(bed.runtime.inspect(request.slot).await.unwrap(), ContainerStatus::Absent);
             }
+        },
+    );
+    run.await;
+    std::fs::remove_dir_all(base).unwrap();
+}
+
+#[tokio::test]
+async fn a_new_mount_belongs_to_the_images_user() {
+    let base = std::path::PathBuf::from(format!("/tmp/jw-base-{}", uuid::Uuid::new_v4().simple()));
+    std::fs::create_dir_all(&base).unwrap();
+    let configured = base.clone();
+    let run = on_docker(
+        |config| config.mount_base = Some(configured),
+        |bed| async move {
+            let base = bed.config.mount_base.clone().unwrap();
+            let image = format!("{}-named", bed.image);
+            import_image_with_user(&bed.engine, &image, "node").await;
+            let mut request = bed.request(&["write", "/plane-data/file", "kept"]);
+            request.executable.image.clone_from(&image);
+            request.executable.mount = Some("document".to_owned());
+            assert_eq!(bed.output_of(request).await, "written\n");
+            let remapped = bed.runtime.facts().remapped_root.unwrap_or_default();
+            let found = std::fs::metadata(base.join("document")).unwrap();
+            let owner = (found.uid() - remapped.0, found.gid() - remapped.1);
+            assert_eq!((owner, found.mode() & 0o7777), ((1000, 1001), 0o755));
+            for found in bed.runtime.list().await.unwrap() {
+                bed.runtime.remove(found.slot).await.unwrap();
+            }
+            bed.remove_image(&image).await;
         },
     );
     run.await;

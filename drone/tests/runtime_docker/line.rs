@@ -122,6 +122,8 @@ async fn an_application_that_runs_ahead_is_bound_to_its_session_at_once() {
             let asked = std::time::Instant::now();
             let session = session(&backend, hot.address);
             hot.line.commands.send(ToInit::Session(Box::new(session))).await.unwrap();
+            let taken = FromInit::Taken { backend: backend.clone() };
+            assert_eq!(event(&mut hot.line).await, LineEvent::Message(taken));
             let started = FromInit::Started { backend: backend.clone(), pid };
             assert_eq!(event(&mut hot.line).await, LineEvent::Message(started), "the same process");
             until_ready(&mut hot.line).await;

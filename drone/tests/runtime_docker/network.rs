@@ -89,6 +89,51 @@ async fn a_network_must_be_allowed() {
     .await;
 }
 
+/// On a network whose containers may talk, as with an engine that has `"iptables": false`: only our
+/// rule is in the way.
+#[tokio::test]
+async fn our_own_table_keeps_sessions_apart() {
+    on_docker(
+        |config| config.allowed_networks = vec![names::network(config.drone) + "-open"],
+        |bed| async move {
+            let name = bed.config.allowed_networks[0].clone();
+            let unique = bed.config.drone.to_string();
+            let (bridge, table) = (format!("jwo-{}", &unique[..8]), format!("jetway_open_{}", &unique[..8]));
+            let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+            let options = [
+                option("com.docker.network.bridge.name", &bridge),
+                option("com.docker.network.bridge.enable_icc", "true"),
+            ];
+            let docker = bed.engine.docker();
+            let network = NetworkCreateRequest {
+                name: name.clone(),
+                options: Some(options.into()),
+                ..NetworkCreateRequest::default()
+            };
+            docker.create_network(network).await.unwrap();
+            let on_it = |args: &[&str]| {
+                let mut request = bed.request(args);
+                request.executable.network_name = Some(name.clone());
+                request
+            };
+            let mut server = bed.run(on_it(&["serve"])).await;
+            until_ready(&mut server.line).await;
+            let target = format!("{}:8080", server.address);
+            let before = bed.output_of(on_it(&["connect", &target])).await;
+            assert!(before.contains(&format!("{target} open")), "{before}");
+            nft::apply(&table, &bridge).unwrap();
+            let after = bed.output_of(on_it(&["connect", &target])).await;
+            nft::remove(&table).unwrap();
+            assert!(after.contains(&format!("{target} closed: TimedOut")), "{after}");
+            for found in bed.runtime.list().await.unwrap() {
+                bed.runtime.remove(found.slot).await.unwrap();
+            }
+            docker.remove_network(&name).await.unwrap();
+        },
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn the_operators_subnet_is_used_or_refused_with_a_reason() {
     let (installation, drone) = (InstallationId::random(), DroneId::random());

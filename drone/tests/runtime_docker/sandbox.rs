@@ -112,7 +112,8 @@ async fn a_sandbox_itself_may_do_nothing_and_needs_little() {
                 status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
             };
             assert_eq!((field("CapBnd:").as_str(), field("NoNewPrivs:").as_str()), ("0000000000000000", "1"));
-            assert!(field("Uid:").starts_with("65534"), "{status}");
+            let nobody = 65534 + bed.runtime.facts().remapped_root.unwrap_or_default().0;
+            assert!(field("Uid:").starts_with(&nobody.to_string()), "{status}");
             let kilobytes: u64 = field("RssAnon:").split(' ').next().unwrap().parse().unwrap();
             println!("a sandbox's process has {kilobytes} kB of its own, {} in all", field("VmRSS:"));
             assert!(kilobytes < 512, "{status}");
@@ -240,6 +241,7 @@ async fn when_a_sandbox_dies_its_session_is_ended_and_no_other() {
             let sandbox = slots.iter().find(|found| found.slot == doomed.slot).unwrap().sandbox.unwrap();
             kill_sandbox(&bed, sandbox).await;
             assert_eq!(bed.ended(doomed.slot).await, (137, false));
+            assert!(bed.runtime.was_cut_off(doomed.slot) && !bed.runtime.was_cut_off(other.slot));
             let told = async { while hints.recv().await.unwrap() != sandbox {} };
             tokio::time::timeout(DEADLINE, told).await.expect("a hint about the sandbox itself");
             for slot in [other.slot, cold.slot] {
@@ -320,10 +322,18 @@ async fn its_image_is_made_again_when_it_is_gone() {
             // In use by another test's sandbox it cannot be removed, but its name can.
             let options = bollard::query_parameters::RemoveImageOptionsBuilder::default().force(true).build();
             let _absent_is_fine = bed.engine.docker().remove_image(&image, Some(options), None).await;
-            let request = with_sandbox(&bed, bed.request(&["serve"])).await;
+            let (one, other) = tokio::join!(
+                with_sandbox(&bed, bed.request(&["serve"])),
+                with_sandbox(&bed, bed.request(&["serve"])),
+            );
             let raw = bed.engine.get(&format!("/images/{image}/json"), &[]).await.unwrap();
             assert_eq!(raw["Config"]["Labels"]["jetway.role"], "sandbox");
-            bed.runtime.remove_sandbox(request.sandbox.unwrap()).await.unwrap();
+            for request in [one, other] {
+                let sandbox = request.sandbox.unwrap();
+                let made_of = raw_sandbox(&bed, sandbox).await["Image"].clone();
+                assert_eq!(made_of, raw["Id"], "one of two at once leaves no image without a name");
+                bed.runtime.remove_sandbox(sandbox).await.unwrap();
+            }
         },
     )
     .await;

@@ -191,12 +191,25 @@ impl Bed {
 
 /// An image that holds only the tests' executable, as `/session` and as `jetway` on the path.
 pub async fn import_image(engine: &Engine, image: &str, changes: &[&str]) {
+    import_files(engine, image, changes, &[]).await;
+}
+
+/// The same with a user 1000:1001 of this name.
+pub async fn import_image_with_user(engine: &Engine, image: &str, user: &str) {
+    let line = format!("root:x:0:0::/:/bin/sh\n{user}:x:1000:1001::/:/bin/sh\n");
+    let passwd = ImageFile { path: "etc/passwd".to_owned(), bytes: Bytes::from(line), mode: 0o644 };
+    import_files(engine, image, &[&format!("USER {user}")], &[passwd]).await;
+}
+
+async fn import_files(engine: &Engine, image: &str, changes: &[&str], more: &[ImageFile]) {
     let bytes = Bytes::from(std::fs::read(built("examples/session")).unwrap());
     let file = |path: &str| ImageFile { path: path.to_owned(), bytes: bytes.clone(), mode: 0o755 };
     let mut lines = vec!["ENTRYPOINT [\"/session\"]".to_owned()];
     lines.extend(changes.iter().map(|change| (*change).to_owned()));
     let (name, tag) = image.rsplit_once(':').unwrap();
-    import(engine, name, tag, &[file("session"), file("usr/local/bin/jetway")], &lines).await.unwrap();
+    let mut files = vec![file("session"), file("usr/local/bin/jetway")];
+    files.extend_from_slice(more);
+    import(engine, name, tag, &files, &lines).await.unwrap();
 }
 
 /// An executable beside the tests' own; `JETWAY_INIT` may name another init.
@@ -237,7 +250,7 @@ pub async fn until_ready(line: &mut InitLine) -> std::net::SocketAddr {
     loop {
         match event(line).await {
             LineEvent::Message(FromInit::Ready { address, .. }) => return address,
-            LineEvent::Message(FromInit::Started { .. }) => {}
+            LineEvent::Message(FromInit::Taken { .. } | FromInit::Started { .. }) => {}
             other => panic!("{other:?}"),
         }
     }

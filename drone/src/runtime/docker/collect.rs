@@ -6,12 +6,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use bollard::query_parameters::RemoveImageOptions;
+use jetway_protocol::image::Reference;
 use serde_json::Value;
 
 use super::engine::{Engine, bounded, text};
 use super::image::Images;
 use super::pulled::Entry;
-use super::reference::Reference;
 use crate::runtime::RuntimeError;
 
 /// How full the engine's disk may be, in percent, before images are removed. 0: they never are.

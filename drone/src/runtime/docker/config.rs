@@ -36,6 +36,8 @@ pub struct DockerConfig {
     /// Where this process runs in a container itself: (a directory here, the same directory on the engine's host).
     pub host_paths: Vec<(PathBuf, PathBuf)>,
     pub pull_stall: Duration,
+    /// Containers are called after the keys that they serve.
+    pub names_by_key: bool,
     /// How full the engine's disk may be before unused images go: [`PERCENT_DEFAULT`], 0 = never.
     pub image_gc_percent: u8,
 }
@@ -62,6 +64,7 @@ impl DockerConfig {
             helper_image: None,
             host_paths: Vec::new(),
             pull_stall: PULL_STALL,
+            names_by_key: false,
             image_gc_percent: PERCENT_DEFAULT,
         }
     }

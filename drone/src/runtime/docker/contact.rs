@@ -9,7 +9,8 @@ use jetway_service::silence::Silence;
 use tokio::time::Instant;
 
 use super::config::ConnectError;
-use super::engine::{self, Engine, EngineFacts};
+use super::engine::{self, Engine};
+use super::facts::EngineFacts;
 use super::host_paths::{self, Needed};
 
 /// How long a drone waits for its engine: longer than a host takes from the one's start to the other's.
@@ -60,6 +61,10 @@ impl Contact {
         Ok(Self { engine, facts })
     }
 
+    pub fn facts(&self) -> &EngineFacts {
+        &self.facts
+    }
+
     /// See [`host_paths::find`].
     pub async fn host_paths(
         &self,
@@ -90,7 +95,8 @@ mod tests {
         let router = axum::Router::new()
             .route("/version", get(version))
             .route("/{version}/version", get(version))
-            .route("/info", get(info));
+            // Only so: what is read comes by the version that was agreed on.
+            .route("/v1.41/info", get(info));
         let listener = UnixListener::bind(socket).unwrap();
         lifecycle.spawn_until_stopped(async move { axum::serve(listener, router).await.unwrap() });
     }

@@ -69,6 +69,15 @@ pub async fn inspect(engine: &Engine, name: &str) -> Result<Option<Inspected>, R
     }
 }
 
+/// The engine's own id of it.
+pub async fn id(engine: &Engine, name: &str) -> Result<Option<String>, RuntimeError> {
+    match engine.get(&format!("/containers/{name}/json"), &[]).await {
+        Ok(answer) => Ok(Some(text(&answer["Id"]))),
+        Err(RuntimeError::Absent) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// A container that does not run, or is gone, needs no signal.
 pub async fn kill(engine: &Engine, name: &str, signal: i32) -> Result<(), RuntimeError> {
     let options = KillContainerOptionsBuilder::default().signal(&signal.to_string()).build();
@@ -119,13 +128,13 @@ pub async fn list(engine: &Engine, config: &DockerConfig, role: &str) -> Result<
     let Some(rows) = answer.as_array() else {
         return Err(RuntimeError::Engine("the list of containers is not a list".to_owned()));
     };
-    let found = rows.iter().filter_map(read_row);
+    let found: Vec<_> = rows.iter().filter_map(|row| Some((read_row(row)?, text(&row["Id"])))).collect();
     Ok(futures_util::stream::iter(found)
-        .map(|(found, is_open)| async move {
+        .map(|((found, is_open), id)| async move {
             if !is_open {
                 return Some(found);
             }
-            match inspect(engine, &names::of_role(role, found.slot)).await {
+            match inspect(engine, &id).await {
                 Ok(Some(inspected)) => Some(Found { status: inspected.status, ..found }),
                 // Removed since the list was made.
                 Ok(None) => None,

@@ -38,6 +38,7 @@ pub struct Surroundings<'a> {
     pub slot_dir: &'a Path,
     pub lease_dir: &'a Path,
     pub data_mount: Option<&'a Path>,
+    pub can_limit_disk: bool,
 }
 
 pub fn container(
@@ -45,7 +46,6 @@ pub fn container(
     around: &Surroundings<'_>,
 ) -> Result<ContainerCreateBody, RuntimeError> {
     let executable = &request.executable;
-    let config = around.config;
     let argv = argv(executable, &request.image);
     if argv.is_empty() {
         return Err(RuntimeError::Refused(format!(
@@ -53,7 +53,7 @@ pub fn container(
             executable.image
         )));
     }
-    let mut labels = names::labels(config.installation, config.drone, names::ROLE_SLOT);
+    let mut labels = names::labels(around.config.installation, around.config.drone, names::ROLE_SLOT);
     labels.insert(names::LABEL_SLOT.to_owned(), request.slot.to_string());
     if let Some(backend) = &request.backend {
         labels.insert(names::LABEL_BACKEND.to_owned(), backend.to_string());
@@ -105,6 +105,11 @@ fn is_root(user: &str) -> bool {
 fn host(request: &CreateRequest, around: &Surroundings<'_>) -> Result<HostConfig, RuntimeError> {
     let executable = &request.executable;
     let limits = &executable.resource_limits;
+    if limits.disk_limit_bytes.is_some() && !around.can_limit_disk {
+        // An engine with the containerd image store would accept it, and not hold it.
+        let reason = "this drone's engine cannot limit a container's disk: its storage does not";
+        return Err(RuntimeError::NotOffered(reason.to_owned()));
+    }
     let memory = executable.memory_limit_bytes();
     let is_root = is_root(user(executable, &request.image));
     let capabilities = if is_root { ROOT_CAPABILITIES.map(str::to_owned).to_vec() } else { Vec::new() };
@@ -155,9 +160,8 @@ fn log_config() -> HostConfigLogConfig {
 }
 
 fn cpu_shares(reserve: f64) -> i64 {
-    let shares = (reserve * SHARES_PER_CPU).clamp(SHARES_MIN, SHARES_MAX);
     // The clamp keeps a NaN; the cast makes it 0, which is the engine's default.
-    shares as i64
+    (reserve * SHARES_PER_CPU).clamp(SHARES_MIN, SHARES_MAX) as i64
 }
 
 fn tmpfs(executable: &Executable) -> Result<HashMap<String, String>, RuntimeError> {
@@ -271,6 +275,8 @@ mod tests {
             lease_dir: Path::new("/run/jetway/lease"),
             slot_dir: Path::new("/run/j/s/1"),
             data_mount: request.executable.mount.as_ref().map(|_| Path::new("/base/m")),
+            // In these tests, another runtime stands for an engine that limits no disk.
+            can_limit_disk: config.container_runtime.is_none(),
         };
         container(&request, &around)
     }
@@ -383,6 +389,11 @@ mod tests {
             });
             assert!(matches!(outcome, Err(RuntimeError::Refused(_))), "{path}");
         }
+        let outcome = make(|request, config| {
+            request.executable.resource_limits.disk_limit_bytes = Some(1);
+            config.container_runtime = Some("runsc".to_owned());
+        });
+        assert!(matches!(outcome, Err(RuntimeError::NotOffered(_))));
         let outcome = make(|request, _| request.image = image("", ""));
         assert!(matches!(outcome, Err(RuntimeError::Refused(_))));
     }

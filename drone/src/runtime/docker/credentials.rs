@@ -6,13 +6,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
+use jetway_protocol::image::Reference;
 use jetway_protocol::spec::Credentials;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::engine::text;
-use super::reference::Reference;
 
+/// Where Docker's configuration file keeps the login of its own registry.
+const HUB_LOGIN: &str = "https://index.docker.io/v1/";
 /// A credential program that asks a person never ends by itself.
 const PROGRAM_DEADLINE: Duration = Duration::from_secs(10);
 const PROGRAM_BYTES_MAX: u64 = 64 * 1024;
@@ -23,7 +25,7 @@ const TOKEN_USER: &str = "<token>";
 /// The login for an image: the spec's own, else the configuration file's. A file that cannot be used is logged, and
 /// the pull tried without a login: most images need none.
 pub async fn login(reference: &Reference, given: Option<&Credentials>) -> Option<DockerCredentials> {
-    let server = reference.login_server();
+    let server = login_server(reference);
     if let Some(given) = given {
         return Some(DockerCredentials {
             username: Some(given.username.clone()),
@@ -36,6 +38,14 @@ pub async fn login(reference: &Reference, given: Option<&Credentials>) -> Option
     match program(&config, server) {
         Some(program) => from_program(&program, server).await,
         None => from_file(&config, server),
+    }
+}
+
+/// The server's name in Docker's configuration file.
+fn login_server(reference: &Reference) -> &str {
+    match reference.registry() {
+        "docker.io" => HUB_LOGIN,
+        registry => registry,
     }
 }
 
@@ -183,6 +193,18 @@ mod tests {
         assert_eq!(from_file(&config, "127.0.0.1:5000").unwrap().identitytoken.as_deref(), Some("t"));
         for none in ["empty.example", "bad.example", "other.example", "hcr.io"] {
             assert_eq!(from_file(&config, none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn dockers_own_registry_has_a_login_name_of_its_own() {
+        for (image, server) in [
+            ("alpine", HUB_LOGIN),
+            ("index.docker.io/team/app", HUB_LOGIN),
+            ("ghcr.io/team/app", "ghcr.io"),
+            ("localhost:5000/app", "localhost:5000"),
+        ] {
+            assert_eq!(login_server(&Reference::parse(image).unwrap()), server, "{image}");
         }
     }
 

@@ -15,6 +15,7 @@ use http::HeaderValue;
 use serde_json::Value;
 
 use super::config::ConnectError;
+use super::facts::EngineFacts;
 use crate::runtime::RuntimeError;
 
 /// An engine that does not answer a call in this time has failed it. Removing a large container takes seconds.
@@ -28,24 +29,13 @@ const API_MINIMUM_TEXT: &str = "1.40";
 /// Bytes of one answer that is read whole.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Facts about the engine, read at the start.
-#[derive(Debug, Clone, Default)]
-pub struct EngineFacts {
-    pub version: String,
-    pub api: String,
-    pub cpus: u32,
-    pub memory_bytes: u64,
-    pub cgroup_version: String,
-    pub storage_driver: String,
-    pub runtimes: Vec<String>,
-    /// Its directory, on its own host.
-    pub root: PathBuf,
-}
-
 #[derive(Debug, Clone)]
 pub struct Engine {
     docker: Docker,
     reads: reqwest::Client,
+    /// Of the paths that are read: the API's version, once it is negotiated. Without one, a newer
+    /// engine answers as it likes best.
+    prefix: String,
 }
 
 impl Engine {
@@ -65,7 +55,7 @@ impl Engine {
             .pool_max_idle_per_host(2)
             .build()
             .map_err(|error| ConnectError::Engine(RuntimeError::Engine(error.to_string())))?;
-        Ok(Self { docker, reads })
+        Ok(Self { docker, reads, prefix: String::new() })
     }
 
     /// Whether it answers, and is new enough.
@@ -81,39 +71,40 @@ impl Engine {
         }
         let negotiated = self.docker.clone().negotiate_version();
         self.docker = bounded(negotiated).await.map_err(ConnectError::Engine)?;
+        let negotiated = self.docker.client_version();
+        self.prefix = format!("/v{}.{}", negotiated.major_version, negotiated.minor_version);
         let info = self.get("/info", &[]).await.map_err(ConnectError::Engine)?;
-        Ok(EngineFacts {
-            version: text(&version["Version"]),
-            api,
-            cpus: info["NCPU"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
-            memory_bytes: info["MemTotal"].as_u64().unwrap_or(0),
-            cgroup_version: text(&info["CgroupVersion"]),
-            storage_driver: text(&info["Driver"]),
-            root: PathBuf::from(text(&info["DockerRootDir"])),
-            runtimes: info["Runtimes"]
-                .as_object()
-                .map(|all| all.keys().cloned().collect())
-                .unwrap_or_default(),
-        })
+        Ok(EngineFacts::read(&version, &info))
     }
 
     pub fn docker(&self) -> &Docker {
         &self.docker
     }
 
-    /// One answer as JSON. 404 is [`RuntimeError::Absent`].
+    /// One answer as JSON. 404 about a container is [`RuntimeError::Absent`].
     pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, RuntimeError> {
+        let body = self.get_bytes(path, query, ANSWER_BYTES_MAX).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| RuntimeError::Engine(format!("the answer to {path} is not JSON: {error}")))
+    }
+
+    /// One answer, whole.
+    pub async fn get_bytes(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        bytes_max: usize,
+    ) -> Result<Vec<u8>, RuntimeError> {
         let read = async {
             let mut response = self.send(path, query).await?;
             let mut body = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
-                if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                if body.len() + chunk.len() > bytes_max {
                     return Err(RuntimeError::Engine(format!("the answer to {path} is too large")));
                 }
                 body.extend_from_slice(&chunk);
             }
-            serde_json::from_slice(&body)
-                .map_err(|error| RuntimeError::Engine(format!("the answer to {path} is not JSON: {error}")))
+            Ok(body)
         };
         match tokio::time::timeout(CALL_DEADLINE, read).await {
             Ok(outcome) => outcome,
@@ -139,7 +130,7 @@ impl Engine {
     async fn send(&self, path: &str, query: &[(&str, &str)]) -> Result<reqwest::Response, RuntimeError> {
         let mut url =
             reqwest::Url::parse("http://engine").map_err(|error| RuntimeError::Engine(error.to_string()))?;
-        url.set_path(path);
+        url.set_path(&format!("{}{path}", self.prefix));
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }

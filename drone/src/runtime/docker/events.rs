@@ -122,10 +122,20 @@ fn note(shared: &Shared, line: &[u8]) {
         _ if is_sandbox => {}
         // Also of a container that an earlier process made; its record goes with it.
         Some("oom") => shared.slots.entry(slot).or_default().note_oom(),
-        Some("destroy") => drop(shared.slots.remove(&slot)),
+        Some("destroy") => {
+            shared.slots.remove(&slot);
+            shared.readable.forget(slot);
+        }
         _ => {}
     }
-    hint(shared, slot);
+    if event["Action"].as_str().is_some_and(is_worth_a_look) {
+        hint(shared, slot);
+    }
+}
+
+/// A container can run out of memory in a loop and live on. Its death is an event of its own.
+fn is_worth_a_look(action: &str) -> bool {
+    action != "oom"
 }
 
 fn hint(shared: &Shared, slot: SlotId) {
@@ -159,5 +169,18 @@ impl Lines {
                 Err(error) => return Err(super::engine::broken(&error)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_nothing_is_worth_no_look() {
+        for action in ["die", "stop", "kill", "pause", "unpause", "destroy"] {
+            assert!(is_worth_a_look(action), "{action}");
+        }
+        assert!(!is_worth_a_look("oom"));
     }
 }

@@ -1,6 +1,7 @@
-//! The host's own ports, closed to the sessions' network: by our firewall table where this process may make it, else
-//! by a one-shot container of our image that may, else not at all, which is said and not hidden. Not its business:
-//! traffic between sessions, or from them to elsewhere.
+//! The host's own ports, and each session to all others, closed to the sessions' network: by our
+//! firewall table where this process may make it, else by a one-shot container of our image that
+//! may, else not at all, which is said and not hidden. Not its business: traffic from sessions to
+//! elsewhere.
 
 use std::fmt;
 use std::process::Stdio;
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 
 use super::config::DockerConfig;
 use super::engine::Engine;
-use super::{guard_helper, names, nft};
+use super::{guard_helper, names, network, nft};
 
 /// A firewall's reload may take our table with it; it is looked for this often.
 const RECHECK: Duration = Duration::from_secs(60);
@@ -32,13 +33,34 @@ pub enum Means {
     Helper,
 }
 
+impl GuardStatus {
+    /// What an operator should know, one line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let GuardStatus::Open(_) = self {
+            warnings.push(format!("the host's own ports are {self}"));
+        }
+        let is_here = !matches!(self, GuardStatus::Closed(Means::Helper));
+        if is_here && !network::is_bridge_filtered() {
+            warnings.push(
+                "sessions may reach each other: net.bridge.bridge-nf-call-iptables is not 1 (modprobe br_netfilter)"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+}
+
 impl fmt::Display for GuardStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GuardStatus::Closed(Means::Netlink) => f.write_str("closed by a firewall table"),
             GuardStatus::Closed(Means::Iptables) => f.write_str("closed by iptables"),
             GuardStatus::Closed(Means::Helper) => f.write_str("closed by a helper container"),
-            GuardStatus::Open(why) => write!(f, "open: sessions can reach what listens on this host ({why})"),
+            GuardStatus::Open(why) => write!(
+                f,
+                "open: sessions can reach what listens on this host, and each other where the engine has \"iptables\": false ({why})"
+            ),
         }
     }
 }
@@ -95,7 +117,7 @@ impl Guard {
         match status {
             GuardStatus::Open(_) => Ok(()),
             GuardStatus::Closed(Means::Netlink) => self.remove_table().await,
-            GuardStatus::Closed(Means::Iptables) => iptables(&self.bridge, "-D").await,
+            GuardStatus::Closed(Means::Iptables) => self.remove_iptables_rules().await,
             GuardStatus::Closed(Means::Helper) => {
                 guard_helper::run(engine, config, self, "open").await.map_err(GuardError::Failed)
             }
@@ -122,9 +144,11 @@ impl Guard {
         match self.make_table().await {
             Ok(()) => Ok(Means::Netlink),
             Err(GuardError::Unsupported) => {
-                // -C asks whether the rule is there already.
-                if iptables(&self.bridge, "-C").await.is_err() {
-                    iptables(&self.bridge, "-I").await?;
+                for rule in iptables_rules(&self.bridge) {
+                    // -C asks whether the rule is there already.
+                    if iptables("-C", &rule).await.is_err() {
+                        iptables("-I", &rule).await?;
+                    }
                 }
                 Ok(Means::Iptables)
             }
@@ -134,7 +158,7 @@ impl Guard {
 
     pub async fn open_here(&self) -> Result<(), GuardError> {
         match self.remove_table().await {
-            Err(GuardError::Unsupported) => iptables(&self.bridge, "-D").await,
+            Err(GuardError::Unsupported) => self.remove_iptables_rules().await,
             outcome => outcome,
         }
     }
@@ -147,6 +171,13 @@ impl Guard {
     async fn remove_table(&self) -> Result<(), GuardError> {
         let table = self.table.clone();
         blocking(move || nft::remove(&table)).await
+    }
+
+    async fn remove_iptables_rules(&self) -> Result<(), GuardError> {
+        for rule in iptables_rules(&self.bridge) {
+            iptables("-D", &rule).await?;
+        }
+        Ok(())
     }
 
     fn is_bridge_here(&self) -> bool {
@@ -170,11 +201,19 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// For kernels without nf_tables.
-async fn iptables(bridge: &str, action: &str) -> Result<(), GuardError> {
-    let rule = ["-i", bridge, "-m", "conntrack", "!", "--ctstate", "ESTABLISHED,RELATED", "-j", "DROP"];
+/// What [`nft`] says, for kernels without nf_tables: a chain, and a rule in it.
+fn iptables_rules(bridge: &str) -> [(&'static str, Vec<&str>); 3] {
+    let answers = "ESTABLISHED,RELATED";
+    [
+        ("INPUT", vec!["-i", bridge, "-m", "conntrack", "!", "--ctstate", answers, "-j", "DROP"]),
+        ("FORWARD", vec!["-i", bridge, "-o", bridge, "-j", "DROP"]),
+        ("FORWARD", vec!["-o", bridge, "-m", "conntrack", "!", "--ctstate", answers, "-j", "DROP"]),
+    ]
+}
+
+async fn iptables(action: &str, (chain, rule): &(&str, Vec<&str>)) -> Result<(), GuardError> {
     let run = tokio::process::Command::new("iptables")
-        .args(["-w", "5", action, "INPUT"])
+        .args(["-w", "5", action, chain])
         .args(rule)
         .stdin(Stdio::null())
         .kill_on_drop(true)

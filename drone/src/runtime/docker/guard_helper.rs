@@ -60,6 +60,8 @@ async fn run_once(
         labels: Some(names::labels(config.installation, config.drone, names::ROLE_NET_GUARD)),
         host_config: Some(HostConfig {
             network_mode: Some("host".to_owned()),
+            // An engine that remaps users would refuse the host's network.
+            userns_mode: Some("host".to_owned()),
             cap_drop: Some(vec!["ALL".to_owned()]),
             cap_add: Some(vec!["NET_ADMIN".to_owned()]),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),

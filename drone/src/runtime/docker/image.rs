@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use jetway_protocol::image::Reference;
 use jetway_protocol::spec::{Credentials, Executable, PullPolicy};
 use jetway_service::lifecycle::Lifecycle;
 use serde_json::Value;
@@ -19,7 +20,6 @@ use tokio::time::Instant;
 use super::engine::{Engine, text};
 use super::pull::{PullProgress, pull};
 use super::pulled::Pulled;
-use super::reference::Reference;
 use super::{credentials, stop_signal};
 use crate::runtime::{Image, ImageError, RuntimeError};
 
@@ -84,12 +84,12 @@ impl Images {
             image: executable.image.chars().take(200).collect(),
             reason: error.to_string(),
         })?;
-        if executable.pull_policy == PullPolicy::Always && !reference.is_id {
+        if executable.pull_policy == PullPolicy::Always && !reference.is_id() {
             return self.pull(&reference, executable.credentials.as_ref()).await;
         }
         match self.present(&reference).await {
             Ok(Some(image)) => Ok(image),
-            Ok(None) if reference.is_id => Err(ImageError::NotFound {
+            Ok(None) if reference.is_id() => Err(ImageError::NotFound {
                 image: reference.to_string(),
                 reason: "no image of this id is on the drone, and an id cannot be pulled".to_owned(),
             }),
@@ -273,7 +273,7 @@ fn read_image(found: &Value) -> Image {
     }
 }
 
-/// Every name under which an image can be asked for: `alpine:latest` is also `alpine`.
+/// The names of all images in the one spelling that placement compares ([`Reference::canonical`]).
 fn names_in(list: &Value) -> Vec<String> {
     let mut names = Vec::new();
     for image in list.as_array().into_iter().flatten() {
@@ -282,8 +282,7 @@ fn names_in(list: &Value) -> Vec<String> {
                 if name.contains("<none>") {
                     continue;
                 }
-                names.push(name.to_owned());
-                names.extend(name.strip_suffix(":latest").map(str::to_owned));
+                names.push(Reference::canonical(name));
             }
         }
     }
@@ -300,23 +299,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_listed_as_they_may_be_asked_for() {
+    fn names_are_listed_in_one_spelling() {
         let list = json!([
             {"RepoTags": ["alpine:latest", "alpine:3"], "RepoDigests": ["alpine@sha256:1"]},
+            // As podman's socket lists it.
+            {"RepoTags": ["docker.io/library/alpine:3"]},
             {"RepoTags": ["<none>:<none>"], "RepoDigests": null},
             {"RepoTags": null},
             {"RepoTags": ["localhost:5000/a:latest"]},
         ]);
         assert_eq!(
             names_in(&list),
-            [
-                "alpine",
-                "alpine:3",
-                "alpine:latest",
-                "alpine@sha256:1",
-                "localhost:5000/a",
-                "localhost:5000/a:latest"
-            ]
+            ["alpine:3", "alpine:latest", "alpine@sha256:1", "localhost:5000/a:latest"]
         );
         assert_eq!(names_in(&json!({"message": "no"})), Vec::<String>::new());
     }

@@ -50,6 +50,24 @@ pub fn tar(files: &[ImageFile]) -> Vec<u8> {
     archive
 }
 
+/// The plain file of that name in an archive, as an engine copies one out of a container.
+pub fn file_in<'a>(archive: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut rest = archive;
+    loop {
+        let (header, after) = rest.split_at_checked(BLOCK)?;
+        let text = |at: usize, length: usize| {
+            let field = header.get(at..at + length).unwrap_or_default();
+            let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+            std::str::from_utf8(field.get(..end).unwrap_or_default()).unwrap_or_default().trim()
+        };
+        let length = usize::from_str_radix(text(124, 12), 8).ok()?;
+        if text(0, 100) == name && matches!(header.get(156), Some(b'0' | 0)) {
+            return after.get(..length);
+        }
+        rest = after.get(length.checked_next_multiple_of(BLOCK)?..)?;
+    }
+}
+
 fn header(file: &ImageFile) -> [u8; BLOCK] {
     let mut header = [0; BLOCK];
     let mut put = |at: usize, length: usize, text: &str| {
@@ -89,5 +107,18 @@ mod tests {
         let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
         assert_eq!(u32::from_str_radix(stated, 8).unwrap(), sum);
         assert_eq!(&archive[BLOCK..BLOCK + 5], b"hello");
+    }
+    #[test]
+    fn a_file_is_found_in_an_archive() {
+        let file = |path: &str, text: &'static str| ImageFile {
+            path: path.to_owned(),
+            bytes: Bytes::from_static(text.as_bytes()),
+            mode: 0o644,
+        };
+        let archive = tar(&[file("group", "one"), file("passwd", "two")]);
+        assert_eq!(file_in(&archive, "passwd"), Some(&b"two"[..]));
+        assert_eq!(file_in(&archive, "shadow"), None);
+        assert_eq!(file_in(&archive[..archive.len() - 3 * BLOCK], "passwd"), None, "cut off");
+        assert_eq!(file_in(b"nonsense", "passwd"), None);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use jetway_protocol::ids::SlotId;
 
 use super::limiter::{Call, Class, Turn};
-use super::{DockerRuntime, container, container_spec, mount, names, slot_dirs};
+use super::{DockerRuntime, container, container_spec, mount, names, owner, slot_dirs};
 use crate::lease;
 use crate::runtime::{CreateRequest, RuntimeError, init_line};
 
@@ -18,6 +18,8 @@ pub struct SlotRecord {
     pub made: Option<Made>,
     /// Docker forgets, on some engines, that it told of an out-of-memory kill.
     pub oom_seen: AtomicBool,
+    /// Its sandbox died, and it was ended for that.
+    pub cut_off: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,10 @@ impl SlotRecord {
     pub fn note_oom(&self) {
         self.oom_seen.store(true, Ordering::Relaxed);
     }
+
+    pub fn note_cut_off(&self) {
+        self.cut_off.store(true, Ordering::Relaxed);
+    }
 }
 
 impl DockerRuntime {
@@ -50,6 +56,7 @@ impl DockerRuntime {
             init_dir: &self.init_dir,
             slot_dir: &slot_dir,
             lease_dir: &lease::file::directory(&self.shared.config.run_dir),
+            can_limit_disk: self.facts.can_limit_disk,
             data_mount: mount.as_ref().map(|mount| mount.path.as_path()),
         };
         let body = container_spec::container(request, &surroundings)?;
@@ -57,6 +64,9 @@ impl DockerRuntime {
         let (turn, name) = (self.limiter.next_turn(), names::container(request.slot));
         let making = container::create(&self.shared.engine, &name, body);
         let is_new = self.limiter.call(class, turn, Call::Create, making).await?;
+        if let Some(mount) = &mount {
+            self.finish_mount(request, mount).await;
+        }
         if is_new || self.record(request.slot).is_none_or(|record| record.made.is_none()) {
             let made = Made {
                 address: request.executable.network_name.is_none().then_some(request.address),
@@ -66,7 +76,7 @@ impl DockerRuntime {
                 // Made by an earlier call, whose answer was lost: only what the engine says of it counts.
                 was_started: AtomicBool::new(!is_new),
             };
-            let record = SlotRecord { made: Some(made), oom_seen: AtomicBool::new(false) };
+            let record = SlotRecord { made: Some(made), ..SlotRecord::default() };
             self.shared.slots.insert(request.slot, Arc::new(record));
         }
         Ok(())
@@ -79,12 +89,27 @@ impl DockerRuntime {
                 "this drone has no mount base, so it offers no mounts".to_owned(),
             ));
         };
-        let owner = mount::owner_of(container_spec::user(&request.executable, &request.image));
-        let resolved = tokio::task::spawn_blocking(move || mount::resolve(&base, &path, owner)).await;
+        let resolved = tokio::task::spawn_blocking(move || mount::resolve(&base, &path)).await;
         match resolved {
             Ok(Ok(mount)) => Ok(Some(mount)),
             Ok(Err(error)) => Err(RuntimeError::Refused(error.to_string())),
             Err(error) => Err(RuntimeError::Engine(error.to_string())),
         }
+    }
+
+    /// A directory that was just made gets the container's user for its owner.
+    async fn finish_mount(&self, request: &CreateRequest, mount: &mount::DataMount) {
+        if !mount.is_unfinished {
+            return;
+        }
+        let user = owner::User::of(container_spec::user(&request.executable, &request.image));
+        let (engine, name) = (&self.shared.engine, names::container(request.slot));
+        let owner = owner::on_host(engine, &name, &user, self.facts.remapped_root).await;
+        let is_known = matches!(owner, Ok(Some(_))) || matches!(user, owner::User::Root);
+        if !is_known {
+            let path = mount.path.display();
+            tracing::warn!(%path, ?user, ?owner, "the owner of a new mount directory is not known: it is root's");
+        }
+        mount.finish(owner.ok().flatten());
     }
 }

@@ -21,6 +21,8 @@ use bytes::Bytes;
 use dashmap::{DashMap, DashSet};
 use futures_util::stream::BoxStream;
 use jetway_protocol::ids::SlotId;
+use jetway_protocol::image::Reference;
+use jetway_protocol::key::Key;
 use jetway_protocol::spec::Executable;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::{Notify, broadcast, watch};
@@ -28,8 +30,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, Runtime, RuntimeError, Subnet,
-    init_line,
+    ContainerStatus, CreateRequest, Found, Image, ImageError, InitLine, LogQuery, Runtime, RuntimeError,
+    Subnet, init_line,
 };
 
 mod collect;
@@ -40,6 +42,7 @@ mod container_spec;
 mod credentials;
 pub mod engine;
 mod events;
+pub mod facts;
 pub mod guard;
 pub mod guard_helper;
 pub mod host_paths;
@@ -54,9 +57,10 @@ pub mod names;
 mod netlink;
 pub mod network;
 pub mod nft;
+mod owner;
 mod pull;
 mod pulled;
-pub mod reference;
+mod readable;
 mod routes;
 mod sandbox;
 mod slot_dirs;
@@ -66,7 +70,7 @@ mod subnet;
 
 pub use config::{ConnectError, DockerConfig};
 pub use contact::Contact;
-pub use engine::EngineFacts;
+pub use facts::EngineFacts;
 pub use guard::GuardStatus;
 pub use limiter::LimiterCounters;
 pub use network::NetworkError;
@@ -74,6 +78,7 @@ pub use pull::PullProgress;
 
 use limiter::{Call, Class, Limiter};
 use make::SlotRecord;
+use readable::Readable;
 
 /// Hints that may wait for a receiver before it has to look at everything.
 const HINTS_MAX: usize = 1024;
@@ -101,12 +106,15 @@ pub(crate) struct Shared {
     /// Counts event streams that broke.
     losses: watch::Sender<u64>,
     slots: DashMap<SlotId, Arc<SlotRecord>>,
+    readable: Readable,
     /// Those that are being removed: their end is no surprise. (It may be told a little late; then one look is in vain.)
     sandboxes_leaving: DashSet<SlotId>,
     /// Those whose end was told, until they are removed.
     sandboxes_dead: DashSet<SlotId>,
     /// One ended that was not to.
     sandbox_died: Notify,
+    /// Held while the sandboxes' image is looked for and made.
+    sandbox_image: tokio::sync::Mutex<()>,
 }
 
 impl DockerRuntime {
@@ -125,6 +133,7 @@ impl DockerRuntime {
         let init_dir = init_executable::install(&config.init_executable, &config.data_dir)?;
         slot_dirs::prepare(&config)?;
         slot_dirs::sweep(&engine, &config).await?;
+        let readable = Readable::found(&engine, &config).await.map_err(ConnectError::Engine)?;
         let network = network::ensure(&engine, &config).await?;
         let guard = guard::Guard::of(&config);
         let guard_status = guard.close(&engine, &config).await;
@@ -144,10 +153,15 @@ impl DockerRuntime {
             hints,
             losses: watch::Sender::new(0),
             slots: DashMap::new(),
+            readable,
             sandboxes_leaving: DashSet::new(),
             sandboxes_dead: DashSet::new(),
             sandbox_died: Notify::new(),
+            sandbox_image: tokio::sync::Mutex::default(),
         });
+        if let Err(error) = sandbox::remove_nameless_images(&shared.engine).await {
+            tracing::warn!(%error, "nameless images of sandboxes may be left");
+        }
         lifecycle.spawn_until_stopped(sandbox::end_the_cut_off(Arc::clone(&shared)));
         lifecycle.spawn_until_stopped(events::follow(Arc::clone(&shared)));
         lifecycle.spawn_until_stopped(events::keep_images(Arc::clone(&shared)));
@@ -177,18 +191,7 @@ impl DockerRuntime {
 
     /// What an operator should know, one line each: none where all is well.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if let GuardStatus::Open(_) = self.guard_status {
-            warnings.push(format!("the host's own ports are {}", self.guard_status));
-        }
-        let is_here = !matches!(self.guard_status, GuardStatus::Closed(guard::Means::Helper));
-        if is_here && !network::is_bridge_filtered() {
-            warnings.push(
-                "sessions may reach each other: net.bridge.bridge-nf-call-iptables is not 1 (modprobe br_netfilter)"
-                    .to_owned(),
-            );
-        }
-        warnings
+        self.guard_status.warnings()
     }
 
     /// The network's name and bridge.
@@ -242,9 +245,8 @@ impl Runtime for DockerRuntime {
     }
 
     async fn make_sandbox(&self, sandbox: SlotId, address: Ipv4Addr) -> Result<(), RuntimeError> {
-        let Shared { engine, config, .. } = &*self.shared;
         let around = sandbox::Around { network_id: &self.network.id, init_dir: &self.init_dir };
-        let making = sandbox::make(engine, config, &around, sandbox, address);
+        let making = sandbox::make(&self.shared, &around, sandbox, address);
         self.limiter.call(Class::Ahead, self.limiter.next_turn(), Call::Sandbox, making).await
     }
 
@@ -271,8 +273,16 @@ impl Runtime for DockerRuntime {
         let record = self.record(slot);
         let oom_seen = record.as_ref().is_some_and(|record| record.oom_seen.load(Ordering::Relaxed));
         let engine = &self.shared.engine;
-        let Some(inspected) = container::inspect(engine, &names::container(slot)).await? else {
-            return Ok(ContainerStatus::Absent);
+        let mut name = self.shared.readable.container(slot);
+        let inspected = loop {
+            if let Some(inspected) = container::inspect(engine, &name).await? {
+                break inspected;
+            }
+            // Absent proves an end, so it must not have been renamed meanwhile.
+            let now = self.shared.readable.container(slot);
+            if std::mem::replace(&mut name, now.clone()) == now {
+                return Ok(ContainerStatus::Absent);
+            }
         };
         Ok(match inspected.status {
             ContainerStatus::Running { paused, .. } if inspected.joined.is_some() => {
@@ -290,14 +300,19 @@ impl Runtime for DockerRuntime {
         })
     }
 
+    fn was_cut_off(&self, slot: SlotId) -> bool {
+        self.record(slot).is_some_and(|record| record.cut_off.load(Ordering::Relaxed))
+    }
+
     async fn kill(&self, slot: SlotId, signal: i32) -> Result<(), RuntimeError> {
-        container::kill(&self.shared.engine, &names::container(slot), signal).await
+        container::kill(&self.shared.engine, &self.shared.readable.container(slot), signal).await
     }
 
     async fn remove(&self, slot: SlotId) -> Result<(), RuntimeError> {
-        let name = names::container(slot);
+        let name = self.shared.readable.container(slot);
         self.limiter.removal(container::remove(&self.shared.engine, &name)).await?;
         self.shared.slots.remove(&slot);
+        self.shared.readable.forget(slot);
         slot_dirs::remove(&self.shared.config, slot);
         Ok(())
     }
@@ -306,17 +321,24 @@ impl Runtime for DockerRuntime {
         container::list(&self.shared.engine, &self.shared.config, names::ROLE_SLOT).await
     }
 
+    async fn name_after(&self, slot: SlotId, key: &Key) -> Result<(), RuntimeError> {
+        self.shared.readable.rename(&self.shared.engine, slot, key).await
+    }
+
+    fn names_by_key(&self) -> bool {
+        self.shared.config.names_by_key
+    }
+
     async fn output_tail(&self, slot: SlotId, bytes_max: usize) -> Result<String, RuntimeError> {
-        logs::tail(&self.shared.engine, slot, bytes_max).await
+        logs::tail(&self.shared.engine, &self.shared.readable.container(slot), bytes_max).await
     }
 
     async fn logs(
         &self,
         slot: SlotId,
-        tail: Option<u32>,
-        follow: bool,
+        query: LogQuery,
     ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError> {
-        logs::stream(&self.shared.engine, slot, tail, follow).await
+        logs::stream(&self.shared.engine, &self.shared.readable.container(slot), query).await
     }
 
     async fn ping(&self) -> Result<(), RuntimeError> {
@@ -342,7 +364,7 @@ impl Runtime for DockerRuntime {
     }
 
     fn pull_progress(&self, executable: &Executable) -> Option<(u64, u64)> {
-        let wanted = reference::Reference::parse(&executable.image).ok()?.to_string();
+        let wanted = Reference::canonical(&executable.image);
         let pulls = self.pulls();
         let (_, progress) = pulls.iter().find(|(image, _)| *image == wanted)?;
         Some((progress.bytes, progress.bytes_total))

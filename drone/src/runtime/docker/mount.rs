@@ -3,8 +3,12 @@
 //! Every component is opened from its parent without following a link, so a link that a session made in one mount
 //! cannot lead another out of the base. The engine looks the path up again by name; what it then really mounted is
 //! compared ([`Identity`]) while init is still parked, before any of the session's code has run.
+//!
+//! A directory that is made here gets its owner once the container is made, because only that knows
+//! an image's users by name. Until then its mode is [`UNFINISHED`], so that the next start goes on
+//! where an agent died.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
@@ -15,6 +19,11 @@ pub const TARGET: &str = "/plane-data";
 /// Components of a mount's path, at most.
 const COMPONENTS_MAX: usize = 32;
 
+/// Of a directory without its owner: nobody's.
+const UNFINISHED: Mode = Mode::empty();
+const FINISHED: Mode = Mode::from_raw_mode(0o755);
+const PERMISSIONS: u32 = 0o7777;
+
 /// Which directory it is, whatever its name: device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -22,10 +31,13 @@ pub struct Identity {
     inode: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct DataMount {
     pub path: PathBuf,
     pub identity: Identity,
+    directory: OwnedFd,
+    /// It was made here and has no owner yet.
+    pub is_unfinished: bool,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -40,8 +52,9 @@ pub enum MountError {
     Failed { mount: String, reason: String },
 }
 
-/// Opens the directory, making what is missing. `owner` (uid, gid) gets the last one, if it is made here.
-pub fn resolve(base: &Path, mount: &str, owner: Option<(u32, u32)>) -> Result<DataMount, MountError> {
+/// Opens the directory, making what is missing. One that is made here is unfinished: see
+/// [`DataMount::finish`].
+pub fn resolve(base: &Path, mount: &str) -> Result<DataMount, MountError> {
     let names = names(mount)?;
     let failed = |errno: Errno| match errno {
         Errno::LOOP | Errno::XDEV | Errno::NOTDIR => MountError::Escapes(mount.to_owned()),
@@ -51,9 +64,8 @@ pub fn resolve(base: &Path, mount: &str, owner: Option<(u32, u32)>) -> Result<Da
     // The base itself is the operator's: links in it are theirs.
     let mut directory = rustix::fs::openat(CWD, base, flags, Mode::empty()).map_err(failed)?;
     for (index, name) in names.iter().enumerate() {
-        let is_last = index + 1 == names.len();
-        match rustix::fs::mkdirat(&directory, *name, Mode::from_raw_mode(0o755)) {
-            Ok(()) if is_last => give(&directory, name, owner),
+        let mode = if index + 1 == names.len() { UNFINISHED } else { FINISHED };
+        match rustix::fs::mkdirat(&directory, *name, mode) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(failed(errno)),
         }
@@ -63,25 +75,39 @@ pub fn resolve(base: &Path, mount: &str, owner: Option<(u32, u32)>) -> Result<Da
     Ok(DataMount {
         path: names.iter().fold(base.to_owned(), |path, name| path.join(name)),
         identity: Identity { device: stat.st_dev, inode: stat.st_ino },
+        is_unfinished: stat.st_mode & PERMISSIONS == UNFINISHED.as_raw_mode(),
+        directory,
     })
+}
+
+impl DataMount {
+    /// Gives a directory that was made here to its owner (uid, gid); `None`: it stays this
+    /// process's.
+    pub fn finish(&self, owner: Option<(u32, u32)>) {
+        if !self.is_unfinished {
+            return;
+        }
+        let mount = self.path.display();
+        if let Some((uid, gid)) = owner {
+            let (user, group) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+            let given =
+                rustix::fs::chownat(&self.directory, "", Some(user), Some(group), AtFlags::EMPTY_PATH);
+            if let Err(errno) = given {
+                tracing::warn!(%mount, uid, %errno, "a new mount directory could not be given to the session's user");
+            }
+        }
+        // A descriptor that was opened by path alone takes no fchmod.
+        let opened = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
+        if let Err(errno) = rustix::fs::chmod(opened, FINISHED) {
+            tracing::warn!(%mount, %errno, "a new mount directory could not be opened to its users");
+        }
+    }
 }
 
 /// What a running container has mounted; `None` where this process may not look.
 pub fn mounted(pid: i64) -> Option<Identity> {
     let stat = rustix::fs::stat(format!("/proc/{pid}/root{TARGET}")).ok()?;
     Some(Identity { device: stat.st_dev, inode: stat.st_ino })
-}
-
-/// The numeric owner of a container's user, where it is numeric.
-pub fn owner_of(user: &str) -> Option<(u32, u32)> {
-    let (uid, gid) = match user.split_once(':') {
-        Some((uid, gid)) => (uid.parse().ok()?, gid.parse().ok()?),
-        None => {
-            let uid = user.parse().ok()?;
-            (uid, uid)
-        }
-    };
-    Some((uid, gid))
 }
 
 fn names(mount: &str) -> Result<Vec<&str>, MountError> {
@@ -113,20 +139,6 @@ fn open_below(directory: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     }
 }
 
-fn give(directory: &OwnedFd, name: &str, owner: Option<(u32, u32)>) {
-    let Some((uid, gid)) = owner else { return };
-    let given = rustix::fs::chownat(
-        directory,
-        name,
-        Some(rustix::fs::Uid::from_raw(uid)),
-        Some(rustix::fs::Gid::from_raw(gid)),
-        AtFlags::SYMLINK_NOFOLLOW,
-    );
-    if let Err(errno) = given {
-        tracing::warn!(name, uid, %errno, "a new mount directory could not be given to the session's user");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
@@ -142,10 +154,11 @@ mod tests {
     #[test]
     fn what_is_missing_is_made_and_the_identity_is_the_directorys() {
         let base = base();
-        let mount = resolve(&base, "./a/b", None).unwrap();
+        let mount = resolve(&base, "./a/b").unwrap();
         assert_eq!(mount.path, base.join("a/b"));
         assert_eq!(mount.identity.inode, std::fs::metadata(base.join("a/b")).unwrap().ino());
-        assert_eq!(resolve(&base, "a//b", None).unwrap(), mount);
+        let again = resolve(&base, "a//b").unwrap();
+        assert_eq!((again.path, again.identity), (mount.path, mount.identity));
         std::fs::remove_dir_all(base).unwrap();
     }
 
@@ -153,24 +166,39 @@ mod tests {
     fn nothing_leads_out_of_the_base() {
         let base = base();
         for bad in ["", ".", "/etc", "..", "a/../../b", "a\0b"] {
-            assert!(matches!(resolve(&base, bad, None), Err(MountError::BadPath(_))), "{bad:?}");
+            assert!(matches!(resolve(&base, bad), Err(MountError::BadPath(_))), "{bad:?}");
         }
         symlink("/etc", base.join("out")).unwrap();
         std::fs::create_dir(base.join("in")).unwrap();
         symlink("in", base.join("alias")).unwrap();
         std::fs::write(base.join("file"), b"").unwrap();
         for bad in ["out", "out/ssl", "alias", "file", "file/x"] {
-            assert!(matches!(resolve(&base, bad, None), Err(MountError::Escapes(_))), "{bad:?}");
+            assert!(matches!(resolve(&base, bad), Err(MountError::Escapes(_))), "{bad:?}");
         }
         assert!(!base.join("in/x").exists());
         std::fs::remove_dir_all(base).unwrap();
     }
 
     #[test]
-    fn a_numeric_user_owns_what_is_made() {
-        assert_eq!(owner_of("65534"), Some((65534, 65534)));
-        assert_eq!(owner_of("1000:50"), Some((1000, 50)));
-        assert_eq!(owner_of("node"), None);
-        assert_eq!(owner_of(""), None);
+    fn only_what_is_made_here_gets_an_owner() {
+        let base = base();
+        let mode = |name: &str| std::fs::metadata(base.join(name)).unwrap().mode() & 0o7777;
+        let owner = |name: &str| {
+            let found = std::fs::metadata(base.join(name)).unwrap();
+            (found.uid(), found.gid())
+        };
+        let ours = owner("");
+        assert!(resolve(&base, "team/a").unwrap().is_unfinished);
+        assert_eq!((mode("team"), mode("team/a")), (0o755, 0));
+        // The agent before this one died in between.
+        let mount = resolve(&base, "team/a").unwrap();
+        let wanted = if ours.0 == 0 { (1000, 50) } else { ours };
+        mount.finish(Some(wanted));
+        assert_eq!((owner("team"), owner("team/a"), mode("team/a")), (ours, wanted, 0o755));
+        let found = resolve(&base, "team/a").unwrap();
+        assert!(!found.is_unfinished);
+        found.finish(Some((7, 7)));
+        assert_eq!(owner("team/a"), wanted, "it is somebody's already");
+        std::fs::remove_dir_all(base).unwrap();
     }
 }

@@ -38,11 +38,6 @@ pub fn sandbox(sandbox: SlotId) -> String {
     format!("jetway-sandbox-{}", sandbox.0.simple())
 }
 
-/// The name of what has this role and this id.
-pub fn of_role(role: &str, id: SlotId) -> String {
-    if role == ROLE_SANDBOX { sandbox(id) } else { container(id) }
-}
-
 pub fn slot_directory(slot: SlotId) -> String {
     digits(&slot.0, SLOT_DIGITS)
 }

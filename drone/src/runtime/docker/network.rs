@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkDisconnectRequest};
+use ipnet::Ipv4Net;
 use jetway_service::backoff::Backoff;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::config::DockerConfig;
 use super::engine::{Engine, bounded, text};
-use super::subnet::{self, Network, SubnetError};
+use super::subnet::{self, SubnetError};
 use super::{names, routes};
 use crate::runtime::{RuntimeError, Subnet};
 
@@ -41,7 +42,7 @@ pub enum NetworkError {
     #[error(
         "the network {name} of this drone has {found} and containers on it, but --session-subnet says {wanted}: drain the drone first"
     )]
-    InUse { name: String, found: String, wanted: Network },
+    InUse { name: String, found: String, wanted: Ipv4Net },
     #[error("the sessions' network cannot be made: {0}")]
     Engine(RuntimeError),
     #[error("the network {name} still has {containers} of this drone's containers")]
@@ -61,7 +62,7 @@ pub async fn ensure(engine: &Engine, config: &DockerConfig) -> Result<OwnNetwork
             }
             continue;
         }
-        let mut taken: Vec<Network> = networks.iter().flat_map(subnets).collect();
+        let mut taken: Vec<Ipv4Net> = networks.iter().flat_map(subnets).collect();
         taken.extend(tokio::task::spawn_blocking(routes::destinations).await.unwrap_or_default());
         taken.extend(&refused);
         let chosen = subnet::choose(wanted, &taken)?;
@@ -142,7 +143,7 @@ async fn reuse(
     engine: &Engine,
     ours: &Value,
     config: &DockerConfig,
-    wanted: Option<Network>,
+    wanted: Option<Ipv4Net>,
 ) -> Result<Option<OwnNetwork>, NetworkError> {
     let found = subnets(ours).first().copied();
     let options = &ours["Options"];
@@ -153,7 +154,7 @@ async fn reuse(
         id: text(&ours["Id"]),
         name: text(&ours["Name"]),
         bridge: names::bridge(config.drone),
-        subnet: found.unwrap_or(Network::containing([0, 0, 0, 0].into(), 0)).subnet(),
+        subnet: subnet::with_gateway(found.unwrap_or_default()),
     };
     if let (Some(found), true) = (found, is_right)
         && wanted.is_none_or(|wanted| wanted == found)
@@ -164,15 +165,16 @@ async fn reuse(
     let is_empty = detail["Containers"].as_object().is_none_or(serde_json::Map::is_empty);
     if !is_empty {
         let found = found.map_or_else(|| "no subnet".to_owned(), |found| found.to_string());
-        let wanted = wanted.unwrap_or(Network::containing([10, 64, 0, 0].into(), 18));
+        let wanted = wanted.unwrap_or(subnet::FIRST);
         return Err(NetworkError::InUse { name: network.name, found, wanted });
     }
     remove(engine, &network).await.map_err(NetworkError::Engine)?;
     Ok(None)
 }
 
-async fn create(engine: &Engine, config: &DockerConfig, chosen: Network) -> Result<OwnNetwork, RuntimeError> {
-    let (name, bridge, subnet) = (names::network(config.drone), names::bridge(config.drone), chosen.subnet());
+async fn create(engine: &Engine, config: &DockerConfig, chosen: Ipv4Net) -> Result<OwnNetwork, RuntimeError> {
+    let (name, bridge, subnet) =
+        (names::network(config.drone), names::bridge(config.drone), subnet::with_gateway(chosen));
     let request = NetworkCreateRequest {
         name: name.clone(),
         driver: Some("bridge".to_owned()),
@@ -205,9 +207,9 @@ fn is_ours(network: &Value, config: &DockerConfig) -> bool {
 }
 
 /// IPv4 networks of an engine's network.
-fn subnets(network: &Value) -> Vec<Network> {
+fn subnets(network: &Value) -> Vec<Ipv4Net> {
     let configs = network["IPAM"]["Config"].as_array();
-    configs.into_iter().flatten().filter_map(|config| config["Subnet"].as_str()?.parse().ok()).collect()
+    configs.into_iter().flatten().filter_map(|config| subnet::parse(config["Subnet"].as_str()?)).collect()
 }
 
 fn is_taken(error: &RuntimeError) -> bool {
@@ -264,7 +266,7 @@ mod tests {
             id: "y".to_owned(),
             name: "x".to_owned(),
             bridge: "b".to_owned(),
-            subnet: Network::containing([10, 64, 0, 0].into(), 18).subnet(),
+            subnet: subnet::with_gateway(subnet::FIRST),
         };
         let outcome = tokio::select! {
             served = async { server.await } => panic!("{served:?}"),

@@ -6,11 +6,19 @@
 //!     type filter hook input priority -5; policy accept;
 //!     iifname "jw-1234abcd" ct state & (established | related) == 0 drop
 //!   }
+//!   chain forward {
+//!     type filter hook forward priority -5; policy accept;
+//!     iifname "jw-1234abcd" oifname "jw-1234abcd" drop
+//!     oifname "jw-1234abcd" ct state & (established | related) == 0 drop
+//!   }
 //! }
 //! ```
 //!
-//! What comes from the sessions' bridge to the host itself is dropped unless it answers the host. A table of our own
-//! is left alone by Docker, by iptables and by firewalld's reload. Not its business: where it has to be applied.
+//! What comes from the sessions' bridge to the host itself is dropped unless it answers the host.
+//! What goes from one session to another is dropped, and what comes to a session from another
+//! network of the host, unless it answers the session: an engine with `"iptables": false` has no
+//! rules of its own for that. The host itself is not forwarded. A table of our own is left alone by
+//! Docker, by iptables and by firewalld's reload. Not its business: where it has to be applied.
 
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
@@ -30,13 +38,14 @@ const BATCH_END: u16 = 0x11;
 const FAMILY_UNSPECIFIED: u8 = 0;
 const FAMILY_INET: u8 = 1;
 
-const CHAIN: &str = "input";
 const HOOK_LOCAL_IN: u32 = 1;
+const HOOK_FORWARD: u32 = 2;
 const PRIORITY: i32 = -5;
 const POLICY_ACCEPT: u32 = 1;
 const REGISTER_VERDICT: u32 = 0;
 const REGISTER_1: u32 = 1;
 const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
 const CT_STATE: u32 = 0;
 const COMPARE_EQUAL: u32 = 0;
 const VERDICT_DROP: u32 = 0;
@@ -52,8 +61,11 @@ pub fn apply(table: &str, bridge: &str) -> Result<(), Errno> {
         command(NEW_TABLE, CREATE, &[text_attribute(1, table)]),
         command(DEL_TABLE, 0, &[text_attribute(1, table)]),
         command(NEW_TABLE, CREATE, &[text_attribute(1, table)]),
-        command(NEW_CHAIN, CREATE, &chain(table)),
-        command(NEW_RULE, CREATE | APPEND, &rule(table, bridge)),
+        command(NEW_CHAIN, CREATE, &chain(table, "input", HOOK_LOCAL_IN)),
+        command(NEW_RULE, CREATE | APPEND, &rule(table, "input", &from_sessions_to_host(bridge))),
+        command(NEW_CHAIN, CREATE, &chain(table, "forward", HOOK_FORWARD)),
+        command(NEW_RULE, CREATE | APPEND, &rule(table, "forward", &between_sessions(bridge))),
+        command(NEW_RULE, CREATE | APPEND, &rule(table, "forward", &from_elsewhere_to_sessions(bridge))),
         batch(BATCH_END),
     ];
     exchange(Some(NETFILTER), &messages).map(|_| ())
@@ -88,25 +100,36 @@ fn command(kind: u16, flags: u16, attributes: &[Vec<u8>]) -> Message {
     Message { kind: (SUBSYSTEM << 8) | kind, flags: REQUEST | ACK | flags, body }
 }
 
-fn chain(table: &str) -> [Vec<u8>; 5] {
+fn chain(table: &str, name: &str, hook: u32) -> [Vec<u8>; 5] {
     let priority = attribute(2, &PRIORITY.to_be_bytes());
     [
         text_attribute(1, table),
-        text_attribute(3, CHAIN),
-        nested(4, &[number_attribute(1, HOOK_LOCAL_IN), priority]),
+        text_attribute(3, name),
+        nested(4, &[number_attribute(1, hook), priority]),
         number_attribute(5, POLICY_ACCEPT),
         text_attribute(7, "filter"),
     ]
 }
 
-fn rule(table: &str, bridge: &str) -> [Vec<u8>; 3] {
-    let mut name = [0; INTERFACE_NAME_BYTES];
-    for (to, from) in name.iter_mut().zip(bridge.bytes().take(INTERFACE_NAME_BYTES - 1)) {
-        *to = from;
-    }
-    let expressions = [
-        expression("meta", &[number_attribute(2, META_IIFNAME), number_attribute(1, REGISTER_1)]),
-        compare(&name),
+fn rule(table: &str, chain: &str, expressions: &[Vec<u8>]) -> [Vec<u8>; 3] {
+    [text_attribute(1, table), text_attribute(2, chain), nested(4, expressions)]
+}
+
+fn from_sessions_to_host(bridge: &str) -> Vec<Vec<u8>> {
+    [&on_interface(META_IIFNAME, bridge)[..], &unless_it_answers(), &[drop_it()]].concat()
+}
+
+fn from_elsewhere_to_sessions(bridge: &str) -> Vec<Vec<u8>> {
+    [&on_interface(META_OIFNAME, bridge)[..], &unless_it_answers(), &[drop_it()]].concat()
+}
+
+fn between_sessions(bridge: &str) -> Vec<Vec<u8>> {
+    let [from, to] = [META_IIFNAME, META_OIFNAME].map(|which| on_interface(which, bridge));
+    [&from[..], &to, &[drop_it()]].concat()
+}
+
+fn unless_it_answers() -> [Vec<u8>; 3] {
+    [
         expression("ct", &[number_attribute(2, CT_STATE), number_attribute(1, REGISTER_1)]),
         expression(
             "bitwise",
@@ -119,9 +142,20 @@ fn rule(table: &str, bridge: &str) -> [Vec<u8>; 3] {
             ],
         ),
         compare(&0u32.to_ne_bytes()),
-        expression("immediate", &[number_attribute(1, REGISTER_VERDICT), verdict_drop()]),
-    ];
-    [text_attribute(1, table), text_attribute(2, CHAIN), nested(4, &expressions)]
+    ]
+}
+
+fn on_interface(which: u32, interface: &str) -> [Vec<u8>; 2] {
+    let mut name = [0; INTERFACE_NAME_BYTES];
+    for (to, from) in name.iter_mut().zip(interface.bytes().take(INTERFACE_NAME_BYTES - 1)) {
+        *to = from;
+    }
+    let load = [number_attribute(2, which), number_attribute(1, REGISTER_1)];
+    [expression("meta", &load), compare(&name)]
+}
+
+fn drop_it() -> Vec<u8> {
+    expression("immediate", &[number_attribute(1, REGISTER_VERDICT), verdict_drop()])
 }
 
 fn expression(name: &str, attributes: &[Vec<u8>]) -> Vec<u8> {

@@ -134,7 +134,9 @@ mod tests {
         pulled.note_use("sha256:a");
         pulled.note_use("sha256:of-somebody-else");
         assert_eq!(names(&pulled), ["b", "c"], "a container may be made of it any moment");
-        tokio::time::advance(LATELY).await;
+        tokio::time::advance(Duration::from_secs(119)).await;
+        assert_eq!(names(&pulled), ["b", "c"]);
+        tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(names(&pulled), ["b", "c", "a"]);
         pulled.forget("sha256:b");
         pulled.save();

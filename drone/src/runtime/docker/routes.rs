@@ -2,8 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
+
 use super::netlink::{DUMP, Message, REQUEST, attributes, exchange};
-use super::subnet::Network;
 
 const GET_ROUTE: u16 = 26;
 const NEW_ROUTE: u16 = 24;
@@ -15,7 +16,7 @@ const TYPE_BROADCAST: u8 = 3;
 const TYPE_MULTICAST: u8 = 5;
 
 /// Destinations of the IPv4 routes; the default route is none. Empty where the kernel does not say.
-pub fn destinations() -> Vec<Network> {
+pub fn destinations() -> Vec<Ipv4Net> {
     let mut body = vec![0; ROUTE_HEADER_BYTES];
     body[0] = FAMILY_IPV4;
     let ask = Message { kind: GET_ROUTE, flags: REQUEST | DUMP, body };
@@ -28,14 +29,15 @@ pub fn destinations() -> Vec<Network> {
     }
 }
 
-fn destination(route: &Message) -> Option<Network> {
+fn destination(route: &Message) -> Option<Ipv4Net> {
     let header = route.body.get(..ROUTE_HEADER_BYTES)?;
     let (prefix, kind) = (*header.get(1)?, *header.get(7)?);
     let matters = route.kind == NEW_ROUTE && prefix > 0 && !matches!(kind, TYPE_BROADCAST | TYPE_MULTICAST);
     let found = attributes(route.body.get(ROUTE_HEADER_BYTES..)?);
     let (_, bytes) = found.into_iter().find(|(kind, _)| *kind == ATTRIBUTE_DESTINATION)?;
     let octets: [u8; 4] = bytes.try_into().ok()?;
-    matters.then(|| Network::containing(Ipv4Addr::from(octets), prefix))
+    let network = Ipv4Net::new(Ipv4Addr::from(octets), prefix).ok()?;
+    matters.then(|| network.trunc())
 }
 
 #[cfg(test)]
@@ -44,7 +46,7 @@ mod tests {
 
     #[test]
     fn the_loopback_network_is_among_them() {
-        let loopback = Network::containing(Ipv4Addr::LOCALHOST, 8);
-        assert!(destinations().iter().any(|network| network.overlaps(&loopback)), "{:?}", destinations());
+        let is_loopback = |network: &Ipv4Net| network.contains(&Ipv4Addr::LOCALHOST);
+        assert!(destinations().iter().any(is_loopback), "{:?}", destinations());
     }
 }

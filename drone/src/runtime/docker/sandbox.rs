@@ -15,13 +15,16 @@ use std::time::Duration;
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
 };
+use bollard::query_parameters::RemoveImageOptions;
 use jetway_protocol::ids::SlotId;
 use jetway_protocol::init::{INIT_DIR, INIT_PATH, RUN_DIR};
+
+use tokio::sync::Mutex;
 
 use super::config::DockerConfig;
 use super::container;
 use super::container_spec::{bind, endpoint};
-use super::engine::Engine;
+use super::engine::{Engine, bounded, text};
 use super::import::import;
 use super::{Shared, names, slot_dirs};
 use crate::runtime::{ContainerStatus, Found, RuntimeError, init_line};
@@ -49,19 +52,19 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Makes and starts it. Repeating it changes nothing.
 pub async fn make(
-    engine: &Engine,
-    config: &DockerConfig,
+    shared: &Shared,
     around: &Around<'_>,
     sandbox: SlotId,
     address: Ipv4Addr,
 ) -> Result<(), RuntimeError> {
+    let Shared { engine, config, .. } = shared;
     let (name, directory) = (names::sandbox(sandbox), slot_dirs::of(config, sandbox));
     init_line::make_directory(&directory)
         .and_then(|()| std::fs::write(directory.join(WANTED), ""))
         .map_err(|error| RuntimeError::Engine(format!("{}: {error}", directory.display())))?;
     match container::create(engine, &name, body(config, around, sandbox, address)).await {
         Err(RuntimeError::Refused(message)) if is_without_image(&message) => {
-            import_image(engine).await?;
+            ensure_image(engine, &shared.sandbox_image).await?;
             container::create(engine, &name, body(config, around, sandbox, address)).await?;
         }
         outcome => drop(outcome?),
@@ -130,7 +133,9 @@ async fn end_once(shared: &Shared) -> Result<bool, RuntimeError> {
     let sandboxes = list(shared).await?;
     for slot in cut_off(&slots, &sandboxes) {
         tracing::warn!(%slot, "its sandbox died: nobody can reach it any more, so it is ended");
-        container::kill(engine, &names::container(slot), SIGKILL).await?;
+        // Before the kill: the end is told from it.
+        shared.slots.entry(slot).or_default().note_cut_off();
+        container::kill(engine, &shared.readable.container(slot), SIGKILL).await?;
     }
     Ok(true)
 }
@@ -143,10 +148,38 @@ fn cut_off(slots: &[Found], sandboxes: &[Found]) -> Vec<SlotId> {
     slots.iter().filter(runs).filter(is_cut_off).map(|slot| slot.slot).collect()
 }
 
+/// Makes the sandboxes' image, unless another sandbox that found none has made it meanwhile: the
+/// later of two imports would leave the earlier one without a name.
+async fn ensure_image(engine: &Engine, one_at_a_time: &Mutex<()>) -> Result<(), RuntimeError> {
+    let _turn = one_at_a_time.lock().await;
+    let path = format!("/images/{}:{}/json", names::SANDBOX_IMAGE, names::SANDBOX_IMAGE_TAG);
+    match engine.get(&path, &[]).await {
+        Ok(_) => Ok(()),
+        Err(RuntimeError::Refused(_)) => import_image(engine).await,
+        Err(error) => Err(error),
+    }
+}
+
 /// Nothing is in it: what runs is mounted, so it never has to be made anew for another version. The label says whose it is.
 async fn import_image(engine: &Engine) -> Result<(), RuntimeError> {
     let label = format!("LABEL {}={}", names::LABEL_ROLE, names::ROLE_SANDBOX);
     import(engine, names::SANDBOX_IMAGE, names::SANDBOX_IMAGE_TAG, &[], &[label]).await
+}
+
+/// Removes sandboxes' images that have lost their name: drones of one engine may still import at
+/// once. One that a container has stays, because the engine refuses to remove it.
+pub async fn remove_nameless_images(engine: &Engine) -> Result<(), RuntimeError> {
+    let label = format!("{}={}", names::LABEL_ROLE, names::ROLE_SANDBOX);
+    let filters = serde_json::json!({ "dangling": ["true"], "label": [label] }).to_string();
+    let listed = engine.get("/images/json", &[("filters", filters.as_str())]).await?;
+    for image in listed.as_array().into_iter().flatten() {
+        let id = text(&image["Id"]);
+        match bounded(engine.docker().remove_image(&id, None::<RemoveImageOptions>, None)).await {
+            Ok(_) => tracing::info!(id, "removed an image of sandboxes that had lost its name"),
+            Err(error) => tracing::debug!(id, %error, "a nameless image of sandboxes stays"),
+        }
+    }
+    Ok(())
 }
 
 fn is_without_image(message: &str) -> bool {

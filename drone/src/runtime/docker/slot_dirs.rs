@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use jetway_protocol::ids::SlotId;
+use jetway_protocol::init::SOCKET_PATH_BYTES_MAX;
 
 use super::config::{ConnectError, DockerConfig};
 use super::engine::Engine;
@@ -18,8 +19,8 @@ pub fn prepare(config: &DockerConfig) -> Result<(), ConnectError> {
     let slots = root(config);
     let wrong = |reason: String| ConnectError::Directory { path: config.run_dir.clone(), reason };
     let length = of(config, SlotId(uuid::Uuid::nil())).join(init_line::SOCKET).as_os_str().len();
-    if length > init_line::SOCKET_PATH_BYTES_MAX {
-        let excess = length - init_line::SOCKET_PATH_BYTES_MAX;
+    if length > SOCKET_PATH_BYTES_MAX {
+        let excess = length - SOCKET_PATH_BYTES_MAX;
         return Err(wrong(format!(
             "it is {excess} bytes too long for the sockets in it: choose a shorter --run-dir"
         )));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use jetway_protocol::ids::SlotId;
 
 use super::limiter::{Call, Class, Turn};
-use super::{DockerRuntime, container, mount, names};
+use super::{DockerRuntime, container, mount};
 use crate::runtime::{ContainerStatus, RuntimeError};
 
 const SIGKILL: i32 = 9;
@@ -37,7 +37,7 @@ impl DockerRuntime {
         mount: Option<mount::Identity>,
     ) -> Result<IpAddr, RuntimeError> {
         let engine = &self.shared.engine;
-        let Some(inspected) = container::inspect(engine, &names::container(slot)).await? else {
+        let Some(inspected) = container::inspect(engine, &self.shared.readable.container(slot)).await? else {
             return Err(RuntimeError::Absent);
         };
         if inspected.has_data_mount && mount.is_none() {
@@ -69,10 +69,13 @@ impl DockerRuntime {
         (class, turn): (Class, Turn),
         is_joined: bool,
     ) -> Result<(), RuntimeError> {
-        let (engine, name) = (&self.shared.engine, names::container(slot));
+        let (engine, name) = (&self.shared.engine, self.shared.readable.container(slot));
         let kind = if is_joined { Call::StartJoined } else { Call::Start };
         match self.limiter.call(class, turn, kind, container::start(engine, &name)).await {
-            Err(RuntimeError::Refused(message)) if is_joined && is_about_the_joined(&message) => {
+            // Engines from 28 on answer 500 to it.
+            Err(RuntimeError::Refused(message) | RuntimeError::Engine(message))
+                if is_joined && is_about_the_joined(&message) =>
+            {
                 tracing::warn!(%slot, message, "the sandbox is gone");
                 Err(RuntimeError::SandboxGone)
             }
@@ -86,7 +89,7 @@ impl DockerRuntime {
 
     async fn address(&self, slot: SlotId) -> Result<IpAddr, RuntimeError> {
         let engine = &self.shared.engine;
-        let Some(inspected) = container::inspect(engine, &names::container(slot)).await? else {
+        let Some(inspected) = container::inspect(engine, &self.shared.readable.container(slot)).await? else {
             return Err(RuntimeError::Absent);
         };
         match inspected.status {
@@ -108,7 +111,7 @@ impl DockerRuntime {
     /// The engine looked the mount's path up by itself: what it found must be what was checked. Init is parked, so
     /// nothing of the session has run yet.
     async fn check_mount(&self, slot: SlotId, expected: mount::Identity) -> Result<(), RuntimeError> {
-        let name = names::container(slot);
+        let name = self.shared.readable.container(slot);
         let Some(inspected) = container::inspect(&self.shared.engine, &name).await? else {
             return Err(RuntimeError::Absent);
         };
@@ -131,4 +134,25 @@ fn is_about_the_joined(message: &str) -> bool {
     ["non running container", "joining network namespace of container", "No such container"]
         .iter()
         .any(|sign| message.contains(sign))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_engines_say_of_a_gone_sandbox_is_known() {
+        for (message, expect) in [
+            // 20.10 and 28.5, of one that does not run: 409.
+            ("cannot join network of a non running container: 5d1f", true),
+            ("cannot join network namespace of a non running container: container 5d1f is created", true),
+            // Of one that is gone: 404 from 20.10, 500 from 28.5.
+            ("No such container: 5d1f", true),
+            ("joining network namespace of container: No such container: 5d1f", true),
+            ("driver failed programming external connectivity on endpoint x", false),
+            ("", false),
+        ] {
+            assert_eq!(is_about_the_joined(message), expect, "{message}");
+        }
+    }
 }

@@ -1,45 +1,11 @@
 //! An image's stop signal, by name or number. Not its business: sending it.
 
-pub const SIGTERM: i32 = 15;
+use nix::sys::signal::Signal;
+
+pub const SIGTERM: i32 = Signal::SIGTERM as i32;
 /// As Docker counts: the first two real-time signals belong to the C library.
 const SIGRTMIN: i32 = 34;
 const SIGRTMAX: i32 = 64;
-
-const NAMES: [(&str, i32); 33] = [
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ILL", 4),
-    ("TRAP", 5),
-    ("ABRT", 6),
-    ("IOT", 6),
-    ("BUS", 7),
-    ("FPE", 8),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("SEGV", 11),
-    ("USR2", 12),
-    ("PIPE", 13),
-    ("ALRM", 14),
-    ("TERM", SIGTERM),
-    ("STKFLT", 16),
-    ("CHLD", 17),
-    ("CONT", 18),
-    ("STOP", 19),
-    ("TSTP", 20),
-    ("TTIN", 21),
-    ("TTOU", 22),
-    ("URG", 23),
-    ("XCPU", 24),
-    ("XFSZ", 25),
-    ("VTALRM", 26),
-    ("PROF", 27),
-    ("WINCH", 28),
-    ("POLL", 29),
-    ("IO", 29),
-    ("PWR", 30),
-    ("SYS", 31),
-];
 
 /// The signal's number; SIGTERM where there is none or it is unknown.
 pub fn number(text: Option<&str>) -> i32 {
@@ -53,8 +19,13 @@ fn parse(text: &str) -> Option<i32> {
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some((_, number)) = NAMES.iter().find(|(known, _)| *known == name) {
-        return Some(*number);
+    let usual = match name {
+        "IOT" => "ABRT",
+        "POLL" => "IO",
+        name => name,
+    };
+    if let Ok(signal) = format!("SIG{usual}").parse::<Signal>() {
+        return Some(signal as i32);
     }
     let offset = |rest: &str, sign: char| match rest {
         "" => Some(0),
@@ -77,6 +48,10 @@ mod tests {
             (Some("int"), 2),
             (Some("3"), 3),
             (Some("SIGQUIT "), 3),
+            (Some("SIGIOT"), 6),
+            (Some("poll"), 29),
+            (Some("WINCH"), 28),
+            (Some("SIGSYS"), 31),
             (Some("SIGRTMIN+3"), 37),
             (Some("RTMIN"), 34),
             (Some("SIGRTMAX-1"), 63),

@@ -1,111 +1,76 @@
-//! Arithmetic on IPv4 networks, and the choice of one for the sessions. Pure. Not its business: what is taken.
+//! The choice of an IPv4 network for the sessions. Pure; the caller says which networks are taken.
 
-use std::fmt;
 use std::net::Ipv4Addr;
-use std::str::FromStr;
+
+use ipnet::Ipv4Net;
 
 use crate::runtime::Subnet;
 
-/// Where the drones of a host take their networks from: 10.64.0.0/10, one /18 each.
-const RANGE: Network = Network { address: 0x0A40_0000, prefix: 10 };
+/// Where the drones of a host take their networks from, one /18 each.
+const RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 64, 0, 0), 10);
 const PREFIX: u8 = 18;
+pub const FIRST: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 64, 0, 0), PREFIX);
 /// Fewer than 8 addresses cannot hold sessions; more than a /8 is a mistake.
 const PREFIX_MIN: u8 = 8;
 const PREFIX_MAX: u8 = 29;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    address: u32,
-    prefix: u8,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubnetError {
     #[error("--session-subnet {0} must have a prefix from /{PREFIX_MIN} to /{PREFIX_MAX}")]
     Prefix(String),
     #[error("--session-subnet {given} is not a network's address: write {network}")]
-    HostBits { given: String, network: Network },
+    HostBits { given: String, network: Ipv4Net },
     #[error(
         "--session-subnet {wanted} overlaps {taken}, which this host or another Docker network uses: choose another"
     )]
-    Taken { wanted: Network, taken: Network },
+    Taken { wanted: Ipv4Net, taken: Ipv4Net },
     #[error("every /{PREFIX} in {RANGE} is in use: choose a network with --session-subnet")]
     NoneFree,
 }
 
-impl Network {
-    pub fn containing(address: Ipv4Addr, prefix: u8) -> Self {
-        let prefix = prefix.min(32);
-        Self { address: u32::from(address) & mask(prefix), prefix }
-    }
-
-    pub fn overlaps(&self, other: &Network) -> bool {
-        let common = mask(self.prefix.min(other.prefix));
-        self.address & common == other.address & common
-    }
-
-    /// With the first address as its gateway.
-    pub fn subnet(&self) -> Subnet {
-        let gateway = Ipv4Addr::from(self.address.saturating_add(1));
-        Subnet { network: Ipv4Addr::from(self.address), prefix: self.prefix, gateway }
-    }
+/// With the first address as its gateway.
+pub fn with_gateway(network: Ipv4Net) -> Subnet {
+    let gateway = Ipv4Addr::from(u32::from(network.network()).saturating_add(1));
+    Subnet { network: network.network(), prefix: network.prefix_len(), gateway }
 }
 
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.address), self.prefix)
-    }
-}
-
-impl FromStr for Network {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (address, prefix) = text.split_once('/').ok_or(())?;
-        let prefix = prefix.parse::<u8>().ok().filter(|prefix| *prefix <= 32).ok_or(())?;
-        Ok(Self::containing(address.parse().map_err(|_| ())?, prefix))
-    }
+/// As an engine writes it; bits of a host do not count.
+pub fn parse(text: &str) -> Option<Ipv4Net> {
+    text.parse::<Ipv4Net>().ok().map(|network| network.trunc())
 }
 
 /// The operator's choice, checked for itself.
-pub fn wanted((address, prefix): (Ipv4Addr, u8)) -> Result<Network, SubnetError> {
+pub fn wanted((address, prefix): (Ipv4Addr, u8)) -> Result<Ipv4Net, SubnetError> {
     let given = format!("{address}/{prefix}");
     if !(PREFIX_MIN..=PREFIX_MAX).contains(&prefix) {
         return Err(SubnetError::Prefix(given));
     }
-    let network = Network::containing(address, prefix);
-    if Ipv4Addr::from(network.address) == address {
-        Ok(network)
-    } else {
-        Err(SubnetError::HostBits { given, network })
+    match Ipv4Net::new_assert(address, prefix) {
+        network if network == network.trunc() => Ok(network),
+        network => Err(SubnetError::HostBits { given, network: network.trunc() }),
     }
 }
 
 /// The wanted network, or the first free one of the range.
-pub fn choose(wanted: Option<Network>, taken: &[Network]) -> Result<Network, SubnetError> {
-    let blocker = |network: &Network| taken.iter().find(|taken| taken.overlaps(network)).copied();
+pub fn choose(wanted: Option<Ipv4Net>, taken: &[Ipv4Net]) -> Result<Ipv4Net, SubnetError> {
+    let overlap = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
+    let blocker = |network: &Ipv4Net| taken.iter().find(|taken| overlap(taken, network)).copied();
     if let Some(wanted) = wanted {
         return match blocker(&wanted) {
             Some(taken) => Err(SubnetError::Taken { wanted, taken }),
             None => Ok(wanted),
         };
     }
-    let count = 1u32 << (PREFIX - RANGE.prefix);
-    (0..count)
-        .map(|index| Network { address: RANGE.address + (index << (32 - PREFIX)), prefix: PREFIX })
-        .find(|network| blocker(network).is_none())
-        .ok_or(SubnetError::NoneFree)
-}
-
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+    let mut all = RANGE.subnets(PREFIX).into_iter().flatten();
+    all.find(|network| blocker(network).is_none()).ok_or(SubnetError::NoneFree)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn network(text: &str) -> Network {
-        text.parse().unwrap()
+    fn network(text: &str) -> Ipv4Net {
+        parse(text).unwrap()
     }
 
     #[test]
@@ -125,18 +90,18 @@ mod tests {
 
     #[test]
     fn the_operators_choice_is_checked() {
-        let parse = |text: &str| {
+        let asked = |text: &str| {
             let (address, prefix) = text.split_once('/').unwrap();
             wanted((address.parse().unwrap(), prefix.parse().unwrap()))
         };
-        assert_eq!(parse("10.1.0.0/16").unwrap(), network("10.1.0.0/16"));
-        assert!(parse("10.1.0.1/16").unwrap_err().to_string().ends_with("write 10.1.0.0/16"));
+        assert_eq!(asked("10.1.0.0/16").unwrap(), network("10.1.0.0/16"));
+        assert!(asked("10.1.0.1/16").unwrap_err().to_string().ends_with("write 10.1.0.0/16"));
         for bad in ["10.0.0.0/7", "10.0.0.0/30", "10.0.0.0/33", "0.0.0.0/0"] {
-            assert!(matches!(parse(bad), Err(SubnetError::Prefix(_))), "{bad}");
+            assert!(matches!(asked(bad), Err(SubnetError::Prefix(_))), "{bad}");
         }
         let error = choose(Some(network("172.17.128.0/24")), &[network("172.17.0.0/16")]).unwrap_err();
         assert!(error.to_string().contains("172.17.0.0/16"), "{error}");
-        let subnet = network("10.1.0.0/16").subnet();
+        let subnet = with_gateway(network("10.1.0.0/16"));
         assert_eq!((subnet.gateway.to_string().as_str(), subnet.prefix), ("10.1.0.1", 16));
     }
 }

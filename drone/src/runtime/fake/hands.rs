@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use jetway_protocol::ids::SlotId;
+use jetway_protocol::ids::{BackendId, SlotId};
+use jetway_protocol::init::FromInit;
 use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::{broadcast, watch};
 
@@ -38,6 +39,11 @@ impl Fake {
         });
     }
 
+    /// How often an application was executed for this backend, whatever became of it.
+    pub fn executions(&self, backend: &str) -> usize {
+        self.inner().executions.iter().filter(|id| id.as_str() == backend).count()
+    }
+
     pub fn calls(&self) -> Vec<String> {
         self.inner().calls.clone()
     }
@@ -56,7 +62,8 @@ impl Fake {
         let mut inner = self.inner();
         let containers = std::mem::take(&mut inner.containers);
         let sandboxes = std::mem::take(&mut inner.sandboxes);
-        let inner = Inner { script: inner.script.clone(), containers, sandboxes, ..Inner::default() };
+        let (script, executions) = (inner.script.clone(), inner.executions.clone());
+        let inner = Inner { script, containers, sandboxes, executions, ..Inner::default() };
         Arc::new(Self {
             inner: Mutex::new(inner),
             changes: watch::Sender::new(0),
@@ -84,11 +91,19 @@ impl Fake {
         self.inner().containers.values_mut().for_each(|container| container.status = status.clone());
     }
 
+    /// What its init says once the application has opened a port that is not the session's.
+    pub fn says_elsewhere(&self, backend: &BackendId, place: &str) {
+        let (backend, addresses) = (backend.clone(), vec![place.parse().unwrap()]);
+        let slots: Vec<_> = self.inner().containers.keys().copied().collect();
+        let message = FromInit::ListeningElsewhere { backend, addresses };
+        slots.into_iter().for_each(|slot| self.say(slot, LineEvent::Message(message.clone())));
+    }
+
     /// By somebody, by force: their processes go with them.
     pub fn all_are_removed(&self) {
         self.set_all(ContainerStatus::Absent);
         let slots: Vec<_> = self.inner().containers.keys().copied().collect();
-        slots.into_iter().for_each(|slot| self.say(slot, LineEvent::Disconnected));
+        slots.into_iter().for_each(|slot| self.say(slot, LineEvent::Disconnected { heard_all: true }));
     }
 
     /// As the engine's event stream does when it was opened anew.

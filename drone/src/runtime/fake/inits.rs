@@ -1,9 +1,9 @@
 //! The inits of the fake engine: what they say, and what they make of what they are told, by their [`super::Script`].
 
-use jetway_protocol::ids::SlotId;
+use jetway_protocol::ids::{BackendId, SlotId};
 use jetway_protocol::init::{Ahead, AheadState, FromInit, Hello, Session, SessionState, ToInit};
 
-use super::{Application, ContainerStatus, Fake, LineEvent};
+use super::{Application, ContainerStatus, Death, Fake, LineEvent};
 
 impl Fake {
     pub(super) fn exits(&self, slot: SlotId, code: i32, oom_killed: bool) {
@@ -19,7 +19,20 @@ impl Fake {
         if let Some(backend) = backend {
             self.say(slot, LineEvent::Message(FromInit::Exited { backend, code: Some(code), signal: None }));
         }
-        self.say(slot, LineEvent::Disconnected);
+        self.say(slot, LineEvent::Disconnected { heard_all: true });
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Killed: it says nothing any more.
+    fn dies(&self, slot: SlotId) {
+        let heard_all = {
+            let mut inner = self.inner();
+            let heard_all = !inner.script.last_words_get_lost;
+            let Some(container) = inner.containers.get_mut(&slot) else { return };
+            container.status = ContainerStatus::Exited { code: 137, oom_killed: false };
+            heard_all
+        };
+        self.say(slot, LineEvent::Disconnected { heard_all });
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -45,7 +58,8 @@ impl Fake {
         let ahead = container.ahead.as_ref().filter(|_| session.is_none());
         let ahead = ahead.map(|_| AheadState { pid: 7, ready: None });
         let (nonce, boot_id) = (container.nonce.clone(), inner.script.boot_id);
-        let hello = Hello { version: 1, nonce, boot_id, session, ahead };
+        let writes_ahead = inner.script.writes_ahead;
+        let hello = Hello { version: 1, nonce, boot_id, session, ahead, writes_ahead };
         drop(inner);
         self.say(slot, LineEvent::Connected(hello));
     }
@@ -73,23 +87,16 @@ impl Fake {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// One session, ever.
+    /// One session, ever: read, said to be taken, executed, and said to run. It may be killed
+    /// between any two of these.
     fn takes(&self, slot: SlotId, session: Session) {
         self.called("session");
-        let application = self.inner().script.application;
         let backend = session.backend.clone();
-        {
+        let (script, death) = {
             let mut inner = self.inner();
-            let dies = inner.script.inits_that_die_at_claims.checked_sub(1);
-            inner.script.inits_that_die_at_claims = dies.unwrap_or(0);
             let Some(container) = inner.containers.get_mut(&slot) else { return };
             if !container.claims.contains(&backend) {
                 container.claims.push(backend.clone());
-            }
-            if dies.is_some() {
-                container.session = None;
-                drop(inner);
-                return self.exits(slot, 137, false);
             }
             if let Some(taken_by) = container.session.as_ref().map(|session| session.backend.clone())
                 && taken_by != backend
@@ -97,10 +104,37 @@ impl Fake {
                 drop(inner);
                 return self.say(slot, LineEvent::Message(FromInit::Refused { backend, taken_by }));
             }
-            container.session = Some(session);
+            let deaths = &mut inner.script.deaths;
+            let death = if deaths.is_empty() { None } else { Some(deaths.remove(0)) };
+            (inner.script.clone(), death)
+        };
+        if death == Some(Death::Untaken) {
+            return self.dies(slot);
         }
+        let is_first = {
+            let mut inner = self.inner();
+            let Some(container) = inner.containers.get_mut(&slot) else { return };
+            container.session.replace(session).is_none()
+        };
+        if is_first && script.writes_ahead && !(death.is_some() && script.last_words_get_lost) {
+            self.say(slot, LineEvent::Message(FromInit::Taken { backend: backend.clone() }));
+        }
+        if death == Some(Death::Taken) {
+            return self.dies(slot);
+        }
+        if is_first {
+            self.inner().executions.push(backend.clone());
+        }
+        if death == Some(Death::Executed) {
+            return self.dies(slot);
+        }
+        self.runs(slot, backend);
+    }
+
+    fn runs(&self, slot: SlotId, backend: BackendId) {
+        let application = self.inner().script.application;
         if application == Application::TakesInitsPlace {
-            return self.say(slot, LineEvent::Disconnected);
+            return self.say(slot, LineEvent::Disconnected { heard_all: true });
         }
         if self.inner().script.claim_replies_get_lost {
             return drop(self.called("lost claim reply"));

@@ -1,18 +1,15 @@
-//! The end of a backend: what is said of it, as a pure function, and what is given back. It is reached only when the
-//! engine has said that nothing runs.
+//! The end of a backend: what is said of it, as a pure function, and what is given back. It is
+//! reached only when the engine has said that nothing runs.
 
-use jetway_protocol::attach::{Outcome, ToProxy};
-use jetway_protocol::state::{BackendState, Event};
+use std::net::SocketAddr;
+
+use jetway_protocol::hint;
+use jetway_protocol::state::{BackendState, Event as Step};
 use jetway_protocol::status::{End, EndReason, TerminationKind};
-use jetway_protocol::time::UnixMicros;
-use tokio::time::Instant;
 
-use super::actor::{Actor, Claim};
-use super::engine::Finish;
-use crate::addresses::Ended;
+use super::{Action, Claim, Core, Finish, Parting};
 use crate::journal::Tombstone;
 use crate::runtime::ContainerStatus;
-use crate::teardown;
 
 /// All that an end can be told from.
 #[derive(Debug, Clone)]
@@ -20,51 +17,60 @@ struct Facts<'a> {
     stop: Option<(TerminationKind, EndReason)>,
     failure: Option<(EndReason, String)>,
     status: ContainerStatus,
+    /// Its sandbox died, and the drone ended it for that.
+    was_cut_off: bool,
     was_ready: bool,
     ran: bool,
     port: u16,
     start_timeout_seconds: u32,
-    elsewhere: &'a str,
+    elsewhere: &'a [SocketAddr],
+    memory_limit_bytes: i64,
 }
 
-impl Actor {
-    pub(super) fn end(&mut self, status: ContainerStatus, output: String) {
+impl Core {
+    pub(super) fn end(&mut self, status: ContainerStatus, output: String, was_cut_off: bool) {
         // Also where somebody else has removed the container: its slot's directory is still there.
         let is_there =
-            self.finish.is_some_and(|how| how != Finish::Remove || status != ContainerStatus::Absent);
-        let elsewhere: Vec<String> = self.listening_elsewhere.iter().map(ToString::to_string).collect();
+            self.ending.finish.is_some_and(|how| how != Finish::Remove || status != ContainerStatus::Absent);
+        let elsewhere = hint::misplaced(&self.put.spec.executable.ports, &self.session.listening_elsewhere);
+        let ran = self.session.claim != Claim::Parked;
         let end = scrubbed(End {
             output,
             ..describe(&Facts {
                 stop: self.stop_under_way(),
-                failure: self.failure.clone(),
+                failure: self.ending.failure.clone(),
                 status,
-                was_ready: self.was_ready,
-                ran: self.claim != Claim::Parked,
+                was_cut_off,
+                was_ready: self.life.was_ready,
+                ran,
                 port: self.put.spec.executable.port,
                 start_timeout_seconds: self.put.spec.start_timeout_seconds,
-                elsewhere: &elsewhere.join(", "),
+                elsewhere: &elsewhere,
+                memory_limit_bytes: self.put.spec.executable.memory_limit_bytes(),
             })
         });
-        let tombstone = Tombstone {
-            id: self.id.clone(),
-            fencing_token: Some(self.put.fencing_token),
-            end: end.clone(),
-            at: UnixMicros::now(),
+        self.bury(end.clone());
+        self.step(Step::Gone { end: end.clone() }, Some(end.clone()));
+        self.act(Action::Unlist);
+        self.tell_waiting(&end);
+        let parting = Parting {
+            end,
+            told: std::mem::take(&mut self.doors.told),
+            attached_too: self.doors.adopted,
+            place: self.seat.place.take(),
+            is_there,
+            session: ran.then(|| self.id.clone()),
         };
-        // Before the end is known to anybody: a late PUT must find it.
-        let set = self.agent.tombstones().set(tombstone);
-        if let Err(error) = set {
-            tracing::error!(backend = %self.id, %error, "a tombstone cannot be written");
-        }
-        self.step(Event::Gone { end: end.clone() }, Some(end.clone()));
-        self.agent.backends.remove(&self.id);
-        self.tell_proxies(&end);
-        self.give_back(end, is_there);
+        self.act(Action::GiveBack(Box::new(parting)));
+    }
+
+    fn bury(&mut self, end: End) {
+        let (id, fencing_token, at) = (self.id.clone(), Some(self.put.fencing_token), self.now.wall);
+        self.act(Action::Bury(Box::new(Tombstone { id, fencing_token, end, at })));
     }
 
     fn stop_under_way(&self) -> Option<(TerminationKind, EndReason)> {
-        match self.state {
+        match self.life.state {
             BackendState::Terminating { reason } => Some((TerminationKind::Soft, reason)),
             BackendState::HardTerminating { reason } => Some((TerminationKind::Hard, reason)),
             BackendState::Scheduled
@@ -74,29 +80,6 @@ impl Actor {
             | BackendState::Ready { .. }
             | BackendState::Terminated { .. } => None,
         }
-    }
-
-    fn tell_proxies(&mut self, end: &End) {
-        for waiting in self.waiting.drain(..) {
-            let outcome = Outcome::Ended { end: end.clone() };
-            waiting.asking.stream.push(ToProxy::Answer { ask: waiting.asking.ask, outcome });
-        }
-        if self.adopted {
-            self.told.extend(self.agent.streams.proxies());
-        }
-        for proxy in &self.told {
-            let (backend, fencing_token) = (self.id.clone(), self.put.fencing_token);
-            self.agent.streams.push(*proxy, ToProxy::Ended { backend, fencing_token, end: end.clone() });
-        }
-    }
-
-    fn give_back(&mut self, end: End, is_there: bool) {
-        let Some(place) = self.place.take() else { return };
-        let ended = Ended { backend: self.id.clone(), fencing_token: self.put.fencing_token, end };
-        let told = std::mem::take(&mut self.told);
-        self.agent.addresses().release(place.address, ended, told, Instant::now());
-        // Its line goes with this task, and the key is free: removing what is left holds nobody up.
-        teardown::ended(&self.agent, place, is_there);
     }
 }
 
@@ -129,8 +112,16 @@ fn describe(facts: &Facts<'_>) -> End {
     if oom_killed {
         return end(
             EndReason::OutOfMemory,
-            "it was killed because it used more memory than its limit".to_owned(),
+            format!(
+                "it was killed because it needed more than its {} of memory: raise \
+                 spawn_config.executable.resource_limits.memory_limit_bytes",
+                in_mebibytes(facts.memory_limit_bytes)
+            ),
         );
+    }
+    if facts.was_cut_off {
+        let message = "its network was lost: the container that held it for the session ended".to_owned();
+        return end(EndReason::Lost, message);
     }
     match facts.status {
         ContainerStatus::Absent => {
@@ -143,22 +134,28 @@ fn describe(facts: &Facts<'_>) -> End {
             EndReason::ExitedBeforeReady,
             format!("it exited with {code} before it listened on port {}", facts.port),
         ),
-        _ => end(EndReason::Exited, format!("it exited with {code}")),
+        _ => end(EndReason::of_exit(exit_code), format!("it exited with {code}")),
     }
+}
+
+fn in_mebibytes(bytes: i64) -> String {
+    const MEBIBYTE: i64 = 1024 * 1024;
+    if bytes % MEBIBYTE == 0 { format!("{} MiB", bytes / MEBIBYTE) } else { format!("{bytes} bytes") }
 }
 
 fn stop_message(facts: &Facts<'_>, reason: EndReason) -> String {
     let Facts { port, start_timeout_seconds: seconds, elsewhere, .. } = facts;
     match reason {
         EndReason::StartTimeout => format!("it did not listen on port {port} within {seconds} seconds"),
-        EndReason::ListeningElsewhere => format!(
-            "it listens on {elsewhere}, where nobody can reach it: let it listen on 0.0.0.0:{port} or [::]:{port}"
-        ),
+        EndReason::ListeningElsewhere => {
+            format!("it {}", hint::listens_elsewhere(*port, elsewhere).unwrap_or_default())
+        }
         EndReason::Idle => "nobody used it any more".to_owned(),
         EndReason::Lifetime => "its lifetime was over".to_owned(),
         EndReason::External => "somebody stopped it".to_owned(),
         EndReason::LeaseExpired => "its drone could not renew its lease".to_owned(),
         EndReason::Exited
+        | EndReason::Crashed
         | EndReason::OutOfMemory
         | EndReason::ImageNotFound
         | EndReason::PullFailed
@@ -174,16 +171,21 @@ fn stop_message(facts: &Facts<'_>, reason: EndReason) -> String {
 mod tests {
     use super::*;
 
+    static ELSEWHERE: [SocketAddr; 1] =
+        [SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 3000)];
+
     fn check(change: impl FnOnce(&mut Facts<'static>), reason: EndReason, message: &str) {
         let mut facts = Facts {
             stop: None,
             failure: None,
             status: ContainerStatus::Exited { code: 3, oom_killed: false },
+            was_cut_off: false,
             was_ready: true,
             ran: true,
             port: 8080,
             start_timeout_seconds: 60,
-            elsewhere: "127.0.0.1:8080",
+            elsewhere: &[],
+            memory_limit_bytes: 512 * 1024 * 1024,
         };
         change(&mut facts);
         let end = describe(&facts);
@@ -195,11 +197,25 @@ mod tests {
     fn every_end_has_its_reason() {
         use EndReason as R;
         let oom = ContainerStatus::Exited { code: 137, oom_killed: true };
-        check(|_| {}, R::Exited, "status 3");
+        let by_a_signal = ContainerStatus::Exited { code: 139, oom_killed: false };
+        check(|f| f.status = ContainerStatus::Exited { code: 0, oom_killed: false }, R::Exited, "status 0");
+        check(|_| {}, R::Crashed, "status 3");
+        check(|f| f.status = by_a_signal.clone(), R::Crashed, "status 139");
         check(|f| f.was_ready = false, R::ExitedBeforeReady, "status 3 before it listened on port 8080");
         check(|f| f.status = ContainerStatus::Absent, R::Lost, "removed by somebody else");
-        check(|f| f.status = oom.clone(), R::OutOfMemory, "memory");
+        check(
+            |f| f.status = oom.clone(),
+            R::OutOfMemory,
+            "512 MiB of memory: raise spawn_config.executable.resource_limits.memory_limit_bytes",
+        );
         check(|f| (f.status, f.was_ready) = (oom.clone(), false), R::OutOfMemory, "memory");
+        check(|f| f.was_cut_off = true, R::Lost, "its network was lost");
+        check(|f| (f.was_cut_off, f.was_ready) = (true, false), R::Lost, "its network was lost");
+        check(
+            |f| (f.was_cut_off, f.stop) = (true, Some((TerminationKind::Soft, R::Idle))),
+            R::Idle,
+            "nobody used it",
+        );
         check(|f| (f.ran, f.was_ready) = (false, false), R::CreateFailed, "before it was used");
         check(|f| f.failure = Some((R::PullFailed, "no route".into())), R::PullFailed, "no route");
         check(|f| f.stop = Some((TerminationKind::Soft, R::Idle)), R::Idle, "nobody used it");
@@ -209,9 +225,12 @@ mod tests {
             "within 60 seconds",
         );
         check(
-            |f| f.stop = Some((TerminationKind::Hard, R::ListeningElsewhere)),
+            |f| {
+                f.stop = Some((TerminationKind::Hard, R::ListeningElsewhere));
+                f.elsewhere = &ELSEWHERE;
+            },
             R::ListeningElsewhere,
-            "127.0.0.1:8080",
+            "it listens on 0.0.0.0:3000, and Jetway looks for it on port 8080",
         );
     }
 }

@@ -1,5 +1,5 @@
-//! What init is told at a claim: the session's environment, where to look for readiness. When it is told is `start`'s
-//! business.
+//! What init is told at a claim: the session's environment, where to look for readiness. When it is
+//! told is `start`'s business.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
