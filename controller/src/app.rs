@@ -1,33 +1,35 @@
-//! What every request and task of a controller shares. No state here is needed by another replica: the table of drones
-//! is a copy of Postgres', reservations only spread placements, and the counters are of this process.
+//! What a controller is made of: one handle for each concern. Handlers take what they need from it,
+//! tasks and connects are made from it once ([`crate::tasks`], [`Connects`]). No state here is
+//! needed by another replica: the table of drones is a copy of Postgres', reservations only spread
+//! placements, and the counters are of this process.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
 
 use jetway_protocol::at_rest::AtRest;
-use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, GrantId, InstallationId};
-use jetway_protocol::key::Key;
+use jetway_protocol::certificates::{PENDING_READ, Pending};
+use jetway_protocol::ids::{ClusterName, InstallationId};
 use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::secret::Secret;
-use jetway_protocol::token::{STATIC_PREFIX, TokenContent, TokenSealer};
 use jetway_service::lifecycle::Lifecycle;
-use sqlx::PgPool;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::acme::Acme;
-use crate::connect::deliver::Deliveries;
+use crate::connect::context::Connects;
+use crate::connect::deliver::Grants;
+use crate::connect::keys::Keys;
 use crate::connect::offer::Offers;
-use crate::connect::recent::Recent;
+use crate::connect::wait::Waits;
+use crate::counters::Counters;
 use crate::db::Pools;
-use crate::db::backends::FoundTogether;
-use crate::db::hot::Hot;
+use crate::driver::Driver;
 use crate::drone::DroneCalls;
 use crate::events::Events;
 use crate::fleet::Fleet;
-use crate::gather::Gather;
+use crate::fresh::Fresh;
 use crate::lease::Leases;
 use crate::silence::Silence;
+use crate::urls::Urls;
 use crate::warm::Warm;
 
 /// Connects under way at once, the waiting ones included.
@@ -36,50 +38,53 @@ pub const CONNECTS_MAX: u32 = 4096;
 const STATUS_STREAMS_MAX: usize = 4096;
 /// Operators that read logs at once: apart, so that browsers cannot keep them out.
 const LOG_STREAMS_MAX: usize = 256;
+/// Strangers poll `/pub/health`: Postgres sees four pings a second at most.
+const PONG_AGE_MAX: Duration = Duration::from_millis(250);
 
 pub type App = Arc<Shared>;
 
 pub struct Shared {
-    /// For the statements of connects.
-    pub hot: Arc<Hot>,
-    /// Keys that connects look up now.
-    pub reads: Arc<Gather<Key, FoundTogether>>,
-    /// For other requests of applications, operators and browsers.
-    pub db: PgPool,
-    /// For what drones and proxies report.
-    pub internal: PgPool,
-    pub housekeeping: PgPool,
-    /// For renewals and the watch, and nothing else.
-    pub lease_db: PgPool,
-    pub leases: Leases,
-    pub events: Events,
-    pub silence: Silence,
+    pub pools: Pools,
+    pub lifecycle: Lifecycle,
+    pub tasks: Driver,
+    pub identity: Identity,
+    pub access: Access,
+    /// For what is kept in Postgres and must not be read there.
+    pub at_rest: Arc<AtRest>,
+    pub urls: Arc<Urls>,
+    pub fleet: Arc<Fleet>,
+    pub drones: Arc<DroneCalls>,
+    pub leases: Arc<Leases>,
+    pub events: Arc<Events>,
+    pub warm: Arc<Warm>,
+    pub connects: Arc<Connects>,
+    pub certificates: Certificates,
+    pub streams: Streams,
+    pub silence: Arc<Silence>,
+    /// Postgres' last ping, for `/pub/health`.
+    pub pong: Fresh<()>,
+    pub counters: Arc<Counters>,
+}
+
+/// Which installation this controller belongs to.
+pub struct Identity {
     pub installation: InstallationId,
+    /// The default cluster.
     pub cluster: ClusterName,
     pub secret: Secret,
-    pub sealer: TokenSealer,
-    /// For what is kept in Postgres and must not be read there.
-    pub at_rest: AtRest,
+}
+
+pub struct Certificates {
     /// `None`: no certificates are ordered.
     pub acme: Option<Arc<Acme>>,
-    pub access: Access,
-    /// Without a slash at its end; `status_url` begins with it.
-    pub public_url: String,
-    pub fleet: Fleet,
-    pub warm: Warm,
-    pub drones: DroneCalls,
-    pub lifecycle: Lifecycle,
-    /// "Look now" for the task that compares inventories.
-    pub inventory_nudge: Notify,
-    pub connects: Arc<Semaphore>,
-    pub recent: Recent,
-    pub offers: Offers,
-    pub deliveries: Deliveries,
-    pub status_streams: Arc<Semaphore>,
-    pub log_streams: Arc<Semaphore>,
-    /// Of each drone: the backends with a live row that it said had ended, when it was last asked.
-    pub ended_unreported: Mutex<HashMap<DroneId, HashSet<BackendId>>>,
-    pub counters: Counters,
+    /// The answers of orders under way, for all proxies.
+    pub pending: Fresh<Pending>,
+}
+
+/// Long answers under way at once.
+pub struct Streams {
+    pub statuses: Arc<Semaphore>,
+    pub logs: Arc<Semaphore>,
 }
 
 /// Who may use `/ctrl`.
@@ -94,82 +99,56 @@ pub enum Access {
     Open,
 }
 
-#[derive(Debug, Default)]
-pub struct Counters {
-    pub connects_spawned: AtomicU64,
-    pub connects_joined: AtomicU64,
-    pub connects_refused: AtomicU64,
-    pub connects_failed: AtomicU64,
-    pub events: AtomicU64,
-    pub rows_lost: AtomicU64,
-}
-
-impl Counters {
-    pub fn add(counter: &AtomicU64, n: usize) {
-        counter.fetch_add(n as u64, Ordering::Relaxed);
-    }
-}
-
 impl Shared {
     pub fn new(pools: Pools, installation: InstallationId, settings: Settings) -> App {
-        let Pools { hot, requests: db, internal, housekeeping, leases: lease_db } = pools;
         let Settings { cluster, secret, access, public_url, lease, warm_learn, acme, lifecycle } = settings;
+        let at_rest = Arc::new(AtRest::new(&secret, installation));
+        let urls = Arc::new(Urls::new(&secret, installation, public_url));
+        let drones = Arc::new(DroneCalls::new(&secret));
+        let (fleet, silence): (Arc<Fleet>, Arc<Silence>) = Default::default();
+        let leases = Arc::new(Leases::new(lease));
+        let warm = Arc::new(Warm::new(warm_learn));
+        let connects = Connects {
+            permits: Arc::new(Semaphore::new(CONNECTS_MAX as usize)),
+            keys: Keys::new(pools.hot.clone()),
+            grants: Grants::new(Offers::new(drones.clone()), fleet.clone(), lifecycle.clone()),
+            waits: Waits { drones: drones.clone(), db: pools.requests.clone(), lifecycle: lifecycle.clone() },
+            cluster: cluster.clone(),
+            hot: pools.hot.clone(),
+            db: pools.requests.clone(),
+            at_rest: at_rest.clone(),
+            urls: urls.clone(),
+            fleet: fleet.clone(),
+            drones: drones.clone(),
+            warm: warm.clone(),
+            leases: leases.clone(),
+            silence: silence.clone(),
+            inventory_nudge: Arc::default(),
+            lifecycle: lifecycle.clone(),
+        };
         Arc::new(Self {
-            hot,
-            reads: Arc::default(),
-            db,
-            internal,
-            housekeeping,
-            lease_db,
-            leases: Leases::new(lease),
-            events: Events::default(),
-            silence: Silence::default(),
-            installation,
-            cluster,
-            sealer: TokenSealer::new(&secret, installation),
-            at_rest: AtRest::new(&secret, installation),
-            acme,
-            drones: DroneCalls::new(&secret),
-            secret,
-            access,
-            public_url,
-            fleet: Fleet::default(),
-            warm: Warm::new(warm_learn),
+            pools,
+            tasks: Driver::new(lifecycle.clone()),
             lifecycle,
-            inventory_nudge: Notify::new(),
-            connects: Arc::new(Semaphore::new(CONNECTS_MAX as usize)),
-            recent: Recent::default(),
-            offers: Offers::default(),
-            deliveries: Deliveries::default(),
-            status_streams: Arc::new(Semaphore::new(STATUS_STREAMS_MAX)),
-            log_streams: Arc::new(Semaphore::new(LOG_STREAMS_MAX)),
-            ended_unreported: Mutex::default(),
-            counters: Counters::default(),
+            identity: Identity { installation, cluster, secret },
+            access,
+            at_rest,
+            urls,
+            fleet,
+            drones,
+            leases,
+            events: Arc::default(),
+            warm,
+            connects: Arc::new(connects),
+            certificates: Certificates { acme, pending: Fresh::new(PENDING_READ) },
+            streams: Streams {
+                statuses: Arc::new(Semaphore::new(STATUS_STREAMS_MAX)),
+                logs: Arc::new(Semaphore::new(LOG_STREAMS_MAX)),
+            },
+            silence,
+            pong: Fresh::new(PONG_AGE_MAX),
+            counters: Arc::default(),
         })
-    }
-
-    /// The token that a URL carries for a grant; a static one is the same from every controller.
-    pub fn token(
-        &self,
-        backend: &BackendId,
-        fencing_token: FencingToken,
-        drone: DroneId,
-        drone_address: &str,
-        grant: GrantId,
-    ) -> String {
-        let sealed = self.sealer.seal(&TokenContent {
-            backend: backend.clone(),
-            fencing_token,
-            drone,
-            drone_address: drone_address.to_owned(),
-            grant,
-            expires_at: None,
-        });
-        if grant == GrantId::STATIC { format!("{STATIC_PREFIX}{sealed}") } else { sealed }
-    }
-
-    pub fn status_url(&self, backend: &BackendId) -> String {
-        format!("{}/pub/b/{backend}/status", self.public_url)
     }
 }
 

@@ -9,17 +9,15 @@ use std::time::Duration;
 use jetway_protocol::ids::InstallationId;
 use jetway_service::backoff::Backoff;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use listener::{hear, is_postgres, shown};
 
-use crate::db::{DbError, installation, is_broken};
+use crate::db::deadlines::STATEMENT;
+use crate::db::{Connection, DbError, installation, is_broken};
 
 /// A database that is starting, or failing over, is waited for this long.
 pub const DATABASE_WAIT_MAX: Duration = Duration::from_secs(60);
-/// One attempt; a host that swallows packets must not take the whole wait.
-const DATABASE_ATTEMPT: Duration = Duration::from_secs(5);
 /// As `server_version_num` has it.
 const POSTGRES_MIN: i32 = 130_000;
 
@@ -81,18 +79,12 @@ pub async fn prepare(
     }
 }
 
-async fn connect(
-    options: &PgConnectOptions,
-    waiting: &mut Waiting<'_>,
-) -> Result<PgConnection, DatabaseError> {
+async fn connect(options: &PgConnectOptions, waiting: &mut Waiting<'_>) -> Result<Connection, DatabaseError> {
     loop {
-        let reason = match timeout(DATABASE_ATTEMPT, options.connect()).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => after_failure(options, error).await?,
-            Err(_) => {
-                let reason = format!("no answer in {} s", DATABASE_ATTEMPT.as_secs());
-                listener_or(options, reason).await?
-            }
+        // One attempt has a deadline: a host that swallows packets must not take the whole wait.
+        let reason = match Connection::open(options, STATEMENT).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => after_failure(options, error).await?,
         };
         waiting.a_while(reason).await?;
     }
@@ -179,7 +171,7 @@ enum NotPrepared {
 }
 
 /// Migrates a database that is new enough, and reads the installation's id.
-async fn migrate(connection: &mut PgConnection) -> Result<InstallationId, NotPrepared> {
+async fn migrate(connection: &mut Connection) -> Result<InstallationId, NotPrepared> {
     let (number, version): (i32, String) = sqlx::query_as(
         "select current_setting('server_version_num')::int, current_setting('server_version')",
     )
@@ -189,13 +181,12 @@ async fn migrate(connection: &mut PgConnection) -> Result<InstallationId, NotPre
     check_version(number, &version).map_err(NotPrepared::Fault)?;
     // Holds an advisory lock: of several controllers that start at once, one migrates and the others wait.
     // One that this version does not know is the next version's, which suits this one.
-    sqlx::migrate!("../migrations")
-        .set_ignore_missing(true)
-        .run(&mut *connection)
-        .await
-        .map_err(not_prepared)?;
+    let mut migrations = sqlx::migrate!("../migrations");
+    migrations.set_ignore_missing(true);
+    connection.migrate(&migrations).await.map_err(not_prepared)?;
     installation::read_or_make(connection).await.map_err(|error| match error {
         DbError::Query(error) => not_prepared(error),
+        DbError::Silent => NotPrepared::Lost(error.to_string()),
         other => NotPrepared::Fault(DatabaseError::Migration(other.to_string())),
     })
 }
@@ -217,6 +208,7 @@ fn check_version(number: i32, version: &str) -> Result<(), DatabaseError> {
 
 #[cfg(test)]
 mod tests {
+    use sqlx::{ConnectOptions, Connection as _};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 

@@ -5,12 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use jetway_protocol::drone_api::{
-    AddGrant, AddGrants, BackendView, DeleteBackend, DeleteReply, Draining, GrantReply, GrantsReply,
-    Inventory, PutBackend, Refusal, RefusalCode, Revoke, RevokeReply, SetWarm, Stop,
+    AddGrant, AddGrants, BackendView, DeleteBackend, DeleteReply, Draining, Followed, GrantReply,
+    GrantsReply, Inventory, PutBackend, Refusal, RefusalCode, Revoke, RevokeReply, SetWarm, StatusView, Stop,
 };
-use jetway_protocol::ids::{BackendId, Term};
+use jetway_protocol::ids::{BackendId, GrantId, Term};
 use jetway_protocol::secret::{Purpose, Secret};
-use jetway_protocol::status::StatusEntry;
 use jetway_protocol::warm::WarmTargets;
 use jetway_service::client::{CallError, Client};
 use tokio_util::codec::{FramedRead, LinesCodec};
@@ -23,6 +22,8 @@ pub const GRANT_DEADLINE: Duration = Duration::from_millis(250);
 /// A drone answers a `PUT` once it is in its journal: milliseconds, unless its disk is in trouble.
 pub const PUT_DEADLINE: Duration = Duration::from_millis(1500);
 pub const CALL_DEADLINE: Duration = Duration::from_secs(3);
+/// For how a backend is now, which Postgres may know a little later.
+pub const LOOK_DEADLINE: Duration = Duration::from_millis(250);
 /// Bytes of one line of a followed backend: an end with its output is far below it.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -91,13 +92,21 @@ impl DroneCalls {
         self.client.delete(&url(drone, &format!("/b/{id}")), &DeleteBackend { term }, CALL_DEADLINE).await
     }
 
+    /// With its newest grants, or one of them alone.
     pub async fn view(
         &self,
         drone: &DroneRef,
         id: &BackendId,
+        grant: Option<GrantId>,
         deadline: Duration,
     ) -> Result<BackendView, CallError> {
-        self.client.get(&url(drone, &format!("/b/{id}")), deadline).await
+        let query = grant.map_or_else(String::new, |grant| format!("?grant={grant}"));
+        self.client.get(&url(drone, &format!("/b/{id}{query}")), deadline).await
+    }
+
+    /// How far it is, also where it has ended.
+    pub async fn status(&self, drone: &DroneRef, id: &BackendId) -> Result<StatusView, CallError> {
+        self.client.get(&url(drone, &format!("/b/{id}/status")), LOOK_DEADLINE).await
     }
 
     pub async fn inventory(&self, drone: &DroneRef) -> Result<Inventory, CallError> {
@@ -116,12 +125,13 @@ impl DroneCalls {
         Ok(())
     }
 
-    /// A backend's statuses: history first, then as they come. Ends after `terminated`, or where the line breaks.
+    /// A backend's statuses, and hints: history first, then as they come. Ends after `terminated`,
+    /// or where the line breaks.
     pub async fn follow(
         &self,
         drone: &DroneRef,
         id: &BackendId,
-    ) -> Result<impl Stream<Item = Option<StatusEntry>> + Send + Unpin + use<>, CallError> {
+    ) -> Result<impl Stream<Item = Option<Followed>> + Send + Unpin + use<>, CallError> {
         let response = self.client.stream(&url(drone, &format!("/b/{id}/follow")), CALL_DEADLINE).await?;
         let bytes = response.bytes_stream().map_err(std::io::Error::other);
         let lines =
@@ -129,7 +139,7 @@ impl DroneCalls {
         Ok(Box::pin(lines.map(|line| serde_json::from_str(&line.ok()?).ok())))
     }
 
-    /// The container's output as it comes.
+    /// The container's output as it comes; of an ended backend, what its drone has kept.
     pub async fn logs(
         &self,
         drone: &DroneRef,

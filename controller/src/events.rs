@@ -3,20 +3,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jetway_protocol::controller_api::BackendEvent;
-use jetway_protocol::ids::{DroneId, Term};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::db::events::Report;
 
 /// Reports that wait for a writer. More at once means that Postgres does not answer.
 const WAITING_MAX: usize = 4096;
-
-/// What one drone says, in one call, of its backends.
-#[derive(Debug, Clone)]
-pub struct Report {
-    pub drone: DroneId,
-    pub term: Term,
-    pub events: Vec<BackendEvent>,
-}
 
 /// A report, and who waits for what becomes of it.
 pub struct Waiting {

@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jetway_protocol::ids::{DroneId, Term};
+use jetway_protocol::image::Reference;
 use jetway_protocol::warm::{Kind, KindLoad};
-use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::db::drones::{Drone, DroneRef};
+use crate::db::pool::Pool;
 use crate::db::{DbError, drones};
 use crate::reservations::{Reservation, Reservations};
 
+/// A drone that has been silent for longer gets nothing new: five heartbeats.
+pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(10);
 /// A refresh on demand is skipped where the copy is younger than this.
 const FRESH_ENOUGH: Duration = Duration::from_millis(100);
 
@@ -36,7 +39,7 @@ impl Table {
         let mut by_kind: HashMap<Kind, Vec<usize>> = HashMap::new();
         for (n, drone) in drones.iter().enumerate() {
             for image in &drone.load.images {
-                let having = by_image.entry(plain_image(image)).or_default();
+                let having = by_image.entry(Reference::canonical(image)).or_default();
                 if having.last() != Some(&n) {
                     having.push(n);
                 }
@@ -59,7 +62,7 @@ impl Table {
 
     /// Which of the drones have the image.
     pub fn with_image(&self, image: &str) -> &[usize] {
-        self.by_image.get(&plain_image(image)).map_or(&[], Vec::as_slice)
+        self.by_image.get(&Reference::canonical(image)).map_or(&[], Vec::as_slice)
     }
 
     /// Which of the drones have slots of the kind, or are to have them.
@@ -99,7 +102,7 @@ impl Fleet {
         self.table.load().by_id(id).cloned()
     }
 
-    pub async fn refresh(&self, pool: &PgPool) -> Result<(), DbError> {
+    pub async fn refresh(&self, pool: &Pool) -> Result<(), DbError> {
         let mut connection = pool.acquire().await?;
         let drones = drones::all(&mut connection).await?;
         drop(connection);
@@ -109,7 +112,7 @@ impl Fleet {
     }
 
     /// A refresh that a request waits for. Many at once make one; a copy that is young enough is left alone.
-    pub async fn refresh_on_demand(&self, pool: &PgPool) -> Result<(), DbError> {
+    pub async fn refresh_on_demand(&self, pool: &Pool) -> Result<(), DbError> {
         let asked = Instant::now();
         let _one_at_a_time = self.refreshing.lock().await;
         if self.table.load().read_at + FRESH_ENOUGH > asked {
@@ -144,15 +147,27 @@ impl Drone {
     }
 
     pub fn has_image(&self, image: &str) -> bool {
-        let wanted = plain_image(image);
-        self.load.images.iter().any(|present| plain_image(present) == wanted)
+        let wanted = Reference::canonical(image);
+        self.load.images.iter().any(|present| Reference::canonical(present) == wanted)
     }
 }
 
-/// One spelling for the names that Docker treats alike: `alpine`, `alpine:latest`, `docker.io/library/alpine`.
-fn plain_image(image: &str) -> String {
-    let short = image.strip_prefix("docker.io/").unwrap_or(image);
-    let short = short.strip_prefix("library/").unwrap_or(short);
-    let last = short.rsplit('/').next().unwrap_or(short);
-    if last.contains([':', '@']) { short.to_owned() } else { format!("{short}:latest") }
+/// Why a drone takes nothing at all now. `age` is how old the table is.
+pub fn unable(drone: &Drone, age: Duration) -> Option<String> {
+    if drone.draining { Some("is draining".into()) } else { unheard(drone, age) }
+}
+
+/// Why what a drone has said last does not count any more, or nothing can be told it.
+pub fn unheard(drone: &Drone, age: Duration) -> Option<String> {
+    if drone.lease.is_over() {
+        return Some("has lost its lease, and has not registered anew".into());
+    }
+    let silent = drone.heartbeat_age + age;
+    if silent > HEARTBEAT_AGE_MAX {
+        return Some(format!("was last heard of {} s ago", silent.as_secs()));
+    }
+    if !drone.load.engine_ok {
+        return Some("does not serve: it is just starting, or its container engine does not answer".into());
+    }
+    None
 }

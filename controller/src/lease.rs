@@ -7,17 +7,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jetway_protocol::ids::DroneId;
-use jetway_protocol::lease::{LeaseTerms, Seat, Watches};
+use jetway_protocol::lease::{LeaseTerms, Seat, TimelineWatch, Watches};
 use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::db::deadlines::STATEMENT;
 use crate::db::leases::{Renewal, Turn};
 
 /// Heartbeats that wait for their batch. More at once means that Postgres does not answer.
 const WAITING_MAX: usize = 4096;
-
-/// Postgres ends a statement by itself at 5 s.
-const STATEMENT_MAX: Duration = Duration::from_secs(6);
 
 pub struct Leases {
     /// What a drone gets that registers. `None`: no lease.
@@ -55,13 +53,8 @@ struct Watching {
     watches: Watches,
     /// When the last tick had its answer.
     last_tick: Option<Duration>,
-    timeline: Option<u32>,
-    /// When this process first had an answer from the present timeline.
-    timeline_since: Duration,
+    timeline: TimelineWatch,
     settled: Option<u32>,
-    synchronous: bool,
-    /// The last that this process saw of the timeline before was that it waited for a standby: nothing was lost with it.
-    lost_nothing: bool,
     /// The longest gap between two ticks, by the shortest lease that was read.
     gap_max: Option<Duration>,
     held: usize,
@@ -93,6 +86,12 @@ pub struct Shown {
     pub ended: u64,
 }
 
+/// The deadline of a statement about leases: short enough for others in its place before a short
+/// lease is over.
+pub fn statement_deadline(terms: Option<LeaseTerms>) -> Duration {
+    terms.map_or(STATEMENT, |terms| STATEMENT.min(terms.held_for() / 4))
+}
+
 impl Leases {
     pub fn new(terms: Option<LeaseTerms>) -> Self {
         let (waiting, receiver) = mpsc::channel(WAITING_MAX);
@@ -104,12 +103,6 @@ impl Leases {
             waiting,
             receiver: Mutex::new(Some(receiver)),
         }
-    }
-
-    /// For how long a statement about leases is waited for: longer than Postgres works on one, and short enough for others in
-    /// its place before a short lease is over.
-    pub fn patience(&self) -> Duration {
-        self.terms.map_or(STATEMENT_MAX, |terms| STATEMENT_MAX.min(terms.held_for() / 4))
     }
 
     /// The answer comes once the renewal is in Postgres, or is not. `None`: too many wait.
@@ -160,9 +153,9 @@ impl Leases {
     pub fn shown(&self) -> Shown {
         let watching = self.lock();
         Shown {
-            timeline: watching.timeline,
-            is_settled: watching.timeline.is_some() && watching.timeline == watching.settled,
-            is_synchronous: watching.synchronous,
+            timeline: watching.timeline.present(),
+            is_settled: watching.settled.is_some() && watching.timeline.present() == watching.settled,
+            is_synchronous: watching.timeline.is_synchronous(),
             last_tick: watching.last_tick,
             held: watching.held,
             interruptions: watching.interruptions,
@@ -178,20 +171,14 @@ impl Leases {
 impl Watching {
     fn observe(&mut self, now: Duration, turn: &Turn, own: Option<LeaseTerms>) -> Orders {
         let reading = &turn.reading;
-        if self.timeline != Some(reading.timeline) {
-            if self.timeline.is_some() {
-                tracing::warn!(
-                    timeline = reading.timeline,
-                    "Postgres writes another timeline: it has failed over"
-                );
-            }
-            // What the new primary says of standbys is no word about the old one.
-            self.lost_nothing = self.timeline.is_some() && self.synchronous;
-            self.timeline_since = now;
+        if self.timeline.observe(now, reading.timeline, turn.synchronous) {
+            tracing::warn!(
+                timeline = reading.timeline,
+                "Postgres writes another timeline: it has failed over"
+            );
         }
-        (self.timeline, self.settled, self.last_tick) =
-            (Some(reading.timeline), Some(turn.settled), Some(now));
-        (self.synchronous, self.held) = (turn.synchronous, reading.drones.len());
+        (self.settled, self.last_tick) = (Some(turn.settled), Some(now));
+        self.held = reading.drones.len();
         let terms = || reading.drones.iter().map(|(_, _, terms)| *terms).chain(own);
         let gap_max = terms().map(LeaseTerms::gap_max).min().unwrap_or(Duration::MAX);
         self.gap_max = Some(gap_max);
@@ -208,13 +195,10 @@ impl Watching {
             })
             .collect();
 
-        // A drone whose registration was lost is in no table; it has outlived its lease once the longest is over.
-        let outwaited = match terms().map(LeaseTerms::watched_for).max() {
-            Some(longest) if !self.lost_nothing => self.timeline_since.saturating_add(longest),
-            Some(_) | None => now,
-        };
         let is_new = turn.settled != reading.timeline;
-        self.unsettled_for = if is_new { outwaited.saturating_sub(now) } else { Duration::ZERO };
-        Orders { expired, settle: (is_new && now >= outwaited).then_some(reading.timeline) }
+        let longest = terms().map(LeaseTerms::watched_for).max();
+        let wait = self.timeline.unsettled_for(now, longest);
+        self.unsettled_for = if is_new { wait } else { Duration::ZERO };
+        Orders { expired, settle: (is_new && wait.is_zero()).then_some(reading.timeline) }
     }
 }

@@ -1,7 +1,9 @@
-//! The controller: owns names. Which backend a key means, on which drone it lives, who may ask. Stateless: what another
-//! replica needs is in Postgres; it is never in the path of a session's bytes.
+//! The controller: owns names. Which backend a key means, on which drone it lives, who may ask.
+//! Stateless: what another replica needs is in Postgres; it is never in the path of a session's
+//! bytes.
 //!
-//! Tasks that it spawns:
+//! Tasks that it spawns; `driver` runs those of the first eleven rows, and `GET /ctrl/status` shows
+//! what each did last:
 //!
 //! | task | wakes | reads | writes |
 //! |---|---|---|---|
@@ -24,24 +26,27 @@
 pub mod acme;
 mod app;
 mod connect;
+mod counters;
 mod database;
 mod db;
+mod driver;
 mod drone;
 mod error;
 mod events;
 mod fleet;
+mod fresh;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod gather;
 mod http;
 mod lease;
-mod object;
 mod reservations;
 mod silence;
 mod start;
 mod tasks;
 #[cfg(test)]
 mod testing;
+mod urls;
 mod warm;
 
 pub use start::{Config, Controller, StartError, start};

@@ -18,6 +18,7 @@ use crate::app::{Access, App, CONNECTS_MAX, Settings, Shared};
 use crate::database::{self, DATABASE_WAIT_MAX, DatabaseError};
 use crate::db::{self, Pools};
 use crate::http::access::host_of_this_machine;
+use crate::lease::statement_deadline;
 use crate::{http, tasks};
 
 /// Characters of an API key, at least.
@@ -121,7 +122,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
     };
 
     let access = access(config.api_key, config.listen, config.insecure, public_url.as_deref());
-    let pools = db::pools(&options);
+    let pools = db::pools(&options, statement_deadline(config.lease));
     let settings = Settings {
         cluster: config.cluster,
         secret: config.secret,
@@ -133,11 +134,11 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
         lifecycle,
     };
     let app = Shared::new(pools.clone(), installation, settings);
-    if let Err(error) = app.fleet.refresh(&app.housekeeping).await {
+    if let Err(error) = app.fleet.refresh(&app.pools.housekeeping).await {
         tracing::warn!(%error, "the table of drones could not be read yet");
     }
     // So that this controller knows the timeline before it answers.
-    if let Err(error) = tasks::watch::tick(&app, clock::boot_time).await {
+    if let Err(error) = tasks::watch(&app).tick(clock::boot_time).await {
         tracing::warn!(%error, "the watch of the drones' leases could not begin yet");
     }
     tasks::start(&app);
@@ -192,7 +193,7 @@ fn serve(app: &App, pools: Pools, listener: TcpListener, router: Router) {
     app.lifecycle.spawn(async move {
         let _ended = server.await;
         // Connects whose client has gone meanwhile, and who finish what they have begun.
-        let _none_is_left = app_.connects.acquire_many(CONNECTS_MAX).await;
+        let _none_is_left = app_.connects.permits.acquire_many(CONNECTS_MAX).await;
         let _closed_or_silent = timeout(POOLS_CLOSE, pools.close()).await;
     });
 }

@@ -50,7 +50,7 @@ impl Failure {
         }
     }
 
-    pub fn of_problem(problem: &Problem, retry_after: Option<Duration>) -> Self {
+    fn of_problem(problem: &Problem, retry_after: Option<Duration>) -> Self {
         let said = said(problem);
         let kind = problem.r#type.as_deref().unwrap_or_default();
         match kind.strip_prefix("urn:ietf:params:acme:error:").unwrap_or(kind) {
@@ -84,9 +84,7 @@ pub fn said(problem: &Problem) -> String {
     for part in &problem.subproblems {
         said = format!("{said}; {part}");
     }
-    let said: String =
-        said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID_CHARS_MAX).collect();
-    said
+    said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID_CHARS_MAX).collect()
 }
 
 #[cfg(test)]

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use jetway_protocol::certificates::HostName;
 use jetway_service::client;
+use jetway_service::lines::Lines;
 use reqwest::Url;
 use tokio::sync::Semaphore;
 
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Questions at a time.
 const QUESTIONS_MAX: usize = 32;
+static FAILURES: Lines = Lines::new(5, Duration::from_secs(30));
 
 #[derive(Debug)]
 pub struct Hook {
@@ -43,12 +45,16 @@ impl Hook {
             Ok(answer) if answer.status().is_success() => Allowed::Yes,
             Ok(answer) if answer.status().is_client_error() => Allowed::No,
             Ok(answer) => {
-                tracing::warn!(%host, status = %answer.status(), "the hook for certificates on demand answers neither 2xx nor 4xx");
+                if let Some(left_out) = FAILURES.tell() {
+                    tracing::warn!(%host, status = %answer.status(), left_out, "the hook for certificates on demand answers neither 2xx nor 4xx");
+                }
                 Allowed::Unknown
             }
             Err(error) => {
                 let reason = client::root_cause(&error);
-                tracing::warn!(%host, reason, "the hook for certificates on demand does not answer");
+                if let Some(left_out) = FAILURES.tell() {
+                    tracing::warn!(%host, reason, left_out, "the hook for certificates on demand does not answer");
+                }
                 Allowed::Unknown
             }
         }

@@ -4,7 +4,7 @@
 //! `issued` what came of it; `renewal` when the next one is due; `failure` what an issuer's no means; `hook` who may have one on
 //! demand. When orders are made is `tasks/certificates`' business. Nothing here is in the path of a session.
 
-pub mod account;
+mod account;
 mod client;
 mod failure;
 pub mod hook;
@@ -16,19 +16,21 @@ pub mod renewal;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use jetway_protocol::at_rest::AtRest;
 use jetway_protocol::certificates::Challenge;
 use jetway_service::tls::NoCa;
 use reqwest::Url;
 use tokio::sync::Notify;
 
 use crate::db::certificates::Counts;
+use crate::db::pool::Pool;
 
 pub use self::client::Issuer;
 pub use self::failure::Failure;
 pub use self::hook::Hook;
 pub use self::issued::Issued;
 pub use self::names::{InvalidNames, Names};
-pub use self::order::{ORDER_MAX, order};
+pub use self::order::ORDER_MAX;
 
 /// What an operator says of certificates.
 #[derive(Clone)]
@@ -118,6 +120,13 @@ impl Acme {
     pub fn challenge(&self, names: &Names) -> Challenge {
         if names.has_wildcard() { Challenge::Dns01 } else { self.config.challenge }
     }
+}
+
+/// What an order needs: the issuer, and where the account and the answers are kept.
+pub struct Orders {
+    pub acme: Arc<Acme>,
+    pub db: Arc<Pool>,
+    pub at_rest: Arc<AtRest>,
 }
 
 fn is_address(text: &str) -> bool {

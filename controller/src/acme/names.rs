@@ -18,10 +18,6 @@ pub struct Names(Vec<String>);
 pub struct InvalidNames;
 
 impl Names {
-    pub fn one(host: &HostName) -> Self {
-        Self(vec![host.to_string()])
-    }
-
     /// Those of a row.
     pub fn stored(names: &[String]) -> Result<Self, InvalidNames> {
         names.join("+").parse()

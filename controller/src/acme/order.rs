@@ -1,5 +1,5 @@
-//! One order, from who we are to the chain (RFC 8555 §7.4). What the issuer will ask for is in Postgres before it is told that it may,
-//! so that any proxy can answer.
+//! One order, from the account to the chain (RFC 8555 §7.4). The order commits its answers to
+//! Postgres, waits until every proxy has fetched them, and only then tells the issuer to look.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use instant_acme::{
     Account, AuthorizationHandle, AuthorizationStatus, ChallengeHandle, ChallengeType, Error, Identifier,
     NewOrder, Order, OrderStatus, RetryPolicy,
 };
-use jetway_protocol::certificates::Challenge;
+use jetway_protocol::certificates::{Challenge, PENDING_EVERYWHERE};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
+use tokio::time::sleep;
 
-use super::{Acme, Failure, Issued, Names, account, failure};
-use crate::app::App;
+use super::{Acme, Failure, Issued, Names, Orders, failure};
 use crate::db::acme;
 
 /// An order that has not come to its end by then is given up.
@@ -22,26 +22,72 @@ const DECISION: RetryPolicy = RetryPolicy::new()
     .backoff(1.5)
     .timeout(Duration::from_secs(60));
 
-/// `before`: the chain that it is to replace.
-pub async fn order(app: &App, acme: &Acme, names: &Names, before: Option<&str>) -> Result<Issued, Failure> {
-    let challenge = acme.challenge(names);
-    let account = account::account(app, acme).await?;
-    let identifiers: Vec<_> = names.all().iter().map(|name| Identifier::Dns(name.clone())).collect();
-    let mut order = begin(acme, &account, &identifiers, before).await?;
-    show_control(app, acme, &mut order, challenge).await?;
-    match order.poll_ready(&DECISION).await {
-        Ok(OrderStatus::Ready) => {}
-        Ok(_) => return Err(refusal(acme, &mut order, None).await),
-        Err(Error::Api(problem)) => {
-            let failure = Failure::of_problem(&problem, acme.issuer.retry_after());
-            return Err(refusal(acme, &mut order, Some(failure)).await);
+impl Orders {
+    /// `before`: the chain that it is to replace.
+    pub async fn order(&self, names: &Names, before: Option<&str>) -> Result<Issued, Failure> {
+        let challenge = self.acme.challenge(names);
+        let account = self.account().await?;
+        let identifiers: Vec<_> = names.all().iter().map(|name| Identifier::Dns(name.clone())).collect();
+        let mut order = begin(&self.acme, &account, &identifiers, before).await?;
+        self.show_control(&mut order, challenge).await?;
+        match order.poll_ready(&DECISION).await {
+            Ok(OrderStatus::Ready) => {}
+            Ok(_) => return Err(refusal(&mut order, None).await),
+            Err(error @ Error::Api(_)) => {
+                let failure = self.acme.failure(error);
+                return Err(refusal(&mut order, Some(failure)).await);
+            }
+            Err(error) => return Err(self.acme.failure(error)),
         }
-        Err(error) => return Err(acme.failure(error)),
+        let key = order.finalize().await.map_err(|error| self.acme.failure(error))?;
+        let chain = order.poll_certificate(&DECISION).await.map_err(|error| self.acme.failure(error))?;
+        Issued::check(chain, key, names)
+            .map_err(|reason| Failure::Refused(format!("what it issued is unusable: {reason}")))
     }
-    let key = order.finalize().await.map_err(|error| acme.failure(error))?;
-    let chain = order.poll_certificate(&DECISION).await.map_err(|error| acme.failure(error))?;
-    Issued::check(chain, key, names)
-        .map_err(|reason| Failure::Refused(format!("what it issued is unusable: {reason}")))
+
+    async fn show_control(&self, order: &mut Order, challenge: Challenge) -> Result<(), Failure> {
+        let kind = match challenge {
+            Challenge::Http01 => ChallengeType::Http01,
+            Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
+            Challenge::Dns01 => ChallengeType::Dns01,
+        };
+        if self.publish(order, challenge, &kind).await? {
+            sleep(PENDING_EVERYWHERE).await;
+        }
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization.map_err(|error| self.acme.failure(error))?;
+            if authorization.status == AuthorizationStatus::Valid {
+                continue;
+            }
+            let mut handle = offered(&mut authorization, challenge, &kind)?;
+            handle.set_ready().await.map_err(|error| self.acme.failure(error))?;
+        }
+        Ok(())
+    }
+
+    /// Commits the answers to the issuer's questions. False: the issuer has no questions.
+    async fn publish(
+        &self,
+        order: &mut Order,
+        challenge: Challenge,
+        kind: &ChallengeType,
+    ) -> Result<bool, Failure> {
+        let mut is_asked = false;
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization.map_err(|error| self.acme.failure(error))?;
+            if authorization.status == AuthorizationStatus::Valid {
+                continue;
+            }
+            is_asked = true;
+            let host = host(&authorization);
+            let (name, value) = answer(&offered(&mut authorization, challenge, kind)?, challenge, &host)?;
+            let mut connection = self.db.acquire().await?;
+            acme::put_answer(&mut connection, challenge, &name, &value, ORDER_MAX).await?;
+        }
+        Ok(is_asked)
+    }
 }
 
 /// Says what it replaces (RFC 9773 §5), where the issuer wants to know, and takes that well.
@@ -75,34 +121,14 @@ fn is_about_what_is_replaced(error: &Error) -> bool {
     }
 }
 
-async fn show_control(
-    app: &App,
-    acme: &Acme,
-    order: &mut Order,
+fn offered<'a>(
+    authorization: &'a mut AuthorizationHandle<'a>,
     challenge: Challenge,
-) -> Result<(), Failure> {
-    let kind = match challenge {
-        Challenge::Http01 => ChallengeType::Http01,
-        Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
-        Challenge::Dns01 => ChallengeType::Dns01,
-    };
-    let mut authorizations = order.authorizations();
-    while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.map_err(|error| acme.failure(error))?;
-        if authorization.status == AuthorizationStatus::Valid {
-            continue;
-        }
-        let host = host(&authorization);
-        let Some(mut handle) = authorization.challenge(kind.clone()) else {
-            return Err(Failure::Refused(format!("{host}: it does not offer {}", challenge.as_str())));
-        };
-        let (name, value) = answer(&handle, challenge, &host)?;
-        let mut connection = app.housekeeping.acquire().await.map_err(crate::db::DbError::from)?;
-        acme::put_answer(&mut connection, challenge, &name, &value, ORDER_MAX).await?;
-        drop(connection);
-        handle.set_ready().await.map_err(|error| acme.failure(error))?;
-    }
-    Ok(())
+    kind: &ChallengeType,
+) -> Result<ChallengeHandle<'a>, Failure> {
+    let host = host(authorization);
+    let offered = authorization.challenge(kind.clone());
+    offered.ok_or_else(|| Failure::Refused(format!("{host}: it does not offer {}", challenge.as_str())))
 }
 
 fn host(authorization: &AuthorizationHandle<'_>) -> String {
@@ -135,7 +161,7 @@ fn shown_in_tls(host: &str, digest: &[u8]) -> Result<String, rcgen::Error> {
 }
 
 /// What the issuer did not like, host by host; the order itself hardly says.
-async fn refusal(acme: &Acme, order: &mut Order, failure: Option<Failure>) -> Failure {
+async fn refusal(order: &mut Order, failure: Option<Failure>) -> Failure {
     let mut said = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
@@ -147,14 +173,9 @@ async fn refusal(acme: &Acme, order: &mut Order, failure: Option<Failure>) -> Fa
     }
     match failure {
         Some(failure @ (Failure::RateLimited { .. } | Failure::Away(_) | Failure::BadNonce(_))) => failure,
-        Some(failure) if said.is_empty() => failure,
-        None if said.is_empty() => {
-            Failure::Refused("it has made the order invalid, and does not say why".to_owned())
-        }
-        Some(_) | None => {
-            tracing::debug!(retry_after = ?acme.issuer.retry_after(), "an order that was refused");
-            Failure::Refused(said.join("; "))
-        }
+        _ if !said.is_empty() => Failure::Refused(said.join("; ")),
+        Some(failure) => failure,
+        None => Failure::Refused("it has made the order invalid, and does not say why".to_owned()),
     }
 }
 

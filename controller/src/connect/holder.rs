@@ -9,10 +9,11 @@ use jetway_protocol::drone_api::GrantReply;
 use jetway_protocol::status::Status;
 use tokio::time::timeout;
 
-use super::offer::{Offered, offer};
+use super::context::Connects;
+use super::offer::Offered;
 use super::respond::Connected;
+use super::round::grant;
 use super::validate::Wanted;
-use crate::app::App;
 use crate::db::backends::LiveBackend;
 use crate::db::drones::LeaseState;
 
@@ -20,18 +21,18 @@ use crate::db::drones::LeaseState;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// May be dropped anywhere: a grant that nobody was given is all that it leaves. `None`: the key is not known to be held, or no longer.
-pub async fn ask(app: &App, wanted: &Wanted) -> Option<Connected> {
+pub async fn ask(app: &Connects, wanted: &Wanted) -> Option<Connected> {
     let key = wanted.key.as_ref()?;
-    let guess = app.recent.guess(key).filter(|guess| guess.is_held)?;
+    let guess = app.keys.recent.guess(key).filter(|guess| guess.is_held)?;
     let live = &*guess.live;
     if !is_leased(app, live) {
         return None;
     }
-    let grant = super::grant(wanted);
-    let Ok(Offered::Taken(GrantReply { status, holds_key: true })) =
-        timeout(PATIENCE, offer(app, live, &grant)).await
+    let grant = grant(wanted);
+    let Ok(Offered::Taken(GrantReply { status, holds_key: true, hint })) =
+        timeout(PATIENCE, app.grants.offers.offer(live, &grant)).await
     else {
-        app.recent.forget(key);
+        app.keys.recent.forget(key);
         return None;
     };
     // Who waits for more does so elsewhere.
@@ -48,11 +49,12 @@ pub async fn ask(app: &App, wanted: &Wanted) -> Option<Connected> {
         drone: live.drone.clone(),
         grant,
         drone_answered: true,
+        hint,
     })
 }
 
 /// As far as this controller has heard, its drone is who it was, and has a lease.
-fn is_leased(app: &App, live: &LiveBackend) -> bool {
+fn is_leased(app: &Connects, live: &LiveBackend) -> bool {
     app.fleet
         .by_id(live.drone.id)
         .is_some_and(|drone| drone.term == live.drone.term && matches!(drone.lease, LeaseState::Held(_)))

@@ -4,11 +4,11 @@ use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::Status;
 use serde_json::{Value, json};
 
-use crate::tasks::{release, stops_now};
+use crate::tasks::{release_now, stops_now};
 use crate::testing::{Harness, Member, Mode, keyed, request};
 
 async fn refresh(harness: &Harness) {
-    harness.app.fleet.refresh(&harness.app.housekeeping).await.unwrap();
+    harness.app.fleet.refresh(&harness.app.pools.housekeeping).await.unwrap();
 }
 
 /// A drone with a lease, and a session of `k` that was joined once.
@@ -35,7 +35,7 @@ async fn joined(harness: &Harness) -> Value {
 async fn what_its_drone_holds_is_joined_also_while_postgres_is_away() {
     let harness = Harness::new().await;
     let (member, id) = held(&harness).await;
-    harness.app.hot.close().await;
+    harness.app.pools.hot.close().await;
     let before = member.drone.grants(&id).len();
     let answer = harness.connect(&keyed("k")).await.json();
     assert_eq!((&answer["spawned"], &answer["status"]), (&json!(false), &json!("ready")), "{answer}");
@@ -60,7 +60,7 @@ async fn what_no_lease_holds_is_read() {
     for _ in 0..2 {
         assert_eq!(joined(&harness).await, json!(id.as_str()));
     }
-    harness.app.hot.close().await;
+    harness.app.pools.hot.close().await;
     assert!(harness.connect(&keyed("k")).await.status >= 500);
 }
 
@@ -85,9 +85,9 @@ async fn a_drone_that_was_said_to_be_dead_holds_nothing() {
     let (_says_that_it_holds_it, id) = held(&harness).await;
     let other = Member::join(&harness, "two").await;
     let body = r#"{"confirmed_dead": true}"#;
-    let path = format!("/ctrl/c/{}/d/one/forget", harness.app.cluster);
+    let path = format!("/ctrl/c/{}/d/one/forget", harness.app.identity.cluster);
     assert_eq!(harness.send(request("POST", &path, body)).await.status, 200);
-    release::run(&harness.app).await.unwrap();
+    release_now(&harness.app).await;
     refresh(&harness).await;
     let next = harness.connect(&keyed("k")).await.json();
     assert!(next["spawned"] == true && next["backend_id"] != id.as_str(), "{next}");
@@ -99,11 +99,14 @@ async fn a_stop_that_its_drone_has_not_heard_is_no_secret() {
     let harness = Harness::new().await;
     let (member, id) = held(&harness).await;
     let key = serde_json::from_value(keyed("k")["key"].clone()).unwrap();
-    assert!(harness.app.recent.guess(&key).is_some());
+    assert!(harness.app.connects.keys.recent.guess(&key).is_some());
     member.drone.set_mode(Mode::Forgetful);
     let path = format!("/ctrl/b/{id}/soft-terminate");
     assert_eq!(harness.send(request("POST", &path, "")).await.status, 200);
-    assert!(harness.app.recent.guess(&key).is_none(), "the next connect reads, and waits for the end");
+    assert!(
+        harness.app.connects.keys.recent.guess(&key).is_none(),
+        "the next connect reads, and waits for the end"
+    );
     member.drone.set_mode(Mode::Usual);
     stops_now(&harness.app).await;
     assert_eq!(member.drone.calls("STOP"), 2);

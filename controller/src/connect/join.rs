@@ -3,24 +3,19 @@
 
 use jetway_protocol::error::Code;
 use jetway_protocol::grant::Grant;
-use jetway_protocol::ids::BackendId;
 use tokio::time::Instant;
 
-use super::deliver::deliver_later;
-use super::offer::{Offered, offer};
+use super::context::Connects;
+use super::offer::Offered;
 use super::respond::Connected;
+use super::round::{Round, grant, static_grant, stopping};
 use super::validate::{Wanted, check_static};
-use super::{Round, grant, static_grant, wait};
-use crate::app::App;
-use crate::db::backends::{LiveBackend, has_ended};
+use crate::db::backends::LiveBackend;
 use crate::error::{ApiError, ApiResult};
-
-/// What a caller is told to wait where too many grants wait for their drones.
-const BUSY_RETRY_MS: u64 = 2000;
 
 /// `offered`: a grant that was offered to this backend already, and what came of it.
 pub async fn join(
-    app: &App,
+    app: &Connects,
     wanted: &Wanted,
     live: LiveBackend,
     offered: Option<(Grant, Offered)>,
@@ -42,15 +37,15 @@ pub async fn join(
         Some(offered) => offered,
         None => {
             let grant = if live.use_static_token { static_grant() } else { grant(wanted) };
-            let offered = offer(app, &live, &grant).await;
+            let offered = app.grants.offers.offer(&live, &grant).await;
             (grant, offered)
         }
     };
-    let mut holds_key = false;
+    let (mut holds_key, mut hint) = (false, None);
     let (status, drone_answered) = match offered {
         Offered::Taken(reply) if reply.status.is_ending() => return until_ended(app, &live, deadline).await,
         Offered::Taken(reply) => {
-            holds_key = reply.holds_key;
+            (holds_key, hint) = (reply.holds_key, reply.hint);
             (reply.status.max(live.status), true)
         }
         Offered::Gone => return until_ended(app, &live, deadline).await,
@@ -60,15 +55,11 @@ pub async fn join(
             return until_ended(app, &live, deadline).await.map_err(|_| unhealthy(&live));
         }
         Offered::Refused(message) => {
-            tracing::warn!(backend = %live.id, drone = %live.drone.name, message, "a grant was refused");
+            app.grants.deliveries.note_refusal(&live.id, &live.drone, &message);
             return Err(unhealthy(&live));
         }
         Offered::Unknown | Offered::NotYet => {
-            if !deliver_later(app, &live, &grant) {
-                return Err(ApiError::new(Code::Busy, "too many grants wait for drones that do not answer")
-                    .retry_after_ms(BUSY_RETRY_MS)
-                    .about(&live.id));
-            }
+            app.grants.deliver_later(&live, &grant);
             (live.status, false)
         }
     };
@@ -78,7 +69,7 @@ pub async fn join(
         && !was_offered
         && let Some(key) = &wanted.key
     {
-        app.recent.note(key, live.clone(), holds_key);
+        app.keys.recent.note(key, live.clone(), holds_key);
     }
     Ok(Round::Done(Box::new(Connected {
         id: live.id,
@@ -90,6 +81,7 @@ pub async fn join(
         drone: live.drone,
         grant,
         drone_answered,
+        hint,
     })))
 }
 
@@ -103,14 +95,8 @@ fn unhealthy(live: &LiveBackend) -> ApiError {
 }
 
 /// Waits until the row has ended; then the connect looks again.
-async fn until_ended(app: &App, live: &LiveBackend, deadline: Instant) -> ApiResult<Round> {
+async fn until_ended(app: &Connects, live: &LiveBackend, deadline: Instant) -> ApiResult<Round> {
     let drone = (!live.is_released).then_some(&live.drone);
-    let ended = Box::pin(wait::until_row_ended(app, drone, &live.id, deadline)).await?;
-    if ended { Ok(Round::Again) } else { Err(super::stopping().about(&live.id)) }
-}
-
-/// Used by [`wait`]: whether Postgres has the end.
-pub(super) async fn row_has_ended(app: &App, id: &BackendId) -> ApiResult<bool> {
-    let mut connection = app.db.acquire().await?;
-    Ok(has_ended(&mut connection, id).await?)
+    let ended = Box::pin(app.waits.until_row_ended(drone, &live.id, deadline)).await?;
+    if ended { Ok(Round::Again) } else { Err(stopping().about(&live.id)) }
 }

@@ -9,10 +9,9 @@ use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, DroneId, FencingToken, Term};
 use tokio::time::{Instant, timeout};
 
-use crate::app::App;
 use crate::db::backends::LiveBackend;
 use crate::db::drones::DroneRef;
-use crate::drone::{Failure, GRANT_DEADLINE};
+use crate::drone::{DroneCalls, Failure, GRANT_DEADLINE};
 use crate::gather::Gather;
 
 /// Between two attempts at a backend whose `PUT` is still on its way.
@@ -45,8 +44,8 @@ impl From<Result<GrantReply, Failure>> for Offered {
 }
 
 /// What is offered to each drone now.
-#[derive(Debug, Default)]
 pub struct Offers {
+    drones: Arc<DroneCalls>,
     of_drones: Mutex<HashMap<Of, Arc<Gather<GrantTo, Offered>>>>,
 }
 
@@ -59,6 +58,10 @@ struct Of {
 }
 
 impl Offers {
+    pub fn new(drones: Arc<DroneCalls>) -> Self {
+        Self { drones, of_drones: Mutex::default() }
+    }
+
     fn to(&self, of: &Of) -> Arc<Gather<GrantTo, Offered>> {
         self.lock().entry(of.clone()).or_default().clone()
     }
@@ -75,59 +78,77 @@ impl Offers {
     fn lock(&self) -> MutexGuard<'_, HashMap<Of, Arc<Gather<GrantTo, Offered>>>> {
         self.of_drones.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// One exchange, repeated only within its deadline and only where the `PUT` is still on its way.
-pub async fn offer(app: &App, live: &LiveBackend, grant: &Grant) -> Offered {
-    let deadline = Instant::now() + GRANT_DEADLINE;
-    loop {
-        match offer_together(app, live, grant, deadline).await {
-            Offered::Unknown if !live.acknowledged && Instant::now() + NOT_YET_WAIT < deadline => {
-                tokio::time::sleep(NOT_YET_WAIT).await;
+    /// One exchange, repeated only within its deadline and only where the `PUT` is still on its
+    /// way.
+    pub async fn offer(&self, live: &LiveBackend, grant: &Grant) -> Offered {
+        let deadline = Instant::now() + GRANT_DEADLINE;
+        loop {
+            match self.offer_together(live, grant, deadline).await {
+                Offered::Unknown if !live.acknowledged && Instant::now() + NOT_YET_WAIT < deadline => {
+                    tokio::time::sleep(NOT_YET_WAIT).await;
+                }
+                offered => return offered,
             }
-            offered => return offered,
         }
     }
-}
 
-async fn offer_together(app: &App, live: &LiveBackend, grant: &Grant, deadline: Instant) -> Offered {
-    let drone = &live.drone;
-    let of = Of { drone: drone.id, term: drone.term, advertise: drone.advertise.clone() };
-    let together = app.offers.to(&of);
-    let one = GrantTo { backend: live.id.clone(), fencing_token: live.fencing_token, grant: grant.clone() };
-    let left = deadline.saturating_duration_since(Instant::now());
-    let asking = together.answer(one, async |all| send(app, drone, all, left).await);
-    let answer = timeout(left, asking).await;
-    app.offers.leave(&of, together);
-    match answer {
-        Ok(Some(offered)) => offered,
-        // Who asked for it has gone.
-        Ok(None) => {
-            let left = deadline.saturating_duration_since(Instant::now());
-            offer_once(app, drone, &live.id, live.fencing_token, grant, left).await
-        }
-        Err(_) => Offered::NotYet,
-    }
-}
-
-/// One goes as every version of the drone knows it.
-async fn send(app: &App, drone: &DroneRef, all: Vec<GrantTo>, left: Duration) -> Vec<Option<Offered>> {
-    if let [one] = all.as_slice() {
-        return vec![Some(offer_once(app, drone, &one.backend, one.fencing_token, &one.grant, left).await)];
-    }
-    let body = AddGrants { term: drone.term, grants: all };
-    match app.drones.grants(drone, &body, left).await {
-        Ok(reply) => reply.answers.into_iter().map(|answer| Some(Offered::from(refused(answer)))).collect(),
-        Err(error) => match Failure::from(error) {
-            // Of a version that takes them only one by one.
-            Failure::Refused(RefusalCode::Unknown, _) => {
-                let alone = body.grants.iter().map(async |one| {
-                    Some(offer_once(app, drone, &one.backend, one.fencing_token, &one.grant, left).await)
-                });
-                futures_util::future::join_all(alone).await
+    async fn offer_together(&self, live: &LiveBackend, grant: &Grant, deadline: Instant) -> Offered {
+        let drone = &live.drone;
+        let of = Of { drone: drone.id, term: drone.term, advertise: drone.advertise.clone() };
+        let together = self.to(&of);
+        let one =
+            GrantTo { backend: live.id.clone(), fencing_token: live.fencing_token, grant: grant.clone() };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let asking = together.answer(one, async |all| self.send(drone, all, left).await);
+        let answer = timeout(left, asking).await;
+        self.leave(&of, together);
+        match answer {
+            Ok(Some(offered)) => offered,
+            // Who asked for it has gone.
+            Ok(None) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.offer_once(drone, &live.id, live.fencing_token, grant, left).await
             }
-            failure => body.grants.iter().map(|_| Some(Offered::from(Err(failure.clone())))).collect(),
-        },
+            Err(_) => Offered::NotYet,
+        }
+    }
+
+    /// One goes as every version of the drone knows it.
+    pub async fn send(&self, drone: &DroneRef, all: Vec<GrantTo>, left: Duration) -> Vec<Option<Offered>> {
+        if let [one] = all.as_slice() {
+            return vec![Some(
+                self.offer_once(drone, &one.backend, one.fencing_token, &one.grant, left).await,
+            )];
+        }
+        let body = AddGrants { term: drone.term, grants: all };
+        match self.drones.grants(drone, &body, left).await {
+            Ok(reply) => {
+                reply.answers.into_iter().map(|answer| Some(Offered::from(refused(answer)))).collect()
+            }
+            Err(error) => match Failure::from(error) {
+                // Of a version that takes them only one by one.
+                Failure::Refused(RefusalCode::Unknown, _) => {
+                    let alone = body.grants.iter().map(async |one| {
+                        Some(self.offer_once(drone, &one.backend, one.fencing_token, &one.grant, left).await)
+                    });
+                    futures_util::future::join_all(alone).await
+                }
+                failure => body.grants.iter().map(|_| Some(Offered::from(Err(failure.clone())))).collect(),
+            },
+        }
+    }
+
+    async fn offer_once(
+        &self,
+        drone: &DroneRef,
+        id: &BackendId,
+        fencing_token: FencingToken,
+        grant: &Grant,
+        deadline: Duration,
+    ) -> Offered {
+        let body = AddGrant { term: drone.term, fencing_token, grant: grant.clone() };
+        self.drones.grant(drone, id, &body, deadline).await.map_err(Failure::from).into()
     }
 }
 
@@ -136,16 +157,4 @@ fn refused(answer: GrantAnswer) -> Result<GrantReply, Failure> {
         GrantAnswer::Added(reply) => Ok(reply),
         GrantAnswer::Refused(refusal) => Err(Failure::Refused(refusal.code, refusal.message)),
     }
-}
-
-pub async fn offer_once(
-    app: &App,
-    drone: &DroneRef,
-    id: &BackendId,
-    fencing_token: FencingToken,
-    grant: &Grant,
-    deadline: Duration,
-) -> Offered {
-    let body = AddGrant { term: drone.term, fencing_token, grant: grant.clone() };
-    app.drones.grant(drone, id, &body, deadline).await.map_err(Failure::from).into()
 }

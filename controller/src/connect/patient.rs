@@ -7,10 +7,10 @@ use jetway_protocol::status::EndReason;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::context::Connects;
 use super::respond::{Connected, Stopwatch};
 use super::validate::Wanted;
-use super::{connect, holder, wait};
-use crate::app::App;
+use super::{holder, rounds};
 use crate::error::{ApiError, ApiResult};
 use crate::silence::{Unfinished, silent};
 
@@ -19,7 +19,7 @@ const STARTS_AGAIN_MAX: u32 = 2;
 
 /// `permit`: of one of the connects that may be under way.
 pub async fn patiently(
-    app: &App,
+    app: &Arc<Connects>,
     wanted: Wanted,
     begun: Stopwatch,
     permit: OwnedSemaphorePermit,
@@ -35,7 +35,7 @@ pub async fn patiently(
         let (mut connected, mut stopwatch) = once.await?;
         let Some(deadline) = deadline else { return Ok((connected, stopwatch)) };
         let left = deadline.saturating_duration_since(Instant::now());
-        match Box::pin(wait::until_ready(app, &mut connected, &mut stopwatch, left)).await {
+        match Box::pin(app.waits.until_ready(&mut connected, &mut stopwatch, left)).await {
             Ok(()) => return Ok((connected, stopwatch)),
             Err(error) if was_never_taken(&wanted, &connected, &error) && again.next().is_some() => {
                 let (backend, drone) = (&connected.id, &connected.drone.name);
@@ -49,7 +49,7 @@ pub async fn patiently(
 /// On a task of its own: a client that hangs up must not leave half a placement behind. The permit is the work's: what goes on
 /// after its client has hung up still counts.
 async fn connect_once(
-    app: &App,
+    app: &Arc<Connects>,
     wanted: Arc<Wanted>,
     mut stopwatch: Stopwatch,
     permit: Option<OwnedSemaphorePermit>,
@@ -57,7 +57,7 @@ async fn connect_once(
     let app_ = app.clone();
     let work = async move {
         let _one_of_many = permit;
-        let connected = connect(&app_, &wanted, &mut stopwatch).await?;
+        let connected = rounds::connect(&app_, &wanted, &mut stopwatch).await?;
         Ok::<_, ApiError>((connected, stopwatch))
     };
     app.silence.bounded(&app.lifecycle, work).await.map_err(|unfinished| match unfinished {

@@ -16,11 +16,9 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use crate::db::drones::Drone;
-use crate::fleet::Table;
+use crate::fleet::{Table, unable};
 use crate::reservations::{LIFE, Reservations};
 
-/// A drone that has been silent for longer gets nothing new: five heartbeats.
-pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(10);
 /// A drone that has registered longer ago and does not serve is not starting: its engine is in trouble.
 const STARTING_MAX: Duration = Duration::from_secs(30);
 /// Entries of the list of why each drone was passed over.
@@ -29,6 +27,8 @@ const PASSED_OVER_MAX: usize = 50;
 const REPLACED: f64 = 1.5;
 /// Of many drones a few draws usually find two that can; then nobody looks at all of them.
 const DRAWS: usize = 8;
+/// What was summed up in floating point may miss by a hair.
+const CPUS_MISSED: f64 = 1e-6;
 
 pub struct Need<'a> {
     pub cluster: &'a ClusterName,
@@ -198,11 +198,17 @@ fn fits(known: &Known<'_>, drone: &Drone, need: &Need<'_>) -> Result<f64, Why> {
     {
         return Err(Why::NotOffered(format!("does not offer the network {network}")));
     }
+    if spec.resource_limits.disk_limit_bytes.is_some() && drone.capacity.no_disk_limit {
+        return Err(Why::NotOffered("cannot limit a session's disk: its engine's storage does not".into()));
+    }
     if spec.pull_policy == PullPolicy::Never && !drone.has_image(&spec.image) {
         return Err(Why::NotOffered(format!(
             "does not have the image {}, and pull_policy is Never",
             spec.image
         )));
+    }
+    if let Some(reason) = too_small(drone, spec) {
+        return Err(Why::NotOffered(reason));
     }
     if let Some(reason) = unable(drone, known.now.duration_since(known.table.read_at)) {
         return Err(Why::NotNow(reason));
@@ -213,22 +219,20 @@ fn fits(known: &Known<'_>, drone: &Drone, need: &Need<'_>) -> Result<f64, Why> {
     room(known, drone, spec)
 }
 
-/// Why a drone takes nothing at all now. `age` is how old the table is.
-pub fn unable(drone: &Drone, age: Duration) -> Option<String> {
-    if drone.draining { Some("is draining".into()) } else { unheard(drone, age) }
-}
-
-/// Why what a drone has said last does not count any more, or nothing can be told it.
-pub fn unheard(drone: &Drone, age: Duration) -> Option<String> {
-    if drone.lease.is_over() {
-        return Some("has lost its lease, and has not registered anew".into());
+/// Why the drone could not take it even if it were empty: waiting does not help.
+fn too_small(drone: &Drone, spec: &Executable) -> Option<String> {
+    let capacity = &drone.capacity;
+    if spec.memory_reserve_bytes > capacity.memory_bytes {
+        return Some(format!(
+            "has {} bytes of memory for sessions in all, and {} are to be reserved (memory_reserve_bytes)",
+            capacity.memory_bytes, spec.memory_reserve_bytes
+        ));
     }
-    let silent = drone.heartbeat_age + age;
-    if silent > HEARTBEAT_AGE_MAX {
-        return Some(format!("was last heard of {} s ago", silent.as_secs()));
-    }
-    if !drone.load.engine_ok {
-        return Some("does not serve: it is just starting, or its container engine does not answer".into());
+    if spec.cpu_reserve > capacity.cpus + CPUS_MISSED {
+        return Some(format!(
+            "has {} CPUs for sessions in all, and {} are to be reserved (cpu_reserve)",
+            capacity.cpus, spec.cpu_reserve
+        ));
     }
     None
 }
@@ -251,8 +255,7 @@ fn room(known: &Known<'_>, drone: &Drone, spec: &Executable) -> Result<f64, Why>
         )));
     }
     let cpus = cpus + spec.cpu_reserve;
-    // What was summed up in floating point may miss by a hair.
-    if cpus > capacity.cpus + 1e-6 {
+    if cpus > capacity.cpus + CPUS_MISSED {
         let free = (capacity.cpus - (cpus - spec.cpu_reserve)).max(0.0);
         return Err(Why::NotNow(format!(
             "has {free:.2} of {} CPUs free, and {} are needed",

@@ -10,9 +10,8 @@ use jetway_service::backoff::Backoff;
 use jetway_service::client::CallError;
 use tokio::time::Instant;
 
-use crate::app::App;
 use crate::db::drones::DroneRef;
-use crate::drone::{Failure, PUT_DEADLINE};
+use crate::drone::{DroneCalls, Failure, PUT_DEADLINE};
 
 /// Times that one drone is sent the same `PUT`, where it said that it cannot answer now.
 const PUTS_MAX: u32 = 5;
@@ -29,7 +28,7 @@ pub(super) enum Put {
 ///
 /// A drone that puts it off for as long as that is worth a wait is asked to decline it, where another one `may` be tried.
 pub(super) async fn put(
-    app: &App,
+    drones: &DroneCalls,
     drone: &DroneRef,
     id: &BackendId,
     mut body: PutBackend,
@@ -51,7 +50,7 @@ pub(super) async fn put(
         let is_last = holding.puts_sent + holding.put_off + 1 == PUTS_MAX;
         body.or_never = is_last && holding.puts_sent == 0 && may_decline();
         holding.puts_sent += 1;
-        let error = match app.drones.put(drone, id, &body).await {
+        let error = match drones.put(drone, id, &body).await {
             Ok(view) => {
                 return Put::Done { status: view.status, answered: true, drone: drone.clone() };
             }
@@ -70,7 +69,8 @@ pub(super) async fn put(
         let (evidence, message, again) = match error {
             // "Not here" is no answer to a `PUT`: something between us made it, and the drone may have the backend.
             Failure::Unclear(message) | Failure::Refused(RefusalCode::Unknown, message) => {
-                tracing::warn!(backend = %id, drone = %drone.name, message, "a drone did not answer a PUT");
+                let key = body.key.as_ref().map(|key| key.name.as_str());
+                tracing::warn!(backend = %id, key, drone = %drone.name, message, "a drone did not answer a PUT");
                 return unanswered();
             }
             Failure::Refused(RefusalCode::WrongTerm, message) => (Evidence::Refused, message, true),

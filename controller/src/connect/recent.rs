@@ -123,7 +123,7 @@ mod tests {
         assert!(recent.guess(&key(1)).is_none());
         assert!(recent.guess(&key(3 * GENERATION - 1)).is_some());
         let generations = recent.lock();
-        assert!(generations.young.len() + generations.old.len() <= 2 * GENERATION);
+        assert!(generations.young.len() + generations.old.len() <= 131_072);
     }
 
     #[test]

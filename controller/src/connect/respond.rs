@@ -1,15 +1,16 @@
 //! What a connect answers: Plane's fields, ours beside them, and where its milliseconds went.
 
 use http::HeaderValue;
+use jetway_api::connect::ConnectResponse;
 use jetway_protocol::grant::Grant;
+use jetway_protocol::hint::Hint;
 use jetway_protocol::ids::{BackendId, ClusterName, FencingToken, GrantId, Subdomain};
 use jetway_protocol::status::Status;
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::{Stage, StageName};
-use serde::Serialize;
 
-use crate::app::App;
 use crate::db::drones::DroneRef;
+use crate::urls::Urls;
 
 const DESCRIPTION_CHARS_MAX: usize = 100;
 
@@ -26,46 +27,31 @@ pub struct Connected {
     pub grant: Grant,
     /// False: the URL is good, but the drone has not confirmed it yet.
     pub drone_answered: bool,
+    /// What holds its start up.
+    pub hint: Option<Hint>,
 }
 
-#[derive(Debug, Serialize)]
-pub struct ConnectResponse {
-    pub backend_id: BackendId,
-    pub spawned: bool,
-    pub status: Status,
-    pub token: String,
-    pub url: String,
-    pub subdomain: Option<Subdomain>,
-    /// What the application sees in `x-verified-secret`. Null for static tokens.
-    pub secret_token: Option<String>,
-    pub status_url: String,
-    /// Only where this request started it.
-    pub drone: Option<String>,
-    pub fencing_token: FencingToken,
-    pub drone_answered: bool,
-}
-
-impl ConnectResponse {
-    pub fn new(app: &App, connected: &Connected) -> Self {
-        let Connected { id, fencing_token, cluster, subdomain, drone, grant, .. } = connected;
-        let token = app.token(id, *fencing_token, drone.id, &drone.advertise, grant.id);
-        let host = match subdomain {
-            Some(subdomain) => format!("{subdomain}.{cluster}"),
-            None => cluster.to_string(),
-        };
-        Self {
-            url: format!("{}://{host}/{token}/", cluster.scheme()),
-            token,
-            spawned: connected.spawned,
-            status: connected.status,
-            subdomain: subdomain.clone(),
-            secret_token: (grant.id != GrantId::STATIC).then(|| grant.secret.clone()),
-            status_url: app.status_url(id),
-            drone: connected.spawned.then(|| drone.name.to_string()),
-            fencing_token: *fencing_token,
-            drone_answered: connected.drone_answered,
-            backend_id: id.clone(),
-        }
+/// What the caller is told of it.
+pub fn response(urls: &Urls, connected: &Connected) -> ConnectResponse {
+    let Connected { id, fencing_token, cluster, subdomain, drone, grant, .. } = connected;
+    let token = urls.token(id, *fencing_token, drone.id, &drone.advertise, grant.id);
+    let host = match subdomain {
+        Some(subdomain) => format!("{subdomain}.{cluster}"),
+        None => cluster.to_string(),
+    };
+    ConnectResponse {
+        url: format!("{}://{host}/{token}/", cluster.scheme()),
+        token,
+        spawned: connected.spawned,
+        status: connected.status,
+        subdomain: subdomain.clone(),
+        secret_token: (grant.id != GrantId::STATIC).then(|| grant.secret.clone()),
+        status_url: urls.status_url(id),
+        drone: connected.spawned.then(|| drone.name.to_string()),
+        fencing_token: *fencing_token,
+        drone_answered: connected.drone_answered,
+        hint: connected.hint.clone(),
+        backend_id: id.clone(),
     }
 }
 

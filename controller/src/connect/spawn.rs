@@ -17,14 +17,15 @@ use jetway_service::backoff::jittered;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::context::Connects;
 use super::place::{Chosen, Known, Need, Nothing, choose, is_about_to_fit, kinds_of};
 use super::put::{Put, put};
 use super::respond::{Connected, Stopwatch};
+use super::round::{Round, grant, static_grant};
 use super::validate::{Spawn, Wanted};
-use super::{Round, grant, static_grant};
-use crate::app::App;
 use crate::db::backends::{self, Inserted, NewBackend};
 use crate::db::drones::{Drone, DroneRef};
+use crate::db::{DbError, dispatch};
 use crate::error::{ApiError, ApiResult};
 use crate::reservations::{Reservation, Reservations};
 
@@ -40,7 +41,12 @@ const UNSETTLED_RETRY_MS_MAX: u64 = 30_000;
 const STARTING_WAIT: Duration = Duration::from_secs(3);
 const STARTING_LOOK: Duration = Duration::from_millis(200);
 
-pub async fn spawn(app: &App, wanted: &Wanted, spawn: &Spawn, stopwatch: &mut Stopwatch) -> ApiResult<Round> {
+pub async fn spawn(
+    app: &Connects,
+    wanted: &Wanted,
+    spawn: &Spawn,
+    stopwatch: &mut Stopwatch,
+) -> ApiResult<Round> {
     let cluster = spawn.cluster.as_ref().unwrap_or(&app.cluster);
     let grant = if spawn.spec.use_static_token { static_grant() } else { grant(wanted) };
     let kinds = kinds_of(&spawn.spec.executable);
@@ -72,7 +78,7 @@ pub async fn spawn(app: &App, wanted: &Wanted, spawn: &Spawn, stopwatch: &mut St
         let body = put_body(app, wanted, spawn, &id, &drone, fencing_token, &grant, stopwatch);
         // A chosen id that was refused for good could not be used again.
         let may_decline = || spawn.id.is_none() && fits_elsewhere(app, spawn, cluster, &refusals, &drone);
-        match put(app, &drone, &id, body, sender.until, may_decline).await {
+        match put(&app.drones, &drone, &id, body, sender.until, may_decline).await {
             Put::Done { status, answered, drone } => {
                 stopwatch.lap(StageName::Dispatched);
                 app.warm.note(cluster, &spawn.pool, &spawn.spec, &kinds);
@@ -86,11 +92,13 @@ pub async fn spawn(app: &App, wanted: &Wanted, spawn: &Spawn, stopwatch: &mut St
                     drone,
                     grant,
                     drone_answered: answered,
+                    hint: None,
                 })));
             }
             Put::Nothing { message, again } => {
                 app.fleet.give_back(&reservation);
-                tracing::info!(backend = %id, drone = %drone.name, message, "a drone refused a backend");
+                let key = wanted.key_name();
+                tracing::info!(backend = %id, key, drone = %drone.name, message, "a drone refused a backend");
                 end_refused(app, &id, &drone, sender.id, &message).await?;
                 if spawn.id.is_some() {
                     return Err(chosen_id_refused(&id, &drone, &message));
@@ -130,7 +138,7 @@ impl From<Refused> for PassedOver {
 }
 
 /// A key that Postgres does not know may be held by a drone whose row was lost with the old primary.
-fn unsettled(app: &App) -> ApiError {
+fn unsettled(app: &Connects) -> ApiError {
     let wait = app.leases.unsettled_for();
     let message = format!(
         "Postgres has failed over to a standby that may have lost the last commits; new keys are given in about {} s, when every drone has been outwaited",
@@ -150,7 +158,7 @@ fn chosen_id_refused(id: &BackendId, drone: &DroneRef, message: &str) -> ApiErro
 }
 
 async fn place(
-    app: &App,
+    app: &Connects,
     spawn: &Spawn,
     cluster: &ClusterName,
     kinds: &[Kind],
@@ -190,14 +198,14 @@ async fn place(
     }
 }
 
-fn pick(app: &App, need: &Need<'_>, reservations: &Reservations) -> Result<Chosen, Nothing> {
+fn pick(app: &Connects, need: &Need<'_>, reservations: &Reservations) -> Result<Chosen, Nothing> {
     let table = app.fleet.table();
     choose(&Known { table: &table, reservations, now: Instant::now() }, need, &mut rand::rng())
 }
 
 /// Whether another drone would be tried if this one refused.
 fn fits_elsewhere(
-    app: &App,
+    app: &Connects,
     spawn: &Spawn,
     cluster: &ClusterName,
     refusals: &[Refused],
@@ -243,7 +251,7 @@ enum Insert {
 
 #[expect(clippy::too_many_arguments, reason = "one row made from all that a placement has found out")]
 async fn insert(
-    app: &App,
+    app: &Connects,
     wanted: &Wanted,
     spawn: &Spawn,
     cluster: &ClusterName,
@@ -262,9 +270,12 @@ async fn insert(
         dispatcher: sender.id,
         dispatch_seconds: DISPATCH.as_secs_f64(),
     };
-    let mut taken = app.hot.take().await?;
-    let inserted = backends::insert(&mut taken.connection, &new).await;
-    match taken.done(inserted)? {
+    let inserted = backends::insert(&mut *app.hot.acquire().await?, &new).await;
+    let inserted = match inserted {
+        Err(error) if error.is_broken() => after_unclear(app, &new, error).await?,
+        inserted => inserted?,
+    };
+    match inserted {
         Inserted::Placed { fencing_token, term, advertise } => {
             Ok(Insert::Placed(drone.reach_under(term, advertise), fencing_token))
         }
@@ -296,9 +307,22 @@ async fn insert(
     }
 }
 
+/// The insert had no answer: it may be committed, or may still be. It is never sent again, but
+/// looked for once, on another connection. What is found is this connect's own, and goes on. What
+/// is not may come to be later: then the reconciler dispatches it, and the caller's next connect
+/// joins it.
+async fn after_unclear(app: &Connects, new: &NewBackend<'_>, error: DbError) -> ApiResult<Inserted> {
+    tracing::warn!(backend = %new.id, %error, "an insert had no answer; it is looked for");
+    let mut connection = app.hot.acquire().await?;
+    match dispatch::inserted(&mut connection, new.id, new.dispatcher).await? {
+        Some(placed) => Ok(placed),
+        None => Err(error.into()),
+    }
+}
+
 #[expect(clippy::too_many_arguments, reason = "one message made from all that a placement has found out")]
 fn put_body(
-    app: &App,
+    app: &Connects,
     wanted: &Wanted,
     spawn: &Spawn,
     id: &BackendId,
@@ -315,7 +339,7 @@ fn put_body(
         spec: spawn.spec.clone(),
         grant: (!uses_static).then(|| grant.clone()),
         static_token: uses_static
-            .then(|| app.token(id, fencing_token, drone.id, &drone.advertise, GrantId::STATIC)),
+            .then(|| app.urls.token(id, fencing_token, drone.id, &drone.advertise, GrantId::STATIC)),
         timeline: stopwatch.stages.clone(),
         or_never: false,
     }
@@ -323,7 +347,7 @@ fn put_body(
 
 /// Frees what the row held. Where that fails the row waits for the reconciler, which asks the drone.
 async fn end_refused(
-    app: &App,
+    app: &Connects,
     id: &BackendId,
     drone: &DroneRef,
     sender: Uuid,

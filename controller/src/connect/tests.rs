@@ -35,10 +35,10 @@ async fn a_new_key_is_one_row_and_one_put_with_the_caller_s_grant() {
     assert_eq!(put.key.unwrap().name, "k");
 
     let token = answer.json()["token"].as_str().unwrap().to_owned();
-    let content = harness.app.sealer.open(&token).unwrap();
+    let content = harness.app.urls.sealer.open(&token).unwrap();
     assert_eq!((content.backend, content.fencing_token, content.grant), (id, put.fencing_token, grant.id));
     assert_eq!(content.drone_address, drone.address);
-    assert_eq!(harness.rows().await, 1);
+    assert_eq!((harness.rows().await, drone.calls("PUT")), (1, 1));
 }
 
 #[tokio::test]
@@ -93,8 +93,7 @@ async fn without_a_key_every_connect_starts_another_one() {
 #[tokio::test]
 async fn fifty_connects_at_once_for_a_new_key_are_one_backend() {
     let harness = Harness::new().await;
-    let drone = harness.drone("one").await;
-    harness.drone("two").await;
+    let (one, two) = (harness.drone("one").await, harness.drone("two").await);
     let bodies: Vec<Value> = (0..50).map(|n| as_user(keyed("k"), &format!("user{n}"))).collect();
     let answers = futures_util::future::join_all(bodies.iter().map(|body| harness.connect(body))).await;
     let first = id_of(&answers[0]);
@@ -102,10 +101,9 @@ async fn fifty_connects_at_once_for_a_new_key_are_one_backend() {
     let spawned = answers.iter().filter(|answer| answer.json()["spawned"] == true).count();
     assert_eq!((spawned, harness.rows().await), (1, 1));
     // Every URL's grant arrives, at once or by the task that goes on delivering.
-    let owner = if drone.ids().is_empty() { None } else { Some(&drone) };
-    if let Some(owner) = owner {
-        eventually("grants", async || owner.grants(&first).len(), |grants| *grants == 50).await;
-    }
+    let (owner, other) = if one.ids().is_empty() { (two, one) } else { (one, two) };
+    assert!(other.ids().is_empty());
+    eventually("grants", async || owner.grants(&first).len(), |grants| *grants == 50).await;
 }
 
 #[tokio::test]
@@ -125,9 +123,30 @@ async fn a_stopping_key_waits_for_the_end_and_starts_the_next() {
     let (answer, ()) = tokio::join!(harness.connect(&body), ending);
     assert_ne!(id_of(&answer), first);
     assert_eq!(answer.json()["spawned"], true);
-    let pool = &harness.app.db;
-    let kept = async || pool.size() - u32::try_from(pool.num_idle()).unwrap();
-    eventually("no connection is kept", kept, |kept| *kept == 0).await;
+    let pool = &harness.app.pools.requests;
+    assert_eq!(pool.free(), pool.limits().connections, "no connection is kept");
+}
+
+#[tokio::test]
+async fn connects_that_wait_for_an_end_hold_no_connection() {
+    // More of them than the controller has connections to Postgres.
+    const WAITING: usize = 40;
+    let harness = Harness::new().await;
+    let drone = harness.drone("one").await;
+    let first = id_of(&harness.connect(&keyed("k")).await);
+    drone.advance(&first, Status::Terminating);
+    let bodies = vec![keyed("k"); WAITING];
+    let ending = async {
+        eventually("all of them wait", async || drone.calls("FOLLOW"), |calls| *calls >= WAITING).await;
+        assert_eq!(harness.connect(&keyed("other")).await.status, 200);
+        drone.advance(&first, Status::Terminated);
+        harness.report(&drone).await;
+    };
+    let waiting = futures_util::future::join_all(bodies.iter().map(|body| harness.connect(body)));
+    let (answers, ()) = tokio::join!(waiting, ending);
+    let next = id_of(&answers[0]);
+    assert_ne!(next, first);
+    assert!(answers.iter().all(|answer| id_of(answer) == next));
 }
 
 #[tokio::test]
@@ -139,14 +158,14 @@ async fn a_key_that_does_not_end_in_time_is_a_503_that_says_when() {
     harness.report(&drone).await;
     let app = &harness.app;
     let wanted = super::validate::check(serde_json::from_value(keyed("k")).unwrap()).unwrap();
-    let mut connection = app.db.acquire().await.unwrap();
+    let mut connection = app.pools.requests.acquire().await.unwrap();
     let live = crate::db::backends::live_by_key(&mut connection, wanted.key.as_ref().unwrap())
         .await
         .unwrap()
         .unwrap();
     drop(connection);
     let deadline = tokio::time::Instant::now() + Duration::from_millis(300);
-    let Err(error) = super::join::join(app, &wanted, live, None, deadline).await else {
+    let Err(error) = super::join::join(&app.connects, &wanted, live, None, deadline).await else {
         panic!("it cannot be joined")
     };
     let body = error.body();
@@ -165,11 +184,14 @@ async fn a_drone_that_refuses_is_passed_over_for_another() {
         assert_eq!(answer.json()["drone"], "two", "{}", answer.text());
     }
     assert_eq!(two.ids().len(), 8);
-    let live: i64 = sqlx::query_scalar("select count(*) from backends where ended_at is null")
-        .fetch_one(&harness.app.db)
-        .await
-        .unwrap();
+    let sql = "select count(*) filter (where ended_at is null), count(*) filter (where ended_at is not null) from backends";
+    let (live, ended): (i64, i64) = sqlx::query_as(sql).fetch_one(&harness.sql).await.unwrap();
     assert_eq!(live, 8, "what was refused is ended");
+    let refused = one.calls("PUT");
+    assert!(
+        refused > 0 && usize::try_from(ended).unwrap() == refused,
+        "each try has an id of its own: {refused} {ended}"
+    );
 
     two.set_mode(Mode::Refuse(RefusalCode::Draining));
     let nowhere = harness.connect(&keyed("last")).await;
@@ -221,7 +243,7 @@ async fn a_static_token_is_the_same_for_everybody() {
     assert_eq!(first.json()["token"], second.json()["token"]);
     let token = first.json()["token"].as_str().unwrap().to_owned();
     assert!(token.starts_with("s."));
-    assert_eq!(harness.app.sealer.open(&token[2..]).unwrap().grant, GrantId::STATIC);
+    assert_eq!(harness.app.urls.sealer.open(&token[2..]).unwrap().grant, GrantId::STATIC);
     assert_eq!(first.json()["secret_token"], Value::Null);
     let put = drone.put_of(&id_of(&first)).unwrap();
     assert_eq!((put.grant, put.static_token), (None, Some(token)));
@@ -252,7 +274,7 @@ async fn a_silent_drone_keeps_its_backend_and_the_caller_has_a_url() {
     let users = async || drone.grants(&id).into_iter().filter_map(|grant| grant.user).collect::<Vec<_>>();
     eventually("bob's grant", users, |users| users.contains(&"bob".to_owned())).await;
     let kept: Option<Value> =
-        sqlx::query_scalar("select first_grant from backends").fetch_one(&harness.app.db).await.unwrap();
+        sqlx::query_scalar("select first_grant from backends").fetch_one(&harness.sql).await.unwrap();
     assert_eq!(kept, None, "what only the drone needs is forgotten once it has it");
 }
 
@@ -278,8 +300,7 @@ async fn nothing_fits_and_nothing_is_offered_are_told_apart() {
         assert_eq!(answer.json()["drones"][0]["drone"], "one");
     }
     let big = harness.connect(&with("cpu_reserve", json!(5))).await;
-    assert_eq!(big.outcome(), (503, "no_drone".into()));
-    assert_eq!(big.json()["drones"][0]["reason"], "has 4.00 of 4 CPUs free, and 5 are needed");
+    assert_eq!(big.outcome(), (422, "not_offered".into()), "no drone has five");
     assert_eq!(harness.rows().await, 0);
 }
 
@@ -349,12 +370,12 @@ async fn a_drone_that_has_lost_its_backend_is_unhealthy_not_a_dead_url() {
     harness.report(&drone).await;
     drone.forget(&id);
     let wanted = super::validate::check(serde_json::from_value(keyed("k")).unwrap()).unwrap();
-    let mut connection = harness.app.db.acquire().await.unwrap();
+    let mut connection = harness.app.pools.requests.acquire().await.unwrap();
     let key = wanted.key.as_ref().unwrap();
     let live = crate::db::backends::live_by_key(&mut connection, key).await.unwrap().unwrap();
     drop(connection);
     let deadline = tokio::time::Instant::now() + Duration::from_millis(100);
-    let Err(error) = super::join::join(&harness.app, &wanted, live, None, deadline).await else {
+    let Err(error) = super::join::join(&harness.app.connects, &wanted, live, None, deadline).await else {
         panic!("joined")
     };
     assert_eq!(error.body().code.as_str(), "key_unhealthy");

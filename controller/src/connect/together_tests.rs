@@ -1,10 +1,14 @@
 //! Many connects to keys that are live: what they have in common is done once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use futures_util::future::join_all;
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::Status;
 use serde_json::json;
 
+use crate::db::tests::Statements;
 use crate::testing::{Answer, FakeDrone, Harness, Mode, keyed};
 
 const KEYS: usize = 4;
@@ -14,8 +18,9 @@ fn name(n: usize) -> String {
     format!("k{}", n % KEYS)
 }
 
-/// Every key is live; then many ask for each at once.
-async fn crowd(harness: &Harness, drone: &FakeDrone, mode: Mode) -> Vec<Answer> {
+/// Every key is live; then many ask for each at once. With their answers, how often Postgres was
+/// asked.
+async fn crowd(harness: &Harness, drone: &FakeDrone, mode: Mode) -> (Vec<Answer>, usize) {
     for n in 0..KEYS {
         harness.connect(&keyed(&name(n))).await;
     }
@@ -25,7 +30,10 @@ async fn crowd(harness: &Harness, drone: &FakeDrone, mode: Mode) -> Vec<Answer> 
     harness.report(drone).await;
     drone.set_mode(mode);
     let bodies: Vec<_> = (0..KEYS * EACH).map(|n| keyed(&name(n))).collect();
-    join_all(bodies.iter().map(|body| harness.connect(body))).await
+    let reads = Arc::new(AtomicUsize::new(0));
+    let _counting = tracing::subscriber::set_default(Statements::counted_in(&reads));
+    let answers = join_all(bodies.iter().map(|body| harness.connect(body))).await;
+    (answers, reads.load(Ordering::Relaxed))
 }
 
 /// Each got into the session of its key, with a grant of its own.
@@ -45,17 +53,17 @@ fn each_has_its_own(drone: &FakeDrone, answers: &[Answer]) {
 async fn many_connects_at_once_cost_the_drone_few_exchanges_and_each_gets_its_own_answer() {
     let harness = Harness::new().await;
     let drone = harness.drone("one").await;
-    let answers = crowd(&harness, &drone, Mode::Usual).await;
+    let (answers, reads) = crowd(&harness, &drone, Mode::Usual).await;
     each_has_its_own(&drone, &answers);
     let exchanges = drone.calls("GRANT");
-    assert!(exchanges <= KEYS * EACH / 2, "{exchanges}");
+    assert!(exchanges <= KEYS * EACH / 2 && reads <= KEYS * EACH / 2, "{exchanges} exchanges, {reads} reads");
 }
 
 #[tokio::test]
 async fn a_drone_of_a_version_that_takes_grants_one_by_one_gets_them_so() {
     let harness = Harness::new().await;
     let drone = harness.drone("one").await;
-    let answers = crowd(&harness, &drone, Mode::BeforeGrantsTogether).await;
+    let (answers, _) = crowd(&harness, &drone, Mode::BeforeGrantsTogether).await;
     each_has_its_own(&drone, &answers);
     assert_eq!(drone.calls("GRANT "), KEYS * EACH);
 }
@@ -113,7 +121,7 @@ async fn a_guess_that_leads_to_a_silent_drone_holds_nobody_up() {
     one.set_mode(Mode::Silent);
     let two = harness.drone("two").await;
     harness.execute("update drones set draining = true where name = 'one'").await;
-    harness.app.fleet.refresh_on_demand(&harness.app.db).await.unwrap();
+    harness.app.fleet.refresh_on_demand(&harness.app.pools.requests).await.unwrap();
     let begun = std::time::Instant::now();
     let answer = harness.connect(&body).await;
     assert_eq!((answer.status, two.ids().len()), (200, 1), "{}", answer.text());

@@ -22,7 +22,7 @@ pub(super) async fn the_backend(drone: &FakeDrone) -> BackendId {
 
 pub(super) async fn live_rows(harness: &Harness) -> i64 {
     let sql = "select count(*) from backends where ended_at is null";
-    sqlx::query_scalar(sql).fetch_one(&harness.app.db).await.unwrap()
+    sqlx::query_scalar(sql).fetch_one(&harness.sql).await.unwrap()
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_drone_that_does_not_serve_yet_is_passed_over_once_another_fits() {
     assert!(!other.ids().is_empty());
     let sql = "select count(*) filter (where ended_at is null), count(*) filter (where ended_at is not null)
                from backends b join drones d on d.id = b.drone_id where d.name = 'one'";
-    let found: (i64, i64) = sqlx::query_as(sql).fetch_one(&harness.app.db).await.unwrap();
+    let found: (i64, i64) = sqlx::query_as(sql).fetch_one(&harness.sql).await.unwrap();
     assert_eq!(found, (1, 1), "the row of the first connect lives, that of the second attempt has ended");
 }
 
@@ -169,7 +169,7 @@ async fn a_database_that_fails_meanwhile_leaves_the_url_good() {
     let body = waiting(1);
     let acting = async {
         the_backend(&drone).await;
-        harness.app.db.close().await;
+        harness.app.pools.requests.close().await;
     };
     let (answer, ()) = tokio::join!(harness.connect(&body), acting);
     assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("scheduled")), "{}", answer.text());
@@ -177,22 +177,20 @@ async fn a_database_that_fails_meanwhile_leaves_the_url_good() {
 
 /// As a restart of Postgres does, to every connection of the connects.
 async fn end_connections(harness: &Harness) -> usize {
-    let mut held = futures_util::future::join_all((0..4).map(|_| harness.app.hot.take())).await;
+    let mut held = futures_util::future::join_all((0..4).map(|_| harness.app.pools.hot.acquire())).await;
     let mut pids = Vec::new();
-    for taken in held.iter_mut().flatten() {
-        let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut taken.connection).await;
+    for connection in held.iter_mut().flatten() {
+        let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut **connection).await;
         pids.push(pid.unwrap());
     }
-    for taken in held.into_iter().flatten() {
-        taken.done(Ok(())).unwrap();
-    }
+    drop(held);
     let pids: Vec<i32> = pids;
     let end = "select pg_terminate_backend(pid) from unnest($1::int[]) pid";
-    sqlx::query(end).bind(&pids).execute(&harness.app.housekeeping).await.unwrap();
+    sqlx::query(end).bind(&pids).execute(&harness.sql).await.unwrap();
     let left = async || {
         let left = "select count(*) from pg_stat_activity where pid = any($1)";
         let left = sqlx::query_scalar::<_, i64>(left).bind(&pids);
-        left.fetch_one(&harness.app.housekeeping).await.unwrap()
+        left.fetch_one(&harness.sql).await.unwrap()
     };
     eventually("their ends", left, |left| *left == 0).await;
     pids.len()
@@ -231,14 +229,15 @@ async fn what_goes_on_after_its_client_has_gone_still_counts() {
     let harness = Harness::new().await;
     let drone = harness.drone("one").await;
     drone.set_mode(Mode::Silent);
-    let free = harness.app.connects.available_permits();
+    let free = harness.app.connects.permits.available_permits();
     let body = keyed("k");
     tokio::select! {
         _ = harness.connect(&body) => panic!("the drone says nothing"),
         _ = eventually("a PUT", async || drone.calls("PUT"), |calls| *calls > 0) => {}
     }
-    assert_eq!(harness.app.connects.available_permits(), free - 1);
-    eventually("its end", async || harness.app.connects.available_permits(), |left| *left == free).await;
+    assert_eq!(harness.app.connects.permits.available_permits(), free - 1);
+    eventually("its end", async || harness.app.connects.permits.available_permits(), |left| *left == free)
+        .await;
 }
 
 #[tokio::test]
@@ -250,13 +249,39 @@ async fn a_grant_that_is_on_its_way_is_given_up_by_a_revocation() {
     let mut bob = keyed("k");
     bob["user"] = json!("bob");
     assert_eq!(harness.connect(&bob).await.json()["drone_answered"], false);
-    assert_eq!(harness.app.deliveries.count(), 1);
+    assert_eq!(harness.app.connects.grants.deliveries.count(), 1);
     let revoke = json!({ "backend_id": id, "user": "bob" }).to_string();
     let answer = harness.send(crate::testing::request("POST", "/ctrl/revoke", &revoke)).await;
     assert_eq!(answer.status, 502, "the drone has not confirmed it");
     drone.set_mode(Mode::Usual);
-    eventually("no delivery", async || harness.app.deliveries.count(), |count| *count == 0).await;
+    eventually("no delivery", async || harness.app.connects.grants.deliveries.count(), |count| *count == 0)
+        .await;
     assert_eq!(drone.grants(&id).iter().filter(|grant| grant.user.is_some()).count(), 0);
+}
+
+#[tokio::test]
+async fn a_crowd_at_a_drone_that_takes_no_grants_yet_is_served() {
+    let harness = Harness::new().await;
+    let drone = harness.drone("one").await;
+    let id = the_backend_of(&harness.connect(&keyed("k")).await.json());
+    drone.set_mode(Mode::TakesNoGrants);
+    let crowd = 65 * 64;
+    for _ in 0..65 {
+        let some = (0..64).map(|_| async { harness.connect(&keyed("k")).await });
+        for answer in futures_util::future::join_all(some).await {
+            assert_eq!(
+                (answer.status, &answer.json()["drone_answered"]),
+                (200, &json!(false)),
+                "{}",
+                answer.text()
+            );
+        }
+    }
+    assert_eq!(harness.app.connects.grants.deliveries.count(), crowd);
+    drone.set_mode(Mode::Usual);
+    eventually("no delivery", async || harness.app.connects.grants.deliveries.count(), |count| *count == 0)
+        .await;
+    assert_eq!(drone.grants(&id).len(), 1 + crowd);
 }
 
 fn the_backend_of(answer: &Value) -> BackendId {
@@ -276,7 +301,7 @@ async fn unacknowledged(harness: &Harness, drone: &FakeDrone) -> BackendId {
 
 async fn acknowledged(harness: &Harness) -> bool {
     let sql = "select acknowledged_at is not null and ended_at is null from backends";
-    sqlx::query_scalar(sql).fetch_one(&harness.app.db).await.unwrap()
+    sqlx::query_scalar(sql).fetch_one(&harness.sql).await.unwrap()
 }
 
 #[tokio::test]
@@ -311,7 +336,7 @@ async fn rows_of_silent_drones_and_unreadable_ones_hold_up_no_other() {
     let mut n = 0;
     let placed = async || {
         let sql = "select count(*) from backends b join drones d on d.id = b.drone_id group by d.name";
-        let counts: Vec<i64> = sqlx::query_scalar(sql).fetch_all(&harness.app.db).await.unwrap();
+        let counts: Vec<i64> = sqlx::query_scalar(sql).fetch_all(&harness.sql).await.unwrap();
         counts.len() == 2 && counts.iter().all(|count| *count > 1)
     };
     while !placed().await {
@@ -334,7 +359,7 @@ async fn rows_of_silent_drones_and_unreadable_ones_hold_up_no_other() {
     assert_eq!(gone.calls(""), asked, "it cannot be told anything");
     let sql = "select count(*) from backends b join drones d on d.id = b.drone_id
                where d.name = 'one' and acknowledged_at is null";
-    let left: i64 = sqlx::query_scalar(sql).fetch_one(&harness.app.db).await.unwrap();
+    let left: i64 = sqlx::query_scalar(sql).fetch_one(&harness.sql).await.unwrap();
     assert_eq!(left, 1, "only the unreadable one");
 }
 

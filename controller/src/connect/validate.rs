@@ -1,30 +1,24 @@
 //! From the wire's request to one in which everything is as it must be, or a 4xx that names the field. Pure: it looks
-//! at nothing but the request and the default cluster.
+//! at nothing but the request and the default cluster. What `spawn_config` may hold is checked by its own type.
 
 use std::time::Duration;
 
+use jetway_api::connect::{ConnectRequest, KeyRequest};
+use jetway_api::refusal::number;
+pub use jetway_api::spawn::Spawn;
+use jetway_api::spawn::{STOP_AND_EXEC, SpawnConfig};
 use jetway_protocol::error::Code;
 use jetway_protocol::grant::{AUTH_BYTES_MAX, USER_BYTES_MAX};
-use jetway_protocol::ids::{BackendId, ClusterName, PoolName, WarmPoolName};
+use jetway_protocol::ids::{ClusterName, WarmPoolName};
 use jetway_protocol::key::Key;
-use jetway_protocol::spec::{
-    BackendSpec, FIRST_CONNECTION_SECONDS, InitMode, LINGER_SECONDS, OnIsolation, START_TIMEOUT_SECONDS,
-    STOP_GRACE_SECONDS,
-};
+use jetway_protocol::spec::{InitMode, OnIsolation};
 
-use super::executable;
 use super::origins;
-use super::request::{ConnectRequest, KeyRequest, SpawnConfig};
 use crate::error::{ApiError, ApiResult, shown};
 use crate::warm::pool::Template;
 
-const STOP_AND_EXEC: &str = "spawn_config.on_isolation is \"stop\", which executable.init \"exec\" cannot promise: leave it out, or say \"keep\"";
 const WAIT_SECONDS: i64 = 30;
 const WAIT_SECONDS_MAX: i64 = 300;
-/// Ten years: what is longer is no deadline.
-const SECONDS_MAX: i64 = 10 * 366 * 24 * 3600;
-const GRACE_SECONDS_MAX: i64 = 3600;
-const START_TIMEOUT_SECONDS_MAX: i64 = 24 * 3600;
 
 /// A connect in which every value has been checked.
 #[derive(Debug, Clone)]
@@ -42,13 +36,11 @@ pub struct Wanted {
     pub wait: Option<Duration>,
 }
 
-#[derive(Debug, Clone)]
-pub struct Spawn {
-    pub id: Option<BackendId>,
-    /// `None`: the controller's default.
-    pub cluster: Option<ClusterName>,
-    pub pool: PoolName,
-    pub spec: BackendSpec,
+impl Wanted {
+    /// For the log.
+    pub fn key_name(&self) -> Option<&str> {
+        self.key.as_ref().map(|key| key.name.as_str())
+    }
 }
 
 pub fn check(request: ConnectRequest) -> ApiResult<Wanted> {
@@ -64,7 +56,7 @@ pub fn check(request: ConnectRequest) -> ApiResult<Wanted> {
     }
     let auth = ascii_json(&request.auth)?;
     let allowed_origins = origins::check(request.allowed_origins)?;
-    let spawn = request.spawn_config.map(|config| check_spawn(config, key.as_ref())).transpose()?;
+    let spawn = request.spawn_config.map(|config| config.check(key.as_ref())).transpose()?;
     let wanted = Wanted { key, user, auth, allowed_origins, spawn, warm_pool, wait };
     if wanted.spawn.as_ref().is_some_and(|spawn| spawn.spec.use_static_token) {
         check_static(&wanted)?;
@@ -95,7 +87,7 @@ pub fn check_template(mut config: SpawnConfig, default: &ClusterName) -> ApiResu
         }
     }
     let on_isolation = config.on_isolation.take();
-    let Spawn { cluster, pool, spec, .. } = check_spawn(config, None)?;
+    let Spawn { cluster, pool, spec, .. } = config.check(None)?;
     if on_isolation == Some(OnIsolation::Stop) && spec.executable.init == InitMode::Exec {
         return Err(ApiError::invalid(STOP_AND_EXEC));
     }
@@ -164,78 +156,4 @@ fn ascii_json(auth: &serde_json::Map<String, serde_json::Value>) -> ApiResult<St
 fn wait(ready: bool, seconds: Option<i64>) -> ApiResult<Option<Duration>> {
     let seconds = number("wait_timeout_seconds", seconds, 0, WAIT_SECONDS_MAX)?.unwrap_or(WAIT_SECONDS);
     Ok(ready.then(|| Duration::from_secs(seconds.unsigned_abs())))
-}
-
-fn check_spawn(config: SpawnConfig, key: Option<&Key>) -> ApiResult<Spawn> {
-    let at = |what: &str| format!("spawn_config.{what}");
-    let id = config.id.map(|id| id.parse()).transpose();
-    let id = id.map_err(|error| ApiError::invalid(format!("{}: {error}", at("id"))))?;
-    let cluster = config.cluster.map(|cluster| cluster.parse()).transpose();
-    let cluster = cluster
-        .map_err(|error| ApiError::new(Code::InvalidCluster, format!("{}: {error}", at("cluster"))))?;
-    let pool = config.pool.parse().map_err(|error| ApiError::invalid(format!("{}: {error}", at("pool"))))?;
-    let subdomain = config.subdomain.map(|subdomain| subdomain.parse()).transpose();
-    let subdomain = subdomain.map_err(|error| ApiError::invalid(format!("{}: {error}", at("subdomain"))))?;
-
-    let seconds = |what: &str, given: Option<i64>, min: i64, max: i64| -> ApiResult<Option<u32>> {
-        Ok(number(&at(what), given, min, max)?.and_then(|seconds| u32::try_from(seconds).ok()))
-    };
-    let executable = executable::check(config.executable, key)?;
-    let on_isolation = on_isolation(config.on_isolation, key, executable.init)?;
-    let spec = BackendSpec {
-        executable,
-        lifetime_limit_seconds: seconds(
-            "lifetime_limit_seconds",
-            config.lifetime_limit_seconds,
-            1,
-            SECONDS_MAX,
-        )?,
-        max_idle_seconds: seconds("max_idle_seconds", config.max_idle_seconds, 0, SECONDS_MAX)?,
-        first_connection_seconds: seconds(
-            "first_connection_seconds",
-            config.first_connection_seconds,
-            1,
-            SECONDS_MAX,
-        )?
-        .unwrap_or(FIRST_CONNECTION_SECONDS),
-        linger_seconds: seconds("linger_seconds", config.linger_seconds, 0, GRACE_SECONDS_MAX)?
-            .unwrap_or(LINGER_SECONDS),
-        stop_grace_seconds: seconds("stop_grace_seconds", config.stop_grace_seconds, 0, GRACE_SECONDS_MAX)?
-            .unwrap_or(STOP_GRACE_SECONDS),
-        start_timeout_seconds: seconds(
-            "start_timeout_seconds",
-            config.start_timeout_seconds,
-            1,
-            START_TIMEOUT_SECONDS_MAX,
-        )?
-        .unwrap_or(START_TIMEOUT_SECONDS),
-        on_isolation,
-        subdomain,
-        use_static_token: config.use_static_token,
-    };
-    Ok(Spawn { id, cluster, pool, spec })
-}
-
-/// Without a caller's key there is nothing to give away: it may as well go on. Where init becomes the application, nobody
-/// in the container ends it when the agent is dead: its key must not be given away.
-pub fn on_isolation(given: Option<OnIsolation>, key: Option<&Key>, init: InitMode) -> ApiResult<OnIsolation> {
-    match (given, key, init) {
-        (Some(OnIsolation::Stop), None, _) => Err(ApiError::invalid(
-            "spawn_config.on_isolation is \"stop\", which needs a key: without one nothing is ever given away",
-        )),
-        (Some(OnIsolation::Stop), Some(_), InitMode::Exec) => Err(ApiError::invalid(STOP_AND_EXEC)),
-        (Some(given), _, _) => Ok(given),
-        (None, Some(_), InitMode::Supervise) => Ok(OnIsolation::Stop),
-        (None, None, _) | (None, Some(_), InitMode::Exec) => Ok(OnIsolation::Keep),
-    }
-}
-
-/// A number between two others, both included.
-pub fn number(what: &str, given: Option<i64>, min: i64, max: i64) -> ApiResult<Option<i64>> {
-    match given {
-        Some(n) if !(min..=max).contains(&n) => {
-            Err(ApiError::invalid(format!("{what} is {n}; it must be between {min} and {max}")))
-        }
-        given => Ok(given),
-    }
 }

@@ -1,6 +1,7 @@
 //! What is said to a caller that waits for `ready`, where something went wrong on the way.
 
 use jetway_protocol::drone_api::RefusalCode;
+use jetway_protocol::hint::Hint;
 use jetway_protocol::status::Status;
 use serde_json::{Value, json};
 
@@ -61,4 +62,30 @@ async fn a_grant_that_is_still_on_its_way_is_not_said_to_have_arrived() {
     drone.set_mode(Mode::Usual);
     eventually("its grant", async || drone.grants(&id).len(), |grants| *grants == 2).await;
     assert_eq!(harness.connect(&waiting(5)).await.json()["drone_answered"], true);
+}
+
+#[tokio::test]
+async fn what_holds_a_start_up_is_told_wherever_it_is_asked() {
+    let harness = Harness::new().await;
+    let drone = harness.drone("one").await;
+    let (code, message) =
+        ("listens_elsewhere".to_owned(), "the application listens on 0.0.0.0:3000".to_owned());
+    let hint = json!({ "code": code, "message": message });
+    drone.hold_up(Hint { code, message });
+    let answer = harness.connect(&waiting(1)).await;
+    assert_eq!((answer.status, &answer.json()["hint"]), (200, &hint), "{}", answer.text());
+    let id = answer.json()["backend_id"].as_str().unwrap().to_owned();
+    assert_eq!(harness.get(&format!("/ctrl/backends/{id}")).await.json()["hint"], hint);
+    assert_eq!(harness.get(&format!("/pub/b/{id}/status")).await.json()["hint"], hint);
+    assert_eq!(harness.connect(&keyed("k")).await.json()["hint"], hint, "without a wait");
+}
+
+#[tokio::test]
+async fn a_start_that_goes_well_has_no_hint() {
+    let harness = Harness::new().await;
+    let drone = harness.drone("one").await;
+    let answer = harness.connect(&keyed("k")).await.json();
+    assert!(answer.get("hint").is_none(), "{answer}");
+    drone.advance(&the_backend(&drone).await, Status::Ready);
+    assert!(harness.connect(&waiting(1)).await.json().get("hint").is_none());
 }

@@ -33,11 +33,13 @@ pub async fn hear(options: &PgConnectOptions) -> std::io::Result<Vec<u8>> {
     Ok(heard)
 }
 
-/// `None`: it said nothing. An `SSLRequest` is answered with one letter, or with an error message.
+/// `None`: it said nothing. An `SSLRequest` is answered with one letter, or with an error message. A
+/// server that was stopped meanwhile finds the line's end behind the `SSLRequest`, and refuses it
+/// after the letter.
 pub fn is_postgres(heard: &[u8]) -> Option<bool> {
     match heard {
         [] => None,
-        [b'S' | b'N'] => Some(true),
+        [b'S' | b'N'] | [b'S' | b'N', b'E', 0, 0, ..] => Some(true),
         // The length of an error message is below 64 kB: HTTP's and others' letters would make it a huge one.
         [b'E', 0, 0, ..] => Some(true),
         _ => Some(false),
@@ -60,11 +62,13 @@ mod tests {
             (b"S", Some(true)),
             (b"N", Some(true)),
             (b"E\0\0\0\x60SFATAL\0", Some(true)),
+            (b"NE\0\0\0\xd3SFATAL\0", Some(true)),
             (b"HTTP/1.1 400 Bad Request\r\n", Some(false)),
             (b"SSH-2.0-OpenSSH\r\n", Some(false)),
             (b"\x4a\0\0\0\x0a8.0.36", Some(false)),
             (b"-ERR unknown command", Some(false)),
             (b"Error", Some(false)),
+            (b"NEWS", Some(false)),
         ] {
             assert_eq!(is_postgres(heard), expect, "{}", heard.escape_ascii());
         }

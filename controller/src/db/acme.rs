@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use jetway_protocol::certificates::Challenge;
-use sqlx::PgConnection;
+use jetway_protocol::certificates::{Challenge, Shown};
 
-use super::DbError;
+use super::{Connection, DbError};
 
-pub async fn account(connection: &mut PgConnection, directory: &str) -> Result<Option<Vec<u8>>, DbError> {
+pub async fn account(connection: &mut Connection, directory: &str) -> Result<Option<Vec<u8>>, DbError> {
     let credentials =
         sqlx::query_scalar!("select credentials from acme_accounts where directory = $1", directory)
             .fetch_optional(connection)
@@ -17,7 +16,7 @@ pub async fn account(connection: &mut PgConnection, directory: &str) -> Result<O
 }
 
 pub async fn put_account(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     directory: &str,
     credentials: &[u8],
 ) -> Result<(), DbError> {
@@ -32,13 +31,13 @@ pub async fn put_account(
     Ok(())
 }
 
-pub async fn forget_account(connection: &mut PgConnection, directory: &str) -> Result<(), DbError> {
+pub async fn forget_account(connection: &mut Connection, directory: &str) -> Result<(), DbError> {
     sqlx::query!("delete from acme_accounts where directory = $1", directory).execute(connection).await?;
     Ok(())
 }
 
 pub async fn put_answer(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     challenge: Challenge,
     name: &str,
     value: &str,
@@ -63,7 +62,7 @@ const ANSWERS_MAX: i64 = 16;
 
 /// The newest first.
 pub async fn answers(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     challenge: Challenge,
     name: &str,
 ) -> Result<Vec<String>, DbError> {
@@ -79,8 +78,28 @@ pub async fn answers(
     Ok(values)
 }
 
+/// Answers of all orders together, at most.
+const PENDING_MAX: i64 = 1000;
+
+/// Everything that orders under way show, the newest first.
+pub async fn pending(connection: &mut Connection) -> Result<Vec<Shown>, DbError> {
+    let rows = sqlx::query!(
+        "select challenge, name, value from acme_challenges where expires_at > now()
+         order by expires_at desc limit $1",
+        PENDING_MAX
+    )
+    .fetch_all(connection)
+    .await?;
+    // A kind of a later version is not for this one's proxies.
+    let shown = rows.into_iter().filter_map(|row| {
+        let challenge = row.challenge.parse().ok()?;
+        Some(Shown { challenge, name: row.name, value: row.value })
+    });
+    Ok(shown.collect())
+}
+
 /// Those of orders that are over.
-pub async fn prune(connection: &mut PgConnection) -> Result<u64, DbError> {
+pub async fn prune(connection: &mut Connection) -> Result<u64, DbError> {
     let done =
         sqlx::query!("delete from acme_challenges where expires_at < now()").execute(connection).await?;
     Ok(done.rows_affected())

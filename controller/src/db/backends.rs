@@ -7,12 +7,11 @@ use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, Subdom
 use jetway_protocol::key::Key;
 use jetway_protocol::spec::BackendSpec;
 use jetway_protocol::status::{End, EndReason, Status, TerminationKind};
-use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::drones::DroneRef;
-use super::{DbError, parse, status, to_json};
+use super::{Connection, DbError, parse, status, to_json};
 
 /// A backend that has not ended, and its drone as it is reached now: all that a connect needs to know.
 #[derive(Debug, Clone)]
@@ -89,7 +88,7 @@ impl LiveRow {
 }
 
 /// The one read of a connect.
-pub async fn live_by_key(connection: &mut PgConnection, key: &Key) -> Found {
+pub async fn live_by_key(connection: &mut Connection, key: &Key) -> Found {
     let row = sqlx::query_as!(
         LiveRow,
         "select b.id, b.fencing_token, b.key_tag as \"tag!\", b.status, b.cluster, b.subdomain, b.use_static_token,
@@ -110,7 +109,7 @@ pub async fn live_by_key(connection: &mut PgConnection, key: &Key) -> Found {
 
 /// The same read of all connects that come at one time: what is found for each key, in their order. The limit, which a unique
 /// index implies, has each key looked up by itself, however small the table was when the plan was made.
-pub async fn live_by_keys(connection: &mut PgConnection, keys: &[&Key]) -> Result<Vec<Found>, DbError> {
+pub async fn live_by_keys(connection: &mut Connection, keys: &[&Key]) -> Result<Vec<Found>, DbError> {
     if let [one] = keys {
         // A row that cannot be read is its caller's trouble, a statement that fails everybody's.
         return match live_by_key(connection, one).await {
@@ -192,7 +191,7 @@ pub enum Inserted {
 }
 
 /// The one commit of a connect for a new key. The drone's term is read in the same statement, so it is never old.
-pub async fn insert(connection: &mut PgConnection, new: &NewBackend<'_>) -> Result<Inserted, DbError> {
+pub async fn insert(connection: &mut Connection, new: &NewBackend<'_>) -> Result<Inserted, DbError> {
     let row = sqlx::query!(
         "with chosen as (
              select d.id, d.term, d.advertise,
@@ -245,7 +244,7 @@ pub async fn insert(connection: &mut PgConnection, new: &NewBackend<'_>) -> Resu
 
 /// What an insert may have met besides its key: (the id was used, the subdomain is in use).
 pub async fn conflicts(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: &BackendId,
     cluster: &ClusterName,
     subdomain: Option<&Subdomain>,
@@ -264,7 +263,7 @@ pub async fn conflicts(
 }
 
 /// Whether a backend has ended (or was pruned since).
-pub async fn has_ended(connection: &mut PgConnection, id: &BackendId) -> Result<bool, DbError> {
+pub async fn has_ended(connection: &mut Connection, id: &BackendId) -> Result<bool, DbError> {
     let live = sqlx::query_scalar!(
         "select 1 as \"live!\" from backends where id = $1 and ended_at is null",
         id.as_str()
@@ -277,7 +276,7 @@ pub async fn has_ended(connection: &mut PgConnection, id: &BackendId) -> Result<
 /// Ends a row whose `PUT` was refused, or never left. Only its dispatcher may, and only while nobody has heard of it
 /// from the drone: no other `PUT` for it can be under way. False: it was not so, and the row stands.
 pub async fn end_refused(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: &BackendId,
     dispatcher: Uuid,
     message: &str,
@@ -308,7 +307,7 @@ pub async fn end_refused(
 
 /// Ends a row because its drone has said that it is gone and never will run.
 pub async fn end_gone(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: &BackendId,
     fencing_token: FencingToken,
     end: &End,
@@ -342,7 +341,7 @@ pub struct StopWish {
 
 /// Writes down that somebody asked for the end. A hard wish outranks a soft one; an ended backend stays as it is.
 pub async fn request_stop(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: &BackendId,
     kind: TerminationKind,
 ) -> Result<Option<StopWish>, DbError> {
@@ -380,7 +379,7 @@ pub fn stop_rank(kind: TerminationKind) -> i16 {
 }
 
 /// Forgets backends, with their events, that ended longer ago than `age_seconds`; at most `limit` of them.
-pub async fn prune(connection: &mut PgConnection, age_seconds: f64, limit: i64) -> Result<u64, DbError> {
+pub async fn prune(connection: &mut Connection, age_seconds: f64, limit: i64) -> Result<u64, DbError> {
     let done = sqlx::query!(
         "delete from backends where id in (
              select id from backends where ended_at < now() - make_interval(secs => $1)

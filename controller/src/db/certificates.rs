@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use jetway_protocol::certificates::HostName;
 use jetway_protocol::time::UnixMicros;
-use sqlx::PgConnection;
 
-use super::{DbError, storable};
+use super::{Connection, DbError, storable};
 
 /// A day, so that a busy host is no write a request.
 const ASKED_EVERY: Duration = Duration::from_secs(24 * 3600);
@@ -29,7 +28,7 @@ pub struct Found {
 }
 
 /// The one to show to a host's clients: issued ones first, the one that lasts longest.
-pub async fn covering(connection: &mut PgConnection, host: &HostName) -> Result<Option<Found>, DbError> {
+pub async fn covering(connection: &mut Connection, host: &HostName) -> Result<Option<Found>, DbError> {
     let mut names = vec![host.as_str().to_owned()];
     names.extend(host.wildcard());
     let found = sqlx::query_as!(
@@ -56,7 +55,7 @@ pub async fn covering(connection: &mut PgConnection, host: &HostName) -> Result<
 }
 
 /// One that an operator has named; it is ordered at once if it is new.
-pub async fn declare(connection: &mut PgConnection, id: &str, names: &[String]) -> Result<(), DbError> {
+pub async fn declare(connection: &mut Connection, id: &str, names: &[String]) -> Result<(), DbError> {
     sqlx::query!(
         "insert into certificates (id, names, on_demand) values ($1, $2, false)
          on conflict (id) do update set on_demand = false where certificates.on_demand",
@@ -70,7 +69,7 @@ pub async fn declare(connection: &mut PgConnection, id: &str, names: &[String]) 
 
 /// One that somebody came for, for the first time or after it was given up, or an operator names it no more. False: it is on order already, or `waiting_max`
 /// others are waited for.
-pub async fn wish(connection: &mut PgConnection, host: &HostName, waiting_max: i64) -> Result<bool, DbError> {
+pub async fn wish(connection: &mut Connection, host: &HostName, waiting_max: i64) -> Result<bool, DbError> {
     let done = sqlx::query!(
         "insert into certificates (id, names, on_demand)
          select $1, array[$1], true
@@ -96,7 +95,7 @@ pub struct Due {
 
 /// `configured`: what operators have named; with `on_demand`, also whatever somebody came for since `asked_since`.
 pub async fn due(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     configured: &[String],
     on_demand: bool,
     asked_since: Duration,
@@ -127,7 +126,7 @@ pub struct Issued<'a> {
 
 /// False: its time is over by Postgres' clock, and nothing was changed. Whenever it says that it is to be renewed, it is shown for a
 /// quarter of what is left of its time.
-pub async fn issued(connection: &mut PgConnection, id: &str, issued: &Issued<'_>) -> Result<bool, DbError> {
+pub async fn issued(connection: &mut Connection, id: &str, issued: &Issued<'_>) -> Result<bool, DbError> {
     let done = sqlx::query!(
         "update certificates
          set version = version + 1, chain = $2, sealed_key = $3, issued_at = now(), not_before = to_timestamp($4::double precision),
@@ -155,7 +154,7 @@ fn seconds(time: UnixMicros) -> f64 {
 
 /// What was issued before stays as it is. `wait`: until the next try; `None`: there is none.
 pub async fn failed(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: &str,
     problem: &str,
     wait: Option<Duration>,
@@ -175,7 +174,7 @@ pub async fn failed(
 }
 
 /// False: there is none.
-pub async fn retry(connection: &mut PgConnection, id: &str) -> Result<bool, DbError> {
+pub async fn retry(connection: &mut Connection, id: &str) -> Result<bool, DbError> {
     let done = sqlx::query!("update certificates set next_at = now(), failures = 0 where id = $1", id)
         .execute(connection)
         .await?;
@@ -184,7 +183,7 @@ pub async fn retry(connection: &mut PgConnection, id: &str) -> Result<bool, DbEr
 
 /// One whose issuer is to be asked when to renew it. Nobody else asks for it within `claim`.
 pub async fn to_ask_about(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     configured: &[String],
     claim: Duration,
 ) -> Result<Option<(String, String)>, DbError> {
@@ -207,7 +206,7 @@ pub async fn to_ask_about(
 /// When the issuer would like the renewal. `next_at` counts only where the window is new, and not before the certificate was shown
 /// for an hour, or a quarter of its time: an issuer that always says "now" is not asked for certificates without end.
 pub async fn suggested(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: &str,
     (start, end): (UnixMicros, UnixMicros),
     next_at: UnixMicros,
@@ -235,7 +234,7 @@ pub async fn suggested(
 }
 
 /// The issuer does not say.
-pub async fn ask_again(connection: &mut PgConnection, id: &str, wait: Duration) -> Result<(), DbError> {
+pub async fn ask_again(connection: &mut Connection, id: &str, wait: Duration) -> Result<(), DbError> {
     sqlx::query!(
         "update certificates set ari_at = now() + make_interval(secs => $2) where id = $1",
         id,
@@ -261,7 +260,7 @@ pub struct Listed {
 }
 
 /// Those that were least well first.
-pub async fn list(connection: &mut PgConnection, limit: i64) -> Result<Vec<Listed>, DbError> {
+pub async fn list(connection: &mut Connection, limit: i64) -> Result<Vec<Listed>, DbError> {
     let rows = sqlx::query_as!(
         Listed,
         "select id, names, on_demand, version, failures, problem,
@@ -286,7 +285,7 @@ pub struct Counts {
     pub seconds_left: Option<f64>,
 }
 
-pub async fn counts(connection: &mut PgConnection) -> Result<Counts, DbError> {
+pub async fn counts(connection: &mut Connection) -> Result<Counts, DbError> {
     let counts = sqlx::query_as!(
         Counts,
         "select count(*) filter (where not_after > now()) as \"valid!\",
@@ -302,7 +301,7 @@ pub async fn counts(connection: &mut PgConnection) -> Result<Counts, DbError> {
 }
 
 /// Forgets what somebody once came for, and nobody since its end, `age` ago.
-pub async fn prune(connection: &mut PgConnection, age: Duration) -> Result<u64, DbError> {
+pub async fn prune(connection: &mut Connection, age: Duration) -> Result<u64, DbError> {
     let done = sqlx::query!(
         "delete from certificates
          where greatest(not_after, asked_at, created_at) < now() - make_interval(secs => $1)

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use jetway_protocol::certificates::HostName;
 use jetway_protocol::time::UnixMicros;
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::AssertSqlSafe;
 
+use super::Connection;
 use super::certificates::{
     Issued, counts, covering, declare, due, failed, issued, retry, suggested, to_ask_about, wish,
 };
@@ -18,7 +19,7 @@ fn host(name: &str) -> HostName {
     name.parse().unwrap()
 }
 
-async fn issue(c: &mut PgConnection, id: &str, days: i64) -> bool {
+async fn issue(c: &mut Connection, id: &str, days: i64) -> bool {
     let now = UnixMicros::now();
     let (not_after, next_at) = (UnixMicros(now.0 + days * DAY), UnixMicros(now.0 + days * DAY / 2));
     let row = Issued { chain: id, sealed_key: b"sealed", not_before: now, not_after, next_at };
@@ -34,7 +35,7 @@ async fn next_in_days(harness: &Harness) -> i64 {
 #[tokio::test]
 async fn a_host_has_what_lasts_longest_and_what_is_there_before_what_is_ordered() {
     let harness = Harness::new().await;
-    let mut c = harness.app.db.acquire().await.unwrap();
+    let mut c = harness.app.pools.requests.acquire().await.unwrap();
     let both = ["a.example".to_owned(), "*.a.example".to_owned()];
     declare(&mut c, "both", &both).await.unwrap();
     assert!(wish(&mut c, &host("x.a.example"), 10).await.unwrap());
@@ -65,7 +66,7 @@ async fn a_host_has_what_lasts_longest_and_what_is_there_before_what_is_ordered(
 #[tokio::test]
 async fn what_is_due_is_what_somebody_wants() {
     let harness = Harness::new().await;
-    let mut c = harness.app.db.acquire().await.unwrap();
+    let mut c = harness.app.pools.requests.acquire().await.unwrap();
     let (configured, since) = (["named.example".to_owned()], WHOLE_DAY);
     let none: [String; 0] = [];
     declare(&mut c, "named.example", &configured).await.unwrap();
@@ -99,7 +100,7 @@ async fn what_is_due_is_what_somebody_wants() {
 #[tokio::test]
 async fn an_issuers_wish_counts_once_and_not_at_once() {
     let harness = Harness::new().await;
-    let mut c = harness.app.db.acquire().await.unwrap();
+    let mut c = harness.app.pools.requests.acquire().await.unwrap();
     let names = ["a.example".to_owned()];
     declare(&mut c, "a.example", &names).await.unwrap();
     assert!(to_ask_about(&mut c, &names, WHOLE_DAY).await.unwrap().is_none(), "there is none yet");

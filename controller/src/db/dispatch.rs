@@ -8,12 +8,11 @@ use jetway_protocol::ids::{BackendId, DroneId, FencingToken, Term};
 use jetway_protocol::key::Key;
 use jetway_protocol::spec::BackendSpec;
 use jetway_protocol::status::{Status, TerminationKind};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::backends::stop_rank;
+use super::backends::{Inserted, stop_rank};
 use super::drones::DroneRef;
-use super::{DbError, from_json, parse, readable};
+use super::{Connection, DbError, from_json, parse, readable};
 
 /// A row that nobody has heard of from its drone.
 pub struct Undispatched {
@@ -32,7 +31,7 @@ pub struct Undispatched {
 /// its drone's present term, under which it is sent: so nobody ends it for the end of an older one meanwhile. Rows of
 /// drones that are silent are left alone: nobody can be told anything, and they would fill the batch.
 pub async fn claim_undispatched(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     dispatcher: Uuid,
     seconds: f64,
     heartbeat_age_max: Duration,
@@ -84,13 +83,36 @@ pub async fn claim_undispatched(
     }))
 }
 
+/// What an insert that had no answer has made: its row, as long as its first sender is the only
+/// one.
+pub async fn inserted(
+    connection: &mut Connection,
+    id: &BackendId,
+    dispatcher: Uuid,
+) -> Result<Option<Inserted>, DbError> {
+    let row = sqlx::query!(
+        "select b.fencing_token, b.drone_term, d.advertise
+         from backends b join drones d on d.id = b.drone_id
+         where b.id = $1 and b.dispatcher = $2 and b.dispatch_until > now() and b.ended_at is null",
+        id.as_str(),
+        dispatcher
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|row| Inserted::Placed {
+        fencing_token: FencingToken(row.fencing_token),
+        term: Term(row.drone_term),
+        advertise: row.advertise,
+    }))
+}
+
 pub fn key(namespace: Option<String>, name: Option<String>, tag: Option<String>) -> Option<Key> {
     Some(Key { namespace: namespace?, name: name?, tag: tag? })
 }
 
 /// The drone has it in its journal: what only the drone needs is forgotten here.
 pub async fn acknowledge(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: &BackendId,
     fencing_token: FencingToken,
 ) -> Result<(), DbError> {
@@ -115,7 +137,7 @@ pub struct StopDue {
 }
 
 /// Wishes for the end of what is left on drones that should be empty by now, oldest first, at most `limit` of them.
-pub async fn stop_overdue(connection: &mut PgConnection, limit: i64) -> Result<(), DbError> {
+pub async fn stop_overdue(connection: &mut Connection, limit: i64) -> Result<(), DbError> {
     sqlx::query!(
         "update backends set stop_requested = $2 where id in (
              select b.id from drones d join backends b on b.drone_id = d.id
@@ -133,7 +155,7 @@ pub async fn stop_overdue(connection: &mut PgConnection, limit: i64) -> Result<(
 /// Wishes that are not yet seen in the status, oldest first. Those of silent drones wait until these are heard of:
 /// they would fill the batch.
 pub async fn stops_due(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     heartbeat_age_max: Duration,
     limit: i64,
 ) -> Result<Vec<StopDue>, DbError> {
@@ -177,10 +199,24 @@ pub struct RowOfDrone {
     pub young: bool,
 }
 
+/// Whether the row is still as it was read: it lives, under the same term.
+pub async fn is_unchanged(connection: &mut Connection, row: &RowOfDrone) -> Result<bool, DbError> {
+    let same = sqlx::query_scalar!(
+        "select 1 as \"same!\" from backends
+         where id = $1 and fencing_token = $2 and drone_term = $3 and ended_at is null",
+        row.id.as_str(),
+        row.fencing_token.0,
+        row.placed_term.0
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(same.is_some())
+}
+
 /// The live rows of one drone, at most `limit`, after the one with `after` (pages by fencing token), and where the next
 /// page begins, if there is one.
 pub async fn live_of_drone(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     drone: DroneId,
     young_seconds: f64,
     after: FencingToken,

@@ -7,10 +7,9 @@ use jetway_protocol::controller_api::{Capacity, Load};
 use jetway_protocol::ids::{ClusterName, DroneId, DroneName, PoolName, Term};
 use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::time::UnixMicros;
-use sqlx::PgConnection;
 
 use super::leases::terms_of;
-use super::{DbError, from_json, parse, readable};
+use super::{Connection, DbError, from_json, parse, readable};
 
 /// A drone as placement and calls need it.
 #[derive(Debug, Clone)]
@@ -32,6 +31,8 @@ pub struct Drone {
     /// Since its last registration, alike.
     pub registered_age: Duration,
     pub lease: LeaseState,
+    /// Whether all that it has was compared with its rows in its present term.
+    pub compared: bool,
 }
 
 /// How a drone stands in its present term.
@@ -62,13 +63,14 @@ pub struct DroneRef {
 }
 
 /// Every drone: what placement's table is made of.
-pub async fn all(connection: &mut PgConnection) -> Result<Vec<Drone>, DbError> {
+pub async fn all(connection: &mut Connection) -> Result<Vec<Drone>, DbError> {
     let rows = sqlx::query!(
         "select id, name, cluster, pool, version, term, advertise, capacity, load, draining,
                 extract(epoch from now() - last_heartbeat)::double precision as \"age!\",
                 extract(epoch from now() - registered_at)::double precision as \"registered_age!\",
                 lease_over_below = term as \"over!\", forgotten_term is not distinct from term as \"forgotten!\",
                 lease_term is not distinct from term as \"leased!\", lease_length_ms, lease_margin_ms,
+                compared_term is not distinct from term as \"compared!\",
                 case when draining then extract(epoch from drain_deadline - now())::double precision end as drain_left
          from drones"
     )
@@ -95,13 +97,14 @@ pub async fn all(connection: &mut PgConnection) -> Result<Vec<Drone>, DbError> {
                 Some(terms) if row.leased => LeaseState::Held(terms),
                 Some(_) | None => LeaseState::None,
             },
+            compared: row.compared,
         })
     }))
 }
 
 /// Where a drone is reached, and when it was last heard of.
 pub async fn address(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: DroneId,
 ) -> Result<Option<(DroneRef, UnixMicros)>, DbError> {
     let row = sqlx::query!(
@@ -121,7 +124,7 @@ pub async fn address(
 /// What became of the wish to set `draining`: the drone, and whether anything changed. `deadline`: from now on, how long what runs
 /// there may go on; `None`: as long as it likes.
 pub async fn set_draining(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     cluster: &ClusterName,
     name: &DroneName,
     draining: bool,

@@ -8,11 +8,17 @@ use jetway_protocol::controller_api::BackendEvent;
 use jetway_protocol::ids::{BackendId, DroneId, FencingToken, Term};
 use jetway_protocol::status::{Status, StatusEntry};
 use jetway_protocol::time::UnixMicros;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{DbError, from_json, status, to_json};
-use crate::events::Report;
+use super::{Connection, DbError, from_json, status, to_json};
+
+/// What one drone says, in one call, of its backends.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub drone: DroneId,
+    pub term: Term,
+    pub events: Vec<BackendEvent>,
+}
 
 /// What became of one report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +35,7 @@ pub enum Outcome {
 /// is stored by itself, and of one with such an event each event: one that cannot be stored must not keep back the others, which
 /// would be sent with it for ever. It is logged and left out.
 pub async fn store_all(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     reports: &[Arc<Report>],
 ) -> Result<Vec<Outcome>, DbError> {
     match store(connection, reports).await {
@@ -49,7 +55,7 @@ pub async fn store_all(
     Ok(outcomes)
 }
 
-async fn one_by_one(connection: &mut PgConnection, report: &Report) -> Result<Outcome, DbError> {
+async fn one_by_one(connection: &mut Connection, report: &Report) -> Result<Outcome, DbError> {
     let mut all = Outcome::Stored;
     for event in &report.events {
         let one = Report { events: vec![event.clone()], ..*report };
@@ -72,13 +78,13 @@ fn is_about_the_data(error: &DbError) -> bool {
     error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
 }
 
-async fn store_one(connection: &mut PgConnection, report: &Arc<Report>) -> Result<Outcome, DbError> {
+async fn store_one(connection: &mut Connection, report: &Arc<Report>) -> Result<Outcome, DbError> {
     let outcomes = store(connection, std::slice::from_ref(report)).await?;
     Ok(outcomes.first().copied().unwrap_or(Outcome::Stored))
 }
 
 /// Repeating it, or parts of it in any order, changes nothing.
-async fn store(connection: &mut PgConnection, reports: &[Arc<Report>]) -> Result<Vec<Outcome>, DbError> {
+async fn store(connection: &mut Connection, reports: &[Arc<Report>]) -> Result<Vec<Outcome>, DbError> {
     let batch = Batch::of(reports);
     let stored = if batch.latest.is_empty() { HashSet::new() } else { batch.write(connection).await? };
     // Where each backend of a report was stored, there is nothing to ask.
@@ -121,7 +127,7 @@ impl<'a> Batch<'a> {
 
     /// What was found, and what nobody else had locked: nobody waits for anybody here, so nobody can do so in a circle. An event
     /// whose status is no higher is history only. Written so that no plan can begin with the rows of the table.
-    async fn write(&self, connection: &mut PgConnection) -> Result<HashSet<Of<'a>>, DbError> {
+    async fn write(&self, connection: &mut Connection) -> Result<HashSet<Of<'a>>, DbError> {
         let keys: Vec<&Of<'a>> = self.latest.keys().collect();
         let ids: Vec<String> = keys.iter().map(|of| of.0.as_str().to_owned()).collect();
         let tokens: Vec<i64> = keys.iter().map(|of| of.1.0).collect();
@@ -194,7 +200,7 @@ impl<'a> Batch<'a> {
 /// Of reports that were not stored, or not wholly: whether their drone may say so, and whether a row was somebody else's. What
 /// is neither has ended, or was never this drone's.
 async fn why_left(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     reports: &[&Report],
     stored: &HashSet<Of<'_>>,
 ) -> Result<Vec<Outcome>, DbError> {
@@ -241,7 +247,7 @@ fn end(event: &BackendEvent) -> Option<serde_json::Value> {
 }
 
 /// A backend's history as far as Postgres knows it, oldest first.
-pub async fn of_backend(connection: &mut PgConnection, id: &BackendId) -> Result<Vec<StatusEntry>, DbError> {
+pub async fn of_backend(connection: &mut Connection, id: &BackendId) -> Result<Vec<StatusEntry>, DbError> {
     let rows = sqlx::query!(
         "select status, at, end_json from backend_events where backend = $1 order by status",
         id.as_str()

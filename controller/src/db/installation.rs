@@ -1,11 +1,10 @@
 //! The table `installation`: one row, made by whichever controller comes first.
 
 use jetway_protocol::ids::InstallationId;
-use sqlx::PgConnection;
 
-use super::DbError;
+use super::{Connection, DbError};
 
-pub async fn read_or_make(connection: &mut PgConnection) -> Result<InstallationId, DbError> {
+pub async fn read_or_make(connection: &mut Connection) -> Result<InstallationId, DbError> {
     sqlx::query!(
         "insert into installation (id) values ($1) on conflict do nothing",
         InstallationId::random().0

@@ -6,10 +6,9 @@ use std::time::Duration;
 use jetway_protocol::controller_api::Load;
 use jetway_protocol::ids::{ClusterName, DroneId, DroneName, Term};
 use jetway_protocol::lease::{LeaseTerms, Reading, Seat};
-use sqlx::{Acquire, PgConnection};
 use uuid::Uuid;
 
-use super::{DbError, to_json};
+use super::{Connection, DbError, to_json};
 
 /// One drone's renewal, as its heartbeat has it.
 #[derive(Debug, Clone)]
@@ -29,8 +28,9 @@ pub struct Renewed {
 
 /// Writes a batch of renewals, at most one a drone. Only what is returned was renewed: a row that somebody else has locked
 /// is left out, as is one of another term, of a term that an earlier timeline gave (after a failover every drone registers
-/// anew), or of this renewal or a later one.
-pub async fn renew(connection: &mut PgConnection, renewals: &[Renewal]) -> Result<Vec<Renewed>, DbError> {
+/// anew), or of this renewal or a later one. While absent keys are not granted yet after a failover, so is a drone that was
+/// not compared in its term: what it runs may have lost its row, and ends with its lease before its key is granted again.
+pub async fn renew(connection: &mut Connection, renewals: &[Renewal]) -> Result<Vec<Renewed>, DbError> {
     let ids: Vec<Uuid> = renewals.iter().map(|renewal| renewal.drone.0).collect();
     let terms: Vec<i64> = renewals.iter().map(|renewal| renewal.seat.term.0).collect();
     let numbers: Vec<i64> = renewals.iter().map(|renewal| renewal.seat.renewal).collect();
@@ -46,7 +46,10 @@ pub async fn renew(connection: &mut PgConnection, renewals: &[Renewal]) -> Resul
          ), mine as materialized (
              select d.id from drones d join beat on beat.id = d.id
              where d.term = beat.term and (d.renewal < beat.renewal or d.lease_term is distinct from d.term)
-               and (beat.length_ms is null or beat.term >> 40 >= (select least(jetway_timeline(), 8191)))
+               and (beat.length_ms is null
+                    or beat.term >> 40 >= (select least(jetway_timeline(), 8191))
+                       and (d.compared_term = d.term
+                            or (select settled_timeline = jetway_timeline() from installation)))
              order by d.id for update of d skip locked
          )
          update drones d
@@ -77,7 +80,7 @@ pub struct Present {
 
 /// The present seats of drones; of those that do not exist, none.
 pub async fn seats(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     drones: &[DroneId],
 ) -> Result<Vec<(DroneId, Present)>, DbError> {
     let ids: Vec<Uuid> = drones.iter().map(|drone| drone.0).collect();
@@ -105,7 +108,7 @@ pub struct Turn {
 }
 
 /// One transaction that writes and then reads: every drone that has a lease, and the timeline.
-pub async fn take_turn(connection: &mut PgConnection, controller: Uuid) -> Result<Turn, DbError> {
+pub async fn take_turn(connection: &mut Connection, controller: Uuid) -> Result<Turn, DbError> {
     let mut transaction = connection.begin().await?;
     let turn = sqlx::query!(
         "insert into controllers (id) values ($1)
@@ -138,7 +141,7 @@ pub async fn take_turn(connection: &mut PgConnection, controller: Uuid) -> Resul
 
 /// Ends the lease of a drone whose seat has not changed, on the same timeline: it gets a term that it does not know.
 pub async fn end(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     drone: DroneId,
     seat: Seat,
     timeline: u32,
@@ -159,8 +162,20 @@ pub async fn end(
     Ok(term.map(Term))
 }
 
+/// All that the drone had in this term has its row, or none that it could have.
+pub async fn compared(connection: &mut Connection, drone: DroneId, term: Term) -> Result<(), DbError> {
+    sqlx::query!(
+        "update drones set compared_term = $2 where id = $1 and term = $2 and compared_term is distinct from $2",
+        drone.0,
+        term.0
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// From now on absent keys are granted on this timeline.
-pub async fn settle(connection: &mut PgConnection, timeline: u32) -> Result<(), DbError> {
+pub async fn settle(connection: &mut Connection, timeline: u32) -> Result<(), DbError> {
     sqlx::query!(
         "update installation set settled_timeline = $1 where settled_timeline <> $1 and jetway_timeline() = $1",
         i64::from(timeline)
@@ -172,7 +187,7 @@ pub async fn settle(connection: &mut PgConnection, timeline: u32) -> Result<(), 
 
 /// An operator says that a drone's host is dead: whatever was placed there is known to be gone. `None`: no such drone.
 pub async fn forget(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     cluster: &ClusterName,
     name: &DroneName,
 ) -> Result<Option<(DroneId, Term)>, DbError> {
@@ -191,7 +206,7 @@ pub async fn forget(
 }
 
 /// Forgets controllers whose last turn is long ago.
-pub async fn prune_controllers(connection: &mut PgConnection, age: Duration) -> Result<(), DbError> {
+pub async fn prune_controllers(connection: &mut Connection, age: Duration) -> Result<(), DbError> {
     sqlx::query!(
         "delete from controllers where last_turn < now() - make_interval(secs => $1)",
         age.as_secs_f64()

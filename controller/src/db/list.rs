@@ -6,11 +6,10 @@ use jetway_protocol::spec::BackendSpec;
 use jetway_protocol::status::{End, Status};
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::Stage;
-use sqlx::PgConnection;
 
 use super::dispatch::key;
 use super::drones::DroneRef;
-use super::{DbError, from_json, parse, status};
+use super::{Connection, DbError, from_json, parse, status};
 
 /// What the list and the details have in common.
 #[derive(Debug, Clone)]
@@ -57,18 +56,28 @@ macro_rules! summary {
     }};
 }
 
+/// Backends as they are shown, with further columns: the one text of which the queries below are
+/// made. A macro, because sqlx checks literals.
+macro_rules! select {
+    ([$($columns:tt)*] where [$($condition:tt)+] $(, $argument:expr)*) => {
+        sqlx::query!(
+            "select b.id, b.fencing_token, b.key_namespace, b.key_name, b.key_tag, b.cluster, b.subdomain, b.status,
+                    (extract(epoch from b.created_at) * 1000000)::bigint as \"created!\",
+                    (extract(epoch from b.ended_at) * 1000000)::bigint as ended, b.end_json, d.name as drone"
+            $($columns)*
+            + " from backends b join drones d on d.id = b.drone_id where "
+            + $($condition)+
+            $(, $argument)*
+        )
+    };
+}
+
 /// One backend with everything that Postgres knows of it.
-pub async fn details(connection: &mut PgConnection, id: &BackendId) -> Result<Option<Details>, DbError> {
-    let row = sqlx::query!(
-        "select b.id, b.fencing_token, b.key_namespace, b.key_name, b.key_tag, b.cluster, b.subdomain, b.status,
-                (extract(epoch from b.created_at) * 1000000)::bigint as \"created!\",
-                (extract(epoch from b.ended_at) * 1000000)::bigint as ended, b.end_json,
-                b.spec, b.timeline, b.drone_id, d.name as drone, d.term, d.advertise
-         from backends b join drones d on d.id = b.drone_id where b.id = $1",
-        id.as_str()
-    )
-    .fetch_optional(connection)
-    .await?;
+pub async fn details(connection: &mut Connection, id: &BackendId) -> Result<Option<Details>, DbError> {
+    let row =
+        select!([+ ", b.spec, b.timeline, b.drone_id, d.term, d.advertise"] where ["b.id = $1"], id.as_str())
+            .fetch_optional(connection)
+            .await?;
     row.map(|row| {
         let summary = summary!(&row)?;
         Ok(Details {
@@ -95,91 +104,49 @@ pub struct Filter {
     pub ranks: Option<Vec<i16>>,
 }
 
-/// Backends older than `before` (a fencing token), newest first. A named key or drone has an index of its own.
+/// A page by the condition that an index serves. Its parameters begin with `$5`.
+macro_rules! page {
+    ($connection:ident, $filter:ident, $before:ident, $limit:ident, $condition:tt $(, $argument:expr)*) => {
+        select!(
+            [] where [
+                "b.fencing_token < $1 and ($2::text is null or b.key_namespace = $2)
+                   and ($3::smallint[] is null or b.status = any($3)) and "
+                + $condition
+                + " order by b.fencing_token desc limit $4"
+            ],
+            $before.0,
+            $filter.namespace.as_deref(),
+            $filter.ranks.as_deref(),
+            $limit
+            $(, $argument)*
+        )
+        .fetch_all($connection)
+        .await?
+        .iter()
+        .map(|row| summary!(row))
+        .collect()
+    };
+}
+
+/// Backends older than `before` (a fencing token), newest first. A named key or drone has an index
+/// of its own, and so a statement, whose plan stays as the tables grow.
 pub async fn page(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     filter: &Filter,
     before: FencingToken,
     limit: i64,
 ) -> Result<Vec<Summary>, DbError> {
-    let (namespace, ranks) = (filter.namespace.as_deref(), filter.ranks.as_deref());
-    if let Some(key_name) = filter.key.as_deref() {
-        let drone = filter.drone.as_ref().map(DroneName::as_str);
-        return by_key(connection, key_name, namespace, drone, ranks, before, limit).await;
+    match (&filter.key, filter.drone.as_ref().map(DroneName::as_str)) {
+        (Some(key), drone) => page!(
+            connection,
+            filter,
+            before,
+            limit,
+            "b.key_name = $5 and ($6::text is null or d.name = $6)",
+            key,
+            drone
+        ),
+        (None, Some(drone)) => page!(connection, filter, before, limit, "d.name = $5", drone),
+        (None, None) => page!(connection, filter, before, limit, "true"),
     }
-    if let Some(drone) = &filter.drone {
-        return by_drone(connection, drone, namespace, ranks, before, limit).await;
-    }
-    let rows = sqlx::query!(
-        "select b.id, b.fencing_token, b.key_namespace, b.key_name, b.key_tag, b.cluster, b.subdomain, b.status,
-                (extract(epoch from b.created_at) * 1000000)::bigint as \"created!\",
-                (extract(epoch from b.ended_at) * 1000000)::bigint as ended, b.end_json, d.name as drone
-         from backends b join drones d on d.id = b.drone_id
-         where b.fencing_token < $1 and ($2::text is null or b.key_namespace = $2)
-           and ($3::smallint[] is null or b.status = any($3))
-         order by b.fencing_token desc limit $4",
-        before.0,
-        namespace,
-        ranks,
-        limit
-    )
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(|row| summary!(row)).collect()
-}
-
-async fn by_key(
-    connection: &mut PgConnection,
-    key_name: &str,
-    namespace: Option<&str>,
-    drone: Option<&str>,
-    ranks: Option<&[i16]>,
-    before: FencingToken,
-    limit: i64,
-) -> Result<Vec<Summary>, DbError> {
-    let rows = sqlx::query!(
-        "select b.id, b.fencing_token, b.key_namespace, b.key_name, b.key_tag, b.cluster, b.subdomain, b.status,
-                (extract(epoch from b.created_at) * 1000000)::bigint as \"created!\",
-                (extract(epoch from b.ended_at) * 1000000)::bigint as ended, b.end_json, d.name as drone
-         from backends b join drones d on d.id = b.drone_id
-         where b.key_name = $1 and b.fencing_token < $2 and ($3::text is null or b.key_namespace = $3)
-           and ($4::smallint[] is null or b.status = any($4)) and ($5::text is null or d.name = $5)
-         order by b.fencing_token desc limit $6",
-        key_name,
-        before.0,
-        namespace,
-        ranks,
-        drone,
-        limit
-    )
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(|row| summary!(row)).collect()
-}
-
-async fn by_drone(
-    connection: &mut PgConnection,
-    drone: &DroneName,
-    namespace: Option<&str>,
-    ranks: Option<&[i16]>,
-    before: FencingToken,
-    limit: i64,
-) -> Result<Vec<Summary>, DbError> {
-    let rows = sqlx::query!(
-        "select b.id, b.fencing_token, b.key_namespace, b.key_name, b.key_tag, b.cluster, b.subdomain, b.status,
-                (extract(epoch from b.created_at) * 1000000)::bigint as \"created!\",
-                (extract(epoch from b.ended_at) * 1000000)::bigint as ended, b.end_json, d.name as drone
-         from drones d join backends b on b.drone_id = d.id
-         where d.name = $1 and b.fencing_token < $2 and ($3::text is null or b.key_namespace = $3)
-           and ($4::smallint[] is null or b.status = any($4))
-         order by b.fencing_token desc limit $5",
-        drone.as_str(),
-        before.0,
-        namespace,
-        ranks,
-        limit
-    )
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(|row| summary!(row)).collect()
 }

@@ -1,19 +1,21 @@
 //! Postgres: what should be, and what was. One file a table; plain functions on a connection, whose transaction is
 //! the caller's. No decision is made here but those that only Postgres can make atomically.
 //!
-//! Queries are never wrapped in a tokio timeout: dropping a query in flight leaks the pool's permit when the peer is
-//! silently dead. `statement_timeout` bounds them at the server instead.
+//! Every statement goes through [`connection::Connection`], which gives it a deadline; the values
+//! are in [`deadlines`].
 
 pub mod acme;
 pub mod backends;
 pub mod certificates;
+pub mod connection;
+pub mod deadlines;
 pub mod dispatch;
 pub mod drones;
 pub mod events;
-pub mod hot;
 pub mod installation;
 pub mod leases;
 pub mod list;
+pub mod pool;
 pub mod proxies;
 pub mod put_backs;
 pub mod registrations;
@@ -26,36 +28,30 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 
-use hot::Hot;
+pub use connection::{Connection, is_broken};
+use pool::{Generation, Limits, Pool};
 
 /// Connections for the statements of connects: enough that commits are written together.
 const HOT_CONNECTIONS_MAX: usize = 16;
 /// Connections for other requests.
-const CONNECTIONS_MAX: u32 = 8;
+const CONNECTIONS_MAX: usize = 8;
 /// Connections for background tasks, apart, so that user traffic cannot starve them.
-const HOUSEKEEPING_CONNECTIONS_MAX: u32 = 3;
+const HOUSEKEEPING_CONNECTIONS_MAX: usize = 3;
 /// Connections for what drones and proxies report, apart for the same reason: a drone whose heartbeats wait behind
 /// browsers looks dead.
-const INTERNAL_CONNECTIONS_MAX: u32 = 4;
-/// Connections for leases, apart for the same reason: one for the batch of renewals, one for the watch, and others in the
-/// place of those on which a server has fallen silent.
-const LEASE_CONNECTIONS_MAX: u32 = 8;
-/// A request waits this long for a connection; then it is told to come back.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// A housekeeping task may wait longer: nobody waits for it.
-const HOUSEKEEPING_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-const STATEMENT_TIMEOUT: &str = "5s";
-/// A renewal waits no longer than this for a row that somebody else has.
+const INTERNAL_CONNECTIONS_MAX: usize = 4;
+/// Connections for leases, apart for the same reason: one for the batch of renewals, one for the
+/// watch, and a spare one.
+const LEASE_CONNECTIONS_MAX: usize = 3;
+/// A renewal waits no longer than this for a row that another transaction has locked.
 const LEASE_LOCK_TIMEOUT: &str = "500ms";
-const IDLE_IN_TRANSACTION_TIMEOUT: &str = "10s";
 
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
     #[error("the database did not answer as it should")]
-    Query(#[from] sqlx::Error),
+    Query(#[source] sqlx::Error),
     /// It may be carried out all the same.
     #[error("the database has not answered in time")]
     Silent,
@@ -66,24 +62,35 @@ pub enum DbError {
     Row { table: &'static str, column: &'static str, id: String },
 }
 
+impl From<sqlx::Error> for DbError {
+    fn from(error: sqlx::Error) -> Self {
+        if connection::is_late(&error) { Self::Silent } else { Self::Query(error) }
+    }
+}
+
 impl DbError {
+    /// What changes nothing may be sent again, on another connection.
     pub fn is_broken(&self) -> bool {
-        matches!(self, Self::Query(error) if is_broken(error))
+        match self {
+            Self::Silent => true,
+            Self::Query(error) => is_broken(error),
+            Self::Together(_) | Self::Row { .. } => false,
+        }
     }
 }
 
 /// The pools of a controller, one for each kind of work that must not wait for another.
 #[derive(Clone)]
 pub struct Pools {
-    pub hot: Arc<Hot>,
-    pub requests: PgPool,
-    pub internal: PgPool,
-    pub housekeeping: PgPool,
-    pub leases: PgPool,
+    pub hot: Arc<Pool>,
+    pub requests: Arc<Pool>,
+    pub internal: Arc<Pool>,
+    pub housekeeping: Arc<Pool>,
+    pub leases: Arc<Pool>,
 }
 
 impl Pools {
-    /// Waits for what is under way, and ends the connections in order.
+    /// Ends the idle connections in order.
     pub async fn close(&self) {
         tokio::join!(
             self.hot.close(),
@@ -95,14 +102,16 @@ impl Pools {
     }
 }
 
-/// `test_before_acquire` is off where somebody waits: it costs a round trip on every request. A connection that died idle
-/// fails one statement; a connect's first read is sent again ([`hot`]), other callers see "come back".
-pub fn pools(options: &PgConnectOptions) -> Pools {
+/// A connection is not tested before it is used: that costs a round trip on every request. One that
+/// died idle fails one statement; a connect's first read is sent again, other callers see "come
+/// back". `lease_deadline`: of a statement about leases.
+pub fn pools(options: &PgConnectOptions, lease_deadline: Duration) -> Pools {
+    let (short, long) = (deadlines::STATEMENT_AT_SERVER, deadlines::LONG_STATEMENT_AT_SERVER);
     let options = options.clone().application_name("jetway-controller").options([
-        ("statement_timeout", STATEMENT_TIMEOUT),
-        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+        ("statement_timeout", deadlines::setting(short)),
+        ("idle_in_transaction_session_timeout", deadlines::setting(deadlines::IDLE_IN_TRANSACTION_AT_SERVER)),
         // No statement here is worth compiling.
-        ("jit", "off"),
+        ("jit", "off".to_owned()),
     ]);
     // The statements of connects and events find each row by an index. A plan lasts as long as its connection, and one that was
     // made while the tables were empty must not read them from end to end when they have grown. Nor is it made anew for each execution,
@@ -112,36 +121,24 @@ pub fn pools(options: &PgConnectOptions) -> Pools {
         ("enable_mergejoin", "off"),
         ("plan_cache_mode", "force_generic_plan"),
     ]);
-    let pool =
-        |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+    let patient = options.clone().options([("statement_timeout", deadlines::setting(long))]);
+    let soon_locked = options.clone().options([("lock_timeout", LEASE_LOCK_TIMEOUT)]);
+    let generation = Generation::default();
+    let usual =
+        Limits { connections: CONNECTIONS_MAX, wait: deadlines::CONNECT, deadline: deadlines::STATEMENT };
+    let pool = |options, limits| Arc::new(Pool::new(options, limits, generation.clone()));
     Pools {
-        hot: Arc::new(Hot::new(by_index.clone(), HOT_CONNECTIONS_MAX, ACQUIRE_TIMEOUT)),
-        requests: pool(CONNECTIONS_MAX)
-            .min_connections(2)
-            .test_before_acquire(false)
-            .connect_lazy_with(options.clone()),
-        internal: pool(INTERNAL_CONNECTIONS_MAX).test_before_acquire(false).connect_lazy_with(by_index),
-        housekeeping: pool(HOUSEKEEPING_CONNECTIONS_MAX)
-            .acquire_timeout(HOUSEKEEPING_ACQUIRE_TIMEOUT)
-            .test_before_acquire(true)
-            .connect_lazy_with(options.clone()),
-        leases: pool(LEASE_CONNECTIONS_MAX)
-            .test_before_acquire(false)
-            .connect_lazy_with(options.options([("lock_timeout", LEASE_LOCK_TIMEOUT)])),
-    }
-}
-
-/// The connection is gone, or the server is going or not back yet: a statement that changes nothing may be sent again on
-/// another one.
-pub fn is_broken(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(error) => {
-            let code = error.code();
-            let code = code.as_deref().unwrap_or_default();
-            matches!(code, "57P01" | "57P02" | "57P03") || code.starts_with("08")
-        }
-        _ => false,
+        hot: pool(by_index.clone(), Limits { connections: HOT_CONNECTIONS_MAX, ..usual }),
+        requests: pool(options, usual),
+        internal: pool(by_index, Limits { connections: INTERNAL_CONNECTIONS_MAX, ..usual }),
+        housekeeping: pool(
+            patient,
+            Limits { connections: HOUSEKEEPING_CONNECTIONS_MAX, wait: deadlines::TASK_TURN, ..usual },
+        ),
+        leases: pool(
+            soon_locked,
+            Limits { connections: LEASE_CONNECTIONS_MAX, deadline: lease_deadline, ..usual },
+        ),
     }
 }
 
@@ -216,5 +213,7 @@ fn storable(text: &str) -> String {
 
 #[cfg(test)]
 mod certificates_tests;
+#[cfg(test)]
+mod rule_tests;
 #[cfg(test)]
 pub mod tests;

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use jetway_protocol::controller_api::ProxyHeartbeat;
 use jetway_protocol::ids::ClusterName;
-use sqlx::PgConnection;
 
-use super::{DbError, storable};
+use super::{Connection, DbError, storable};
 
 pub struct Proxy {
     pub name: String,
@@ -14,7 +13,7 @@ pub struct Proxy {
 }
 
 pub async fn heartbeat(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     proxy: &ProxyHeartbeat,
     cluster: &ClusterName,
 ) -> Result<(), DbError> {
@@ -33,7 +32,7 @@ pub async fn heartbeat(
 }
 
 pub async fn of_cluster(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     cluster: &ClusterName,
     limit: i64,
 ) -> Result<Vec<Proxy>, DbError> {
@@ -49,7 +48,7 @@ pub async fn of_cluster(
 }
 
 /// Forgets proxies that have been silent for `age`.
-pub async fn prune(connection: &mut PgConnection, age: Duration) -> Result<u64, DbError> {
+pub async fn prune(connection: &mut Connection, age: Duration) -> Result<u64, DbError> {
     let done = sqlx::query!(
         "delete from proxies where last_heartbeat < now() - make_interval(secs => $1)",
         age.as_secs_f64()

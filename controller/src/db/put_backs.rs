@@ -6,15 +6,14 @@ use jetway_protocol::ids::{FencingToken, Subdomain};
 use jetway_protocol::lease::{PutBack, put_back};
 use jetway_protocol::spec::OnIsolation;
 use jetway_protocol::status::{End, EndReason, Status};
-use sqlx::{Acquire, PgConnection};
 
 use super::drones::Drone;
-use super::{DbError, to_json};
+use super::{Connection, DbError, to_json};
 
 /// Makes the row again, under the drone's present term, where the key is free or its holder must be dead. `None`: somebody
 /// came between, or the drone has another term by now; the next comparison decides anew.
 pub async fn put_back_row(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     view: &BackendView,
     drone: &Drone,
 ) -> Result<Option<PutBack>, DbError> {
@@ -30,7 +29,10 @@ pub async fn put_back_row(
     let decision =
         put_back(view.fencing_token, holder.as_ref().map(|holder| FencingToken(holder.fencing_token)));
     match (decision, &holder) {
-        (PutBack::Delete, _) => return Ok(Some(PutBack::Delete)),
+        (PutBack::Delete | PutBack::Own, _) => {
+            transaction.rollback().await?;
+            return Ok(Some(decision));
+        }
         (PutBack::Supersede, Some(holder)) => supersede(&mut transaction, &holder.id).await?,
         (PutBack::Supersede | PutBack::Insert, _) => {}
     }
@@ -45,7 +47,20 @@ pub async fn put_back_row(
     }
 }
 
-async fn supersede(connection: &mut PgConnection, id: &str) -> Result<(), DbError> {
+/// The verdict on a backend as its key's row stands now, without any change.
+pub async fn verdict(connection: &mut Connection, view: &BackendView) -> Result<PutBack, DbError> {
+    let holder = sqlx::query_scalar!(
+        "select fencing_token from backends
+         where key_namespace = $1 and key_name = $2 and ended_at is null",
+        view.key.as_ref().map(|key| &key.namespace),
+        view.key.as_ref().map(|key| &key.name)
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(put_back(view.fencing_token, holder.map(FencingToken)))
+}
+
+async fn supersede(connection: &mut Connection, id: &str) -> Result<(), DbError> {
     let end = End {
         reason: EndReason::Lost,
         kind: None,
@@ -68,7 +83,7 @@ async fn supersede(connection: &mut PgConnection, id: &str) -> Result<(), DbErro
 }
 
 /// False: the id is another life's, or has a live row by now, or the drone has another term.
-async fn insert(connection: &mut PgConnection, view: &BackendView, drone: &Drone) -> Result<bool, DbError> {
+async fn insert(connection: &mut Connection, view: &BackendView, drone: &Drone) -> Result<bool, DbError> {
     let on_isolation = view.on_isolation.map(|on_isolation| match on_isolation {
         OnIsolation::Stop => "stop",
         OnIsolation::Keep => "keep",

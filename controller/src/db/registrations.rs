@@ -8,11 +8,10 @@ use jetway_protocol::ids::{BootId, ClusterName, Term};
 use jetway_protocol::lease::{
     Claim, Known, LeaseTerms, RegistrationVerdict as Verdict, Replaces, Seat, registration,
 };
-use sqlx::{Acquire, PgConnection};
 use uuid::Uuid;
 
 use super::leases::{ms, terms_of};
-use super::{DbError, storable, to_json};
+use super::{Connection, DbError, storable, to_json};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registration {
@@ -49,13 +48,31 @@ struct Present {
 
 /// Raises the drone's term. `lease`: what it is to hold, if it can.
 pub async fn register(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     drone: &Register,
     cluster: &ClusterName,
     lease: Option<LeaseTerms>,
 ) -> Result<Registration, DbError> {
     let mut transaction = connection.begin().await?;
-    let present = present(&mut transaction, drone).await?;
+    let registration = register_in(&mut transaction, drone, cluster, lease).await?;
+    match &registration {
+        Registration::Registered { .. } => transaction.commit().await?,
+        // Its statement has failed, and the transaction with it: the connection is closed.
+        Registration::NameTaken => drop(transaction),
+        Registration::Moved { .. } | Registration::OtherHost | Registration::OtherAgent => {
+            transaction.rollback().await?;
+        }
+    }
+    Ok(registration)
+}
+
+async fn register_in(
+    transaction: &mut Connection,
+    drone: &Register,
+    cluster: &ClusterName,
+    lease: Option<LeaseTerms>,
+) -> Result<Registration, DbError> {
+    let present = present(transaction, drone).await?;
     let replaces = match &present {
         // An agent from before the lease compares nothing: it replaces whatever is there.
         Some(present) if !drone.holds_lease => {
@@ -82,11 +99,10 @@ pub async fn register(
         (Verdict::Moved { .. }, present) => return Ok(moved(present.as_ref())),
         (Verdict::First | Verdict::SameBoot | Verdict::NewBoot, _) => {}
     }
-    free_name(&mut transaction, drone).await?;
-    let written = write(&mut transaction, drone, cluster, &verdict, present.as_ref(), lease).await;
+    free_name(transaction, drone).await?;
+    let written = write(transaction, drone, cluster, &verdict, present.as_ref(), lease).await;
     match written {
         Ok(Some((term, draining))) => {
-            transaction.commit().await?;
             let booted_anew = verdict == Verdict::NewBoot;
             Ok(Registration::Registered { term, draining, booted_anew })
         }
@@ -106,7 +122,7 @@ fn moved(present: Option<&Present>) -> Registration {
     Registration::Moved { present }
 }
 
-async fn present(connection: &mut PgConnection, drone: &Register) -> Result<Option<Present>, DbError> {
+async fn present(connection: &mut Connection, drone: &Register) -> Result<Option<Present>, DbError> {
     // now() is the transaction's beginning, before any wait for the row: the silence is never too long.
     let row = sqlx::query!(
         "select boot_id, term, renewal, agent, agent_before, lease_length_ms, lease_margin_ms,
@@ -133,7 +149,7 @@ async fn present(connection: &mut PgConnection, drone: &Register) -> Result<Opti
 }
 
 /// A drone that an operator has declared dead does not keep its name from the one that comes in its place.
-async fn free_name(connection: &mut PgConnection, drone: &Register) -> Result<(), DbError> {
+async fn free_name(connection: &mut Connection, drone: &Register) -> Result<(), DbError> {
     sqlx::query!(
         "update drones set name = left(name, 54) || '.' || left(id::text, 8)
          where name = $1 and id <> $2 and forgotten_term = term",
@@ -151,17 +167,14 @@ async fn free_name(connection: &mut PgConnection, drone: &Register) -> Result<()
 fn watched(verdict: &Verdict, present: Option<&Present>, granted: Option<LeaseTerms>) -> Option<LeaseTerms> {
     let granted = granted?;
     match (verdict, present) {
-        (Verdict::SameBoot, Some(present)) if !present.over => {
-            let before = present.lease?;
-            Some(if before.watched_for() > granted.watched_for() { before } else { granted })
-        }
+        (Verdict::SameBoot, Some(present)) if !present.over => Some(present.lease?.or_longer(granted)),
         _ => Some(granted),
     }
 }
 
 /// The new term, and whether it is draining. `None`: the seat has moved.
 async fn write(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     drone: &Register,
     cluster: &ClusterName,
     verdict: &Verdict,

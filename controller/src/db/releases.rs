@@ -4,9 +4,8 @@ use jetway_protocol::ids::{BackendId, DroneName, FencingToken, Term};
 use jetway_protocol::lease::{Evidence, Holding};
 use jetway_protocol::spec::OnIsolation;
 use jetway_protocol::status::{End, Status};
-use sqlx::PgConnection;
 
-use super::{DbError, parse, readable, to_json};
+use super::{Connection, DbError, parse, readable, to_json};
 
 /// A live row of a term that is over, and what is known of its drone.
 #[derive(Debug, Clone)]
@@ -19,7 +18,7 @@ pub struct Doomed {
 }
 
 /// At most `limit` rows, of all drones. What lives is not looked at: the indexes begin with drone and term.
-pub async fn doomed(connection: &mut PgConnection, limit: i64) -> Result<Vec<Doomed>, DbError> {
+pub async fn doomed(connection: &mut Connection, limit: i64) -> Result<Vec<Doomed>, DbError> {
     let rows = sqlx::query!(
         "select b.id as \"id!\", b.fencing_token as \"fencing_token!\", b.drone_term as \"row_term!\",
                 b.keeps as \"keeps!\", b.acknowledged_at is not null as \"acknowledged!\",
@@ -63,7 +62,7 @@ pub async fn doomed(connection: &mut PgConnection, limit: i64) -> Result<Vec<Doo
 }
 
 /// Ends those rows that are as they were when they were looked at: one that was claimed for a later term lives on.
-pub async fn end(connection: &mut PgConnection, rows: &[(&Doomed, End)]) -> Result<u64, DbError> {
+pub async fn end(connection: &mut Connection, rows: &[(&Doomed, End)]) -> Result<u64, DbError> {
     let ids: Vec<String> = rows.iter().map(|(row, _)| row.id.as_str().to_owned()).collect();
     let tokens: Vec<i64> = rows.iter().map(|(row, _)| row.fencing_token.0).collect();
     let terms: Vec<i64> = rows.iter().map(|(row, _)| row.holding.row_term.0).collect();

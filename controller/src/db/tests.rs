@@ -13,8 +13,8 @@ use sqlx::{AssertSqlSafe, Row};
 use tracing::span;
 use uuid::Uuid;
 
-use super::{backends, dispatch, drones, events, leases, list, proxies, releases, warm_pools};
-use crate::events::Report;
+use super::events::Report;
+use super::{Connection, backends, dispatch, drones, events, leases, list, proxies, releases, warm_pools};
 use crate::testing::{Harness, keyed};
 
 #[tokio::test]
@@ -24,7 +24,7 @@ async fn hot_queries_use_indexes_and_never_sort() {
     let (drone_id, _) = drone.identity();
     let id: BackendId = "nobody".parse().unwrap();
     let key = Key { name: "k".into(), namespace: String::new(), tag: String::new() };
-    let mut c = harness.app.db.acquire().await.unwrap();
+    let mut c = harness.app.pools.requests.acquire().await.unwrap();
     backends::live_by_key(&mut c, &key).await.unwrap();
     backends::live_by_keys(&mut c, &[&key, &key]).await.unwrap();
     backends::has_ended(&mut c, &id).await.unwrap();
@@ -35,7 +35,7 @@ async fn hot_queries_use_indexes_and_never_sort() {
     list::details(&mut c, &id).await.unwrap();
     drones::address(&mut c, drone_id).await.unwrap();
     proxies::prune(&mut c, Duration::from_secs(1)).await.unwrap();
-    warm_pools::template(&mut c, &harness.app.at_rest, &"p".parse().unwrap()).await.unwrap();
+    warm_pools::sealed(&mut c, &"p".parse().unwrap()).await.unwrap();
 
     // The tables are empty, where a sequential scan would be the right choice; what needs one even when it is dear
     // has no index. Bitmap scans lose the order of small indexes.
@@ -96,7 +96,7 @@ async fn a_connect_is_one_read_and_for_a_new_key_one_insert() {
 }
 
 /// The plan of a statement that was prepared on this connection, with indexes wherever one could serve.
-pub async fn plan_of(c: &mut sqlx::PgConnection, like: &str) -> String {
+pub async fn plan_of(c: &mut Connection, like: &str) -> String {
     for setting in ["plan_cache_mode = force_generic_plan", "enable_seqscan = off", "enable_bitmapscan = off"]
     {
         sqlx::query(AssertSqlSafe(format!("set {setting}"))).execute(&mut *c).await.unwrap();
@@ -115,7 +115,7 @@ async fn renewals_and_releases_use_indexes() {
     let harness = Harness::new().await;
     let drone = harness.drone("one").await;
     let (drone, term) = drone.identity();
-    let mut c = harness.app.lease_db.acquire().await.unwrap();
+    let mut c = harness.app.pools.leases.acquire().await.unwrap();
     let seat = jetway_protocol::lease::Seat { term, renewal: 9 };
     let renewal = leases::Renewal { drone, seat, lease: None, load: Default::default() };
     leases::renew(&mut c, &[renewal]).await.unwrap();
@@ -134,7 +134,7 @@ async fn renewals_and_releases_use_indexes() {
 }
 
 /// A plan as the connection itself would make and keep it.
-async fn kept_plan(c: &mut sqlx::PgConnection, like: &str) -> String {
+async fn kept_plan(c: &mut Connection, like: &str) -> String {
     sqlx::query("set plan_cache_mode = force_generic_plan").execute(&mut *c).await.unwrap();
     let sql = "select name, cardinality(parameter_types) from pg_prepared_statements where statement like $1";
     let row = sqlx::query(sql).bind(like).fetch_one(&mut *c).await.unwrap();
@@ -152,18 +152,18 @@ async fn plans_that_were_made_for_empty_tables_find_each_row_by_its_key() {
     let drone = harness.drone("one").await;
     let (drone, term) = drone.identity();
     let key = Key { name: "k".into(), namespace: String::new(), tag: String::new() };
-    let mut taken = harness.app.hot.take().await.unwrap();
-    backends::live_by_key(&mut taken.connection, &key).await.unwrap();
-    backends::live_by_keys(&mut taken.connection, &[&key, &key]).await.unwrap();
+    let mut hot = harness.app.pools.hot.acquire().await.unwrap();
+    backends::live_by_key(&mut hot, &key).await.unwrap();
+    backends::live_by_keys(&mut hot, &[&key, &key]).await.unwrap();
     let entry = StatusEntry { status: Status::Ready, at: UnixMicros(1), end: None };
     let (backend, fencing_token) = ("nobody".parse().unwrap(), FencingToken(1));
     let event = BackendEvent { backend, fencing_token, entry, timeline: Vec::new() };
     let report = Report { drone, term, events: vec![event] };
-    let mut c = harness.app.internal.acquire().await.unwrap();
+    let mut c = harness.app.pools.internal.acquire().await.unwrap();
     events::store_all(&mut c, &[Arc::new(report)]).await.unwrap();
 
-    let live = kept_plan(&mut taken.connection, "select b.id, b.fencing_token, b.key_tag%").await;
-    let many = kept_plan(&mut taken.connection, "%unnest($1::text[], $2::text[]) with ordinality%").await;
+    let live = kept_plan(&mut hot, "select b.id, b.fencing_token, b.key_tag%").await;
+    let many = kept_plan(&mut hot, "%unnest($1::text[], $2::text[]) with ordinality%").await;
     for plan in [&live, &many] {
         assert!(plan.contains("using backends_live_key on backends"), "{plan}");
     }

@@ -4,12 +4,10 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
-
-use super::DbError;
+use super::{Connection, DbError};
 
 /// True: this controller does the task now, and nobody begins it again within `period`.
-pub async fn take(connection: &mut PgConnection, task: &str, period: Duration) -> Result<bool, DbError> {
+pub async fn take(connection: &mut Connection, task: &str, period: Duration) -> Result<bool, DbError> {
     let taken = sqlx::query_scalar!(
         "insert into turns (task, next_at) values ($1, now() + make_interval(secs => $2))
          on conflict (task) do update set next_at = excluded.next_at where turns.next_at <= now()
@@ -23,7 +21,7 @@ pub async fn take(connection: &mut PgConnection, task: &str, period: Duration) -
 }
 
 /// The task is done, and whoever likes may begin it.
-pub async fn give_back(connection: &mut PgConnection, task: &str) -> Result<(), DbError> {
+pub async fn give_back(connection: &mut Connection, task: &str) -> Result<(), DbError> {
     sqlx::query!("update turns set next_at = now() where task = $1", task).execute(connection).await?;
     Ok(())
 }

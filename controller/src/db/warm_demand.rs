@@ -4,12 +4,11 @@
 use jetway_protocol::ids::{ClusterName, PoolName};
 use jetway_protocol::spec::Executable;
 use jetway_protocol::warm::Kind;
-use sqlx::PgConnection;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::warm_pools::{tier, tier_text};
-use super::{DbError, from_json, parse, readable, to_json};
-use crate::warm::Note;
-use crate::warm::demand::Demand;
+use super::{Connection, DbError, from_json, parse, readable, to_json};
 
 /// The one look's advisory lock: "warm".
 const LOCK: i64 = 0x7761_726d;
@@ -24,38 +23,56 @@ pub struct Place {
     pub kind: Kind,
 }
 
+/// A kind that was asked for.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DemandRow {
+pub struct Note {
+    pub cluster: ClusterName,
+    pub pool: PoolName,
+    pub kind: Kind,
+    /// Without its environment and login.
+    pub executable: Executable,
+    pub needs_image: bool,
+    pub start_timeout_seconds: u32,
+}
+
+/// `D`: what arrives, as it is kept in the column `state`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DemandRow<D> {
     pub place: Place,
     /// `None`: a declared pool has it.
     pub executable: Option<Executable>,
     pub needs_image: bool,
     pub start_timeout_seconds: u32,
-    pub demand: Demand,
+    pub demand: D,
 }
 
 /// What a look begins with.
 pub struct Begun {
-    /// Nobody else looks until this transaction's end.
+    /// No other controller looks until this transaction's end.
     pub is_mine: bool,
-    /// Whether there is anything to look at.
-    pub is_any: bool,
     /// Milliseconds since the epoch, Postgres' clock.
     pub now: i64,
 }
 
-pub async fn begin(connection: &mut PgConnection) -> Result<Begun, DbError> {
+/// Whether there is anything to look at.
+pub async fn is_any(connection: &mut Connection) -> Result<bool, DbError> {
+    let is_any = sqlx::query_scalar!(
+        "select exists (select 1 from warm_pools) or exists (select 1 from warm_demand) as \"is_any!\""
+    );
+    Ok(is_any.fetch_one(connection).await?)
+}
+
+pub async fn begin(connection: &mut Connection) -> Result<Begun, DbError> {
     let row = sqlx::query!(
-        "select pg_try_advisory_xact_lock($1) as \"is_mine!\", (extract(epoch from now()) * 1000)::bigint as \"now!\",
-                exists (select 1 from warm_pools) or exists (select 1 from warm_demand) as \"is_any!\"",
+        "select pg_try_advisory_xact_lock($1) as \"is_mine!\", (extract(epoch from now()) * 1000)::bigint as \"now!\"",
         LOCK
     )
     .fetch_one(connection)
     .await?;
-    Ok(Begun { is_mine: row.is_mine, is_any: row.is_any, now: row.now })
+    Ok(Begun { is_mine: row.is_mine, now: row.now })
 }
 
-pub async fn all(connection: &mut PgConnection) -> Result<Vec<DemandRow>, DbError> {
+pub async fn all<D: DeserializeOwned>(connection: &mut Connection) -> Result<Vec<DemandRow<D>>, DbError> {
     let rows = sqlx::query!(
         "select cluster, pool, tier, hash, executable, needs_image, start_timeout_seconds, state from warm_demand"
     )
@@ -85,8 +102,12 @@ pub async fn all(connection: &mut PgConnection) -> Result<Vec<DemandRow>, DbErro
 }
 
 /// Kinds that this controller has placed. Those that are known already are left as they are, but for an executable that a
-/// declared pool had until now.
-pub async fn note(connection: &mut PgConnection, notes: &[Note]) -> Result<(), DbError> {
+/// declared pool had until now. `state`: what arrives of a new one, from Postgres' time.
+pub async fn note<D: Serialize>(
+    connection: &mut Connection,
+    notes: &[Note],
+    state: impl FnOnce(i64) -> D,
+) -> Result<(), DbError> {
     let text =
         |part: fn(&Note) -> &str| -> Vec<String> { notes.iter().map(|n| part(n).to_owned()).collect() };
     let executables: Vec<serde_json::Value> = notes.iter().map(|note| to_json(&note.executable)).collect();
@@ -111,7 +132,7 @@ pub async fn note(connection: &mut PgConnection, notes: &[Note]) -> Result<(), D
         &executables,
         &needs_image,
         &timeouts,
-        to_json(&Demand::noted(now)),
+        to_json(&state(now)),
         KINDS_MAX
     )
     .execute(connection)
@@ -120,9 +141,10 @@ pub async fn note(connection: &mut PgConnection, notes: &[Note]) -> Result<(), D
 }
 
 /// Rows that are new or have changed.
-pub async fn write(connection: &mut PgConnection, rows: &[&DemandRow]) -> Result<(), DbError> {
-    let text =
-        |part: fn(&DemandRow) -> &str| -> Vec<String> { rows.iter().map(|r| part(r).to_owned()).collect() };
+pub async fn write<D: Serialize>(connection: &mut Connection, rows: &[&DemandRow<D>]) -> Result<(), DbError> {
+    let text = |part: fn(&DemandRow<D>) -> &str| -> Vec<String> {
+        rows.iter().map(|r| part(r).to_owned()).collect()
+    };
     let states: Vec<serde_json::Value> = rows.iter().map(|row| to_json(&row.demand)).collect();
     let timeouts: Vec<i32> =
         rows.iter().map(|row| i32::try_from(row.start_timeout_seconds).unwrap_or(i32::MAX)).collect();
@@ -143,7 +165,7 @@ pub async fn write(connection: &mut PgConnection, rows: &[&DemandRow]) -> Result
 }
 
 /// Rows of kinds that have become cold.
-pub async fn forget(connection: &mut PgConnection, places: &[Place]) -> Result<(), DbError> {
+pub async fn forget(connection: &mut Connection, places: &[Place]) -> Result<(), DbError> {
     let text =
         |part: fn(&Place) -> &str| -> Vec<String> { places.iter().map(|p| part(p).to_owned()).collect() };
     sqlx::query!(

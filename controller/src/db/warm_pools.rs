@@ -1,17 +1,32 @@
 //! The table `warm_pools`: what operators have declared. Its specs are sealed before they come here.
 
-use jetway_protocol::at_rest::AtRest;
 use jetway_protocol::ids::WarmPoolName;
 use jetway_protocol::warm::SlotTier;
 use serde_json::Value;
-use sqlx::PgConnection;
 
-use super::{DbError, parse, readable};
-use crate::warm::pool::{Pool, Sizes, Template};
+use super::{Connection, DbError, parse, readable};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sizes {
+    pub tier: SlotTier,
+    pub min: u32,
+    pub max: u32,
+    pub target_hit_rate: f64,
+}
+
+pub struct PoolRow {
+    /// Changes with the row.
+    pub version: i64,
+    pub name: WarmPoolName,
+    pub sizes: Sizes,
+    pub sealed: Vec<u8>,
+    /// Without secrets.
+    pub shown: Value,
+}
 
 /// True: there was none of this name.
 pub async fn put(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     name: &WarmPoolName,
     sizes: Sizes,
     sealed: &[u8],
@@ -39,30 +54,24 @@ pub async fn put(
 }
 
 /// False: there is none of this name.
-pub async fn delete(connection: &mut PgConnection, name: &WarmPoolName) -> Result<bool, DbError> {
+pub async fn delete(connection: &mut Connection, name: &WarmPoolName) -> Result<bool, DbError> {
     let done =
         sqlx::query!("delete from warm_pools where name = $1", name.as_str()).execute(connection).await?;
     Ok(done.rows_affected() > 0)
 }
 
-pub async fn count(connection: &mut PgConnection) -> Result<i64, DbError> {
+pub async fn count(connection: &mut Connection) -> Result<i64, DbError> {
     Ok(sqlx::query_scalar!("select count(*) as \"count!\" from warm_pools").fetch_one(connection).await?)
 }
 
 /// The one read of a connect that names a pool.
-pub async fn template(
-    connection: &mut PgConnection,
-    at_rest: &AtRest,
-    name: &WarmPoolName,
-) -> Result<Option<Result<Template, jetway_protocol::at_rest::CannotOpen>>, DbError> {
-    let sealed = sqlx::query_scalar!("select sealed from warm_pools where name = $1", name.as_str())
-        .fetch_optional(connection)
-        .await?;
-    Ok(sealed.map(|sealed| Template::open(at_rest, name, &sealed)))
+pub async fn sealed(connection: &mut Connection, name: &WarmPoolName) -> Result<Option<Vec<u8>>, DbError> {
+    let sealed = sqlx::query_scalar!("select sealed from warm_pools where name = $1", name.as_str());
+    Ok(sealed.fetch_optional(connection).await?)
 }
 
 /// Every pool's name, and a number that changes with its row.
-pub async fn versions(connection: &mut PgConnection) -> Result<Vec<(WarmPoolName, i64)>, DbError> {
+pub async fn versions(connection: &mut Connection) -> Result<Vec<(WarmPoolName, i64)>, DbError> {
     let rows = sqlx::query!(
         "select name, (extract(epoch from updated_at) * 1000000)::bigint as \"version!\" from warm_pools"
     )
@@ -72,11 +81,7 @@ pub async fn versions(connection: &mut PgConnection) -> Result<Vec<(WarmPoolName
 }
 
 /// Those of the pools that are there.
-pub async fn read(
-    connection: &mut PgConnection,
-    at_rest: &AtRest,
-    names: &[String],
-) -> Result<Vec<(i64, Pool)>, DbError> {
+pub async fn read(connection: &mut Connection, names: &[String]) -> Result<Vec<PoolRow>, DbError> {
     let rows = sqlx::query!(
         "select name, sealed, shown, tier, slots_min, slots_max, target_hit_rate,
                 (extract(epoch from updated_at) * 1000000)::bigint as \"version!\"
@@ -93,8 +98,7 @@ pub async fn read(
             max: u32::try_from(row.slots_max).unwrap_or_default(),
             target_hit_rate: row.target_hit_rate,
         };
-        let template = Template::open(at_rest, &name, &row.sealed);
-        Ok((row.version, Pool { name, sizes, shown: row.shown, template }))
+        Ok(PoolRow { version: row.version, name, sizes, sealed: row.sealed, shown: row.shown })
     }))
 }
 

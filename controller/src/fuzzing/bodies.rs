@@ -1,6 +1,10 @@
 //! Bodies of `POST /ctrl/connect` and `PUT /ctrl/pools/{name}`: a refusal is the sender's to mend and says how, and what is accepted
 //! can be sent to a drone.
 
+use jetway_api::connect::ConnectRequest;
+use jetway_api::object::{self, Object};
+use jetway_api::pools::PoolRequest;
+use jetway_api::spawn::SpawnConfig;
 use jetway_protocol::grant::{AUTH_BYTES_MAX, USER_BYTES_MAX};
 use jetway_protocol::ids::ClusterName;
 use jetway_protocol::spec::{BackendSpec, Executable};
@@ -8,12 +12,9 @@ use jetway_protocol::warm::{Kind, SlotTier};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::connect::request::{ConnectRequest, SpawnConfig};
 use crate::connect::validate::{Wanted, check, check_template};
 use crate::error::{ApiError, ApiResult};
 use crate::http::extract::parse_json;
-use crate::http::pools::PoolRequest;
-use crate::object::{self, Object};
 
 /// Of a refusal's message, beside what it repeats of the body.
 const MESSAGE_BYTES_MAX: usize = 2048;

@@ -18,6 +18,15 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> ApiR
     Ok(next.run(request).await)
 }
 
+/// Routes outside the API: on loopback, under a name of this machine alone. What pages may do there
+/// is theirs to say.
+pub async fn guard_host(State(app): State<App>, request: Request, next: Next) -> ApiResult<Response> {
+    if let Access::Loopback { public_host } = &app.access {
+        check_host(&request, public_host.as_deref())?;
+    }
+    Ok(next.run(request).await)
+}
+
 pub fn check(app: &App, request: &Request) -> ApiResult<()> {
     match &app.access {
         Access::Key(key) => check_key(request.headers(), key),
@@ -35,16 +44,19 @@ fn check_key(headers: &HeaderMap, key: &str) -> ApiResult<()> {
     Err(ApiError::new(Code::Unauthorized, "this needs the header Authorization: Bearer <the API key>"))
 }
 
-fn check_loopback(request: &Request, public_host: Option<&str>) -> ApiResult<()> {
-    let forbidden = |message: String| Err(ApiError::new(Code::ForbiddenOrigin, message));
-    let headers = request.headers();
+fn forbidden<T>(message: impl Into<String>) -> ApiResult<T> {
+    Err(ApiError::new(Code::ForbiddenOrigin, message.into()))
+}
+
+/// In lower case.
+fn check_host(request: &Request, public_host: Option<&str>) -> ApiResult<String> {
     let host = request
         .uri()
         .authority()
         .map(|authority| authority.as_str())
-        .or_else(|| headers.get(header::HOST).and_then(|host| host.to_str().ok()));
+        .or_else(|| request.headers().get(header::HOST).and_then(|host| host.to_str().ok()));
     let Some(host) = host.map(str::to_ascii_lowercase) else {
-        return forbidden("the request has no Host header".into());
+        return forbidden("the request has no Host header");
     };
     if !is_known(&host, public_host) {
         return forbidden(format!(
@@ -52,9 +64,15 @@ fn check_loopback(request: &Request, public_host: Option<&str>) -> ApiResult<()>
             shown(&host)
         ));
     }
+    Ok(host)
+}
+
+fn check_loopback(request: &Request, public_host: Option<&str>) -> ApiResult<()> {
+    let host = check_host(request, public_host)?;
+    let headers = request.headers();
     for origin in headers.get_all(header::ORIGIN) {
         if !origin.to_str().is_ok_and(|origin| is_own(&origin.to_ascii_lowercase(), &host, public_host)) {
-            return forbidden("web pages of another origin may not call this".into());
+            return forbidden("web pages of another origin may not call this");
         }
     }
     let has_body = request.body().size_hint().exact() != Some(0);

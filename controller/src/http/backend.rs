@@ -1,73 +1,74 @@
 //! `GET /ctrl/backends/{id}`: one backend with its spec (no login, of the environment only names), who may enter, what is
 //! open, and its timeline. From its drone while it lives, else from Postgres.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
-use jetway_protocol::spec::BackendSpec;
-use jetway_protocol::timeline::Stage;
-use serde_json::{Value, json};
+use jetway_api::ErrorBody;
+use jetway_api::backends::{Backend, ShownGrant, ShownSpec, ShownStage};
+use jetway_api::status::BackendStatus;
+use jetway_protocol::drone_api::GrantView;
+use jetway_protocol::status::Status;
+use jetway_protocol::time::UnixMicros;
 
 use super::backends::shown_summary;
 use super::extract::ApiPath;
-use super::status::{PublicEntry, history};
+use super::status::{history, together, told};
 use crate::app::App;
+use crate::drone::LOOK_DEADLINE;
 use crate::error::ApiResult;
 
-/// What only the drone knows is left out where it does not answer by then.
-const VIEW_DEADLINE: Duration = Duration::from_millis(1000);
-
-pub async fn show(State(app): State<App>, ApiPath(text): ApiPath<String>) -> ApiResult<Json<Value>> {
-    let (history, details) = history(&app, &text).await?;
-    let summary = &details.summary;
-    let view = match summary.ended_at {
-        Some(_) => None,
-        None => app.drones.view(&details.drone, &summary.id, VIEW_DEADLINE).await.ok(),
+/// One backend: its spec, who may enter, what is open, and how its start went.
+#[utoipa::path(
+    get, path = "/backends/{id}", tag = "sessions",
+    operation_id = "get_backend",
+    params(("id" = String, Path, description = "A backend's id")),
+    responses(
+        (status = 200, description = "What its drone and Postgres know of it", body = Backend),
+        (status = 404, description = "`backend_not_found`: unknown, or ended more than a day ago", body = ErrorBody),
+    ),
+)]
+pub async fn show(State(app): State<App>, ApiPath(text): ApiPath<String>) -> ApiResult<Json<Backend>> {
+    let (mut entries, details) = history(&app, &text).await?;
+    let (mut summary, drone) = (details.summary.clone(), &details.drone);
+    let (told, view) = match summary.ended_at {
+        Some(_) => (None, None),
+        None => {
+            let view = app.drones.view(drone, &summary.id, None, LOOK_DEADLINE);
+            let (told, view) = tokio::join!(told(&app, &details), view);
+            (told, view.ok())
+        }
     };
-    // The drone may know more than its events have told so far, and never less.
-    let entries = view.as_ref().map(|view| &view.history).filter(|live| live.len() >= history.len());
-    let entries: Vec<PublicEntry> = entries.unwrap_or(&history).iter().map(PublicEntry::from).collect();
+    let drone_answered = told.is_some();
+    let seen = view.as_ref().map(|view| view.history.clone());
+    for newer in [told.map(|told| told.history), seen].into_iter().flatten() {
+        entries = together(entries, newer);
+    }
+    if let Some(last) = entries.last() {
+        summary.status = last.status;
+        summary.ended_at = summary.ended_at.or((last.status == Status::Terminated).then_some(last.at));
+        summary.end = summary.end.or_else(|| last.end.clone());
+    }
     let timeline = view.as_ref().map_or(&details.timeline, |view| &view.timeline);
 
-    let mut shown = shown_summary(summary);
-    shown["status"] = json!(view.as_ref().map_or(summary.status, |view| view.status.max(summary.status)));
-    shown["history"] = json!(entries);
-    shown["spec"] = json!(details.spec.as_ref().map(shown_spec));
-    shown["timeline"] = json!(timeline.iter().map(shown_stage).collect::<Vec<_>>());
-    shown["drone_answered"] = json!(view.is_some());
-    shown["connections"] = json!(view.as_ref().map(|view| view.connections));
-    shown["address"] = json!(view.as_ref().and_then(|view| view.address.as_ref()));
-    shown["listening_elsewhere"] = json!(view.as_ref().map(|view| &view.listening_elsewhere));
-    shown["grants"] = json!(view.as_ref().map(|view| {
-        let grants = view.grants.iter();
-        grants
-            .map(|grant| json!({ "user": grant.user, "added": grant.added.millis(), "used": grant.used }))
-            .collect::<Vec<_>>()
-    }));
-    shown["output"] = json!(summary.end.as_ref().map(|end| &end.output).filter(|output| !output.is_empty()));
-    Ok(Json(shown))
+    let seen = view.as_ref();
+    let at = |left: u64| UnixMicros::now().millis().saturating_add(i64::try_from(left).unwrap_or(i64::MAX));
+    Ok(Json(Backend {
+        history: entries.iter().map(BackendStatus::from).collect(),
+        spec: details.spec.as_ref().and_then(ShownSpec::of),
+        timeline: timeline.iter().map(ShownStage::from).collect(),
+        drone_answered,
+        connections: seen.map(|view| view.connections),
+        address: seen.and_then(|view| view.address.clone()),
+        hint: seen.and_then(|view| view.hint.clone()),
+        idle_at: seen.and_then(|view| view.idle_in_ms).map(at),
+        lifetime_at: seen.and_then(|view| view.lifetime_in_ms).map(at),
+        listening_elsewhere: seen.map(|view| view.listening_elsewhere.clone()),
+        grants: seen.map(|view| view.grants.iter().map(shown_grant).collect()),
+        output: summary.end.as_ref().map(|end| end.output.clone()).filter(|output| !output.is_empty()),
+        summary: shown_summary(&summary),
+    }))
 }
 
-fn shown_spec(spec: &BackendSpec) -> Value {
-    let mut shown = json!(spec);
-    let executable = &spec.executable;
-    shown["executable"]["env"] = json!(executable.env.keys().collect::<Vec<_>>());
-    if let Some(fields) = shown["executable"].as_object_mut() {
-        fields.remove("credentials");
-    }
-    shown
-}
-
-fn shown_stage(stage: &Stage) -> Value {
-    let (ms, us) = (stage.length_us / 1000, stage.length_us % 1000);
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds of a start are far below 2^52")]
-    let length_ms = ms as f64 + us as f64 / 1000.0;
-    json!({
-        "stage": stage.stage,
-        "start": stage.start.millis(),
-        "start_us": stage.start.0,
-        "length_ms": length_ms,
-        "note": stage.note,
-    })
+fn shown_grant(grant: &GrantView) -> ShownGrant {
+    ShownGrant { user: grant.user.clone(), added: grant.added.millis(), used: grant.used }
 }

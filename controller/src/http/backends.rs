@@ -2,10 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
+use jetway_api::ErrorBody;
+use jetway_api::backends::{BackendSummary, Backends, ListQuery};
 use jetway_protocol::ids::FencingToken;
 use jetway_protocol::status::Status;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use jetway_protocol::time::UnixMicros;
 
 use super::extract::{ApiQuery, without_nul};
 use crate::app::App;
@@ -15,26 +16,17 @@ use crate::error::{ApiError, ApiResult, shown};
 const LIMIT: i64 = 50;
 const LIMIT_MAX: i64 = 200;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListQuery {
-    key: Option<String>,
-    namespace: Option<String>,
-    /// One of the eight statuses, or `live` or `ended`.
-    state: Option<String>,
-    drone: Option<String>,
-    limit: Option<i64>,
-    cursor: Option<String>,
-}
-
-#[derive(Serialize)]
-pub struct Page {
-    backends: Vec<Value>,
-    /// For the next page; null at the end.
-    next_cursor: Option<String>,
-}
-
-pub async fn list(State(app): State<App>, ApiQuery(query): ApiQuery<ListQuery>) -> ApiResult<Json<Page>> {
+/// Backends, newest first, by key, namespace, state or drone, in pages.
+#[utoipa::path(
+    get, path = "/backends", tag = "sessions",
+    operation_id = "list_backends",
+    params(ListQuery),
+    responses(
+        (status = 200, description = "A page, as of Postgres", body = Backends),
+        (status = 422, description = "`invalid_request`: the message names the parameter", body = ErrorBody),
+    ),
+)]
+pub async fn list(State(app): State<App>, ApiQuery(query): ApiQuery<ListQuery>) -> ApiResult<Json<Backends>> {
     let limit = query.limit.unwrap_or(LIMIT);
     if !(1..=LIMIT_MAX).contains(&limit) {
         return Err(ApiError::invalid(format!("limit must be between 1 and {LIMIT_MAX}")));
@@ -55,12 +47,12 @@ pub async fn list(State(app): State<App>, ApiQuery(query): ApiQuery<ListQuery>) 
         drone: drone.map_err(|error| ApiError::invalid(format!("drone: {error}")))?,
         ranks: query.state.as_deref().map(ranks).transpose()?,
     };
-    let mut connection = app.db.acquire().await?;
+    let mut connection = app.pools.requests.acquire().await?;
     let found = page(&mut connection, &filter, before, limit).await?;
     drop(connection);
     let full = i64::try_from(found.len()).is_ok_and(|found| found == limit);
     let next_cursor = found.last().filter(|_| full).map(|last| format!("{:x}", last.fencing_token.0));
-    Ok(Json(Page { backends: found.iter().map(shown_summary).collect(), next_cursor }))
+    Ok(Json(Backends { backends: found.iter().map(shown_summary).collect(), next_cursor }))
 }
 
 fn ranks(state: &str) -> ApiResult<Vec<i16>> {
@@ -81,23 +73,24 @@ fn ranks(state: &str) -> ApiResult<Vec<i16>> {
 }
 
 /// What the list says of a backend; the details begin with it.
-pub fn shown_summary(summary: &Summary) -> Value {
-    json!({
-        "backend_id": summary.id,
-        "key": summary.key,
-        "status": summary.status,
-        "drone": summary.drone,
-        "cluster": summary.cluster,
-        "subdomain": summary.subdomain,
-        "fencing_token": summary.fencing_token,
-        "created_at": summary.created_at.millis(),
-        "ended_at": summary.ended_at.map(|at| at.millis()),
-        "termination_reason": summary.end.as_ref().and_then(|end| end.reason.termination_reason()),
-        "end_reason": summary.end.as_ref().map(|end| end.reason),
-        "exit_code": summary.end.as_ref().and_then(|end| end.exit_code),
-        "oom_killed": summary.end.as_ref().map(|end| end.oom_killed),
-        "message": summary.end.as_ref().map(|end| &end.message).filter(|message| !message.is_empty()),
-    })
+pub fn shown_summary(summary: &Summary) -> BackendSummary {
+    let end = summary.end.as_ref();
+    BackendSummary {
+        backend_id: summary.id.clone(),
+        key: summary.key.clone(),
+        status: summary.status,
+        drone: summary.drone.clone(),
+        cluster: summary.cluster.clone(),
+        subdomain: summary.subdomain.clone(),
+        fencing_token: summary.fencing_token,
+        created_at: summary.created_at.millis(),
+        ended_at: summary.ended_at.map(UnixMicros::millis),
+        termination_reason: end.and_then(|end| end.reason.termination_reason()),
+        end_reason: end.map(|end| end.reason),
+        exit_code: end.and_then(|end| end.exit_code),
+        oom_killed: end.map(|end| end.oom_killed),
+        message: end.map(|end| &end.message).filter(|message| !message.is_empty()).cloned(),
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +150,7 @@ mod tests {
         assert!(!details.text().contains("hunter"), "{}", details.text());
         harness.report(&drone).await;
         let kept: String = sqlx::query_scalar("select string_agg(spec::text, '') from backends")
-            .fetch_one(&harness.app.db)
+            .fetch_one(&harness.sql)
             .await
             .unwrap();
         assert!(!kept.contains("hunter") && kept.contains("PASSWORD"));

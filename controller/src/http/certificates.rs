@@ -3,8 +3,9 @@
 
 use axum::Json;
 use axum::extract::State;
+use jetway_api::ErrorBody;
+use jetway_api::certificates::{Certificate, CertificateState, Certificates, Ordered};
 use jetway_protocol::error::Code;
-use serde_json::{Value, json};
 
 use super::extract::ApiPath;
 use crate::app::App;
@@ -13,51 +14,65 @@ use crate::error::{ApiError, ApiResult, shown};
 
 const LISTED_MAX: i64 = 1000;
 
-pub async fn list(State(app): State<App>) -> ApiResult<Json<Value>> {
-    let mut connection = app.db.acquire().await?;
+/// The certificates that are ordered, and how they are.
+#[utoipa::path(
+    get, path = "/certificates", tag = "operating",
+    operation_id = "list_certificates",
+    responses((status = 200, description = "Those that are least well first", body = Certificates)),
+)]
+pub async fn list(State(app): State<App>) -> ApiResult<Json<Certificates>> {
+    let mut connection = app.pools.requests.acquire().await?;
     let listed = certificates::list(&mut connection, LISTED_MAX).await?;
     drop(connection);
-    let issuer = app.acme.as_ref().map(|acme| &acme.config.directory);
-    let on_demand = app.acme.as_ref().is_some_and(|acme| acme.hook.is_some());
-    Ok(Json(json!({
-        "issuer": issuer,
-        "on_demand": on_demand,
-        "certificates": listed.iter().map(shown_certificate).collect::<Vec<_>>(),
-    })))
+    Ok(Json(Certificates {
+        issuer: app.certificates.acme.as_ref().map(|acme| acme.config.directory.clone()),
+        on_demand: app.certificates.acme.as_ref().is_some_and(|acme| acme.hook.is_some()),
+        certificates: listed.into_iter().map(shown_certificate).collect(),
+    }))
 }
 
-fn shown_certificate(listed: &Listed) -> Value {
+fn shown_certificate(listed: Listed) -> Certificate {
     let state = match (listed.is_valid, listed.failures > 0, listed.not_after_ms) {
-        (true, false, _) => "valid",
-        (true, true, _) => "renewal_failing",
-        (false, true, _) => "failing",
-        (false, false, Some(_)) => "expired",
-        (false, false, None) => "ordered",
+        (true, false, _) => CertificateState::Valid,
+        (true, true, _) => CertificateState::RenewalFailing,
+        (false, true, _) => CertificateState::Failing,
+        (false, false, Some(_)) => CertificateState::Expired,
+        (false, false, None) => CertificateState::Ordered,
     };
-    json!({
-        "id": listed.id,
-        "names": listed.names,
-        "on_demand": listed.on_demand,
-        "state": state,
-        "version": listed.version,
-        "expires_at": listed.not_after_ms,
-        "next_order_at": listed.next_ms,
-        "failures": listed.failures,
-        "problem": listed.problem,
-    })
+    Certificate {
+        id: listed.id,
+        names: listed.names,
+        on_demand: listed.on_demand,
+        state,
+        version: listed.version,
+        expires_at: listed.not_after_ms,
+        next_order_at: listed.next_ms,
+        failures: listed.failures,
+        problem: listed.problem,
+    }
 }
 
-pub async fn retry(State(app): State<App>, ApiPath(id): ApiPath<String>) -> ApiResult<Json<Value>> {
-    let mut connection = app.db.acquire().await?;
+/// Order a certificate now, whatever it would have waited for.
+#[utoipa::path(
+    post, path = "/certificates/{id}/retry", tag = "operating",
+    operation_id = "retry_certificate",
+    params(("id" = String, Path, description = "As the list shows it, percent-encoded")),
+    responses(
+        (status = 200, description = "It is ordered", body = Ordered),
+        (status = 404, description = "`certificate_not_found`", body = ErrorBody),
+    ),
+)]
+pub async fn retry(State(app): State<App>, ApiPath(id): ApiPath<String>) -> ApiResult<Json<Ordered>> {
+    let mut connection = app.pools.requests.acquire().await?;
     if !certificates::retry(&mut connection, &id).await? {
         let message = format!("no certificate has the id {}; see: jetway certificates", shown(&id));
         return Err(ApiError::new(Code::CertificateNotFound, message));
     }
     drop(connection);
-    if let Some(acme) = &app.acme {
+    if let Some(acme) = &app.certificates.acme {
         acme.nudge.notify_one();
     }
-    Ok(Json(json!({ "ordered": true })))
+    Ok(Json(Ordered { ordered: true }))
 }
 
 #[cfg(test)]

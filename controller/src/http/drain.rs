@@ -6,35 +6,37 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use jetway_api::ErrorBody;
+use jetway_api::drones::{DrainRequest, Updated};
+use jetway_api::object::Object;
+use jetway_api::refusal::number;
 use jetway_protocol::error::Code;
 use jetway_protocol::ids::{ClusterName, DroneName};
-use serde::{Deserialize, Serialize};
 
 use super::extract::{ApiPath, PUBLIC_BODY_BYTES_MAX, parse_json, read_body};
 use crate::app::App;
-use crate::connect::validate::number;
 use crate::db::drones;
 use crate::error::{ApiError, ApiResult, shown};
-use crate::object::Object;
-
-#[derive(Serialize)]
-pub struct Updated {
-    updated: bool,
-}
 
 /// A week.
 const DEADLINE_SECONDS_MAX: i64 = 604_800;
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DrainRequest {
-    /// From now on; absent: what runs is never stopped.
-    #[serde(default)]
-    deadline_seconds: Option<i64>,
-}
-
 type ClusterAndDrone = ApiPath<(String, String)>;
 
+/// Give a drone nothing new. What runs goes on, or until a deadline.
+#[utoipa::path(
+    post, path = "/c/{cluster}/d/{drone}/drain", tag = "operating",
+    params(
+        ("cluster" = String, Path, description = "The drone's cluster"),
+        ("drone" = String, Path, description = "The drone's name"),
+    ),
+    request_body = Option<DrainRequest>,
+    responses(
+        (status = 200, description = "Whether that is new", body = Updated),
+        (status = 400, description = "`invalid_json`; `invalid_cluster`", body = ErrorBody),
+        (status = 404, description = "`drone_not_found`: the cluster has no drone of this name", body = ErrorBody),
+    ),
+)]
 pub async fn drain(
     State(app): State<App>,
     ApiPath(path): ClusterAndDrone,
@@ -50,6 +52,19 @@ pub async fn drain(
     set(app, path, true, deadline.map(|seconds| Duration::from_secs(seconds.unsigned_abs()))).await
 }
 
+/// Give a drone new sessions again.
+#[utoipa::path(
+    post, path = "/c/{cluster}/d/{drone}/undrain", tag = "operating",
+    params(
+        ("cluster" = String, Path, description = "The drone's cluster"),
+        ("drone" = String, Path, description = "The drone's name"),
+    ),
+    responses(
+        (status = 200, description = "Whether that is new", body = Updated),
+        (status = 400, description = "`invalid_cluster`", body = ErrorBody),
+        (status = 404, description = "`drone_not_found`: the cluster has no drone of this name", body = ErrorBody),
+    ),
+)]
 pub async fn undrain(State(app): State<App>, ApiPath(path): ClusterAndDrone) -> ApiResult<Json<Updated>> {
     set(app, path, false, None).await
 }
@@ -65,14 +80,14 @@ async fn set(
     let unknown =
         || ApiError::new(Code::DroneNotFound, format!("the cluster {cluster} has no drone {}", shown(&name)));
     let drone: DroneName = name.parse().map_err(|_| unknown())?;
-    let mut connection = app.db.acquire().await?;
+    let mut connection = app.pools.requests.acquire().await?;
     let found = drones::set_draining(&mut connection, &cluster, &drone, draining, deadline).await?;
     drop(connection);
     let (drone, updated) = found.ok_or_else(unknown)?;
     let task = app.lifecycle.spawn({
         let app = app.clone();
         async move {
-            app.fleet.refresh(&app.housekeeping).await?;
+            app.fleet.refresh(&app.pools.housekeeping).await?;
             // Where the drone does not hear it, the answer to its next heartbeat says it again.
             if let Err(error) = app.drones.draining(&drone, draining).await {
                 tracing::info!(drone = %drone.name, %error, "a drone will learn of its draining by heartbeat");

@@ -6,11 +6,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header;
 use axum::http::request::Parts;
+use jetway_api::object::Object;
 use jetway_protocol::error::Code;
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ApiResult};
-use crate::object::Object;
 
 /// Bytes of a public request's body, at most.
 pub const PUBLIC_BODY_BYTES_MAX: usize = 1024 * 1024;

@@ -4,31 +4,34 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header;
+use jetway_api::ErrorBody;
+use jetway_api::drones::{ForgetRequest, Forgotten};
+use jetway_api::object::Object;
 use jetway_protocol::error::Code;
 use jetway_protocol::ids::{ClusterName, DroneName};
-use serde::{Deserialize, Serialize};
 
 use super::extract::{ApiPath, PUBLIC_BODY_BYTES_MAX, is_json, parse_json, read_body};
 use crate::app::App;
 use crate::db::leases;
 use crate::error::{ApiError, ApiResult, shown};
-use crate::object::Object;
 
 const MEANING: &str = "forget gives the keys of every session of this drone away at once: power its host off, or make \
                        sure that none of its containers runs, and then send {\"confirmed_dead\": true}";
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct ForgetRequest {
-    #[serde(default)]
-    confirmed_dead: bool,
-}
-
-#[derive(Serialize)]
-pub struct Forgotten {
-    forgotten: bool,
-}
-
+/// Free the keys of a drone whose host is dead, at once.
+#[utoipa::path(
+    post, path = "/c/{cluster}/d/{drone}/forget", tag = "operating",
+    params(
+        ("cluster" = String, Path, description = "The drone's cluster"),
+        ("drone" = String, Path, description = "The drone's name"),
+    ),
+    request_body = ForgetRequest,
+    responses(
+        (status = 200, description = "Its keys are free within 2 s", body = Forgotten),
+        (status = 400, description = "`invalid_json`; `invalid_cluster`", body = ErrorBody),
+        (status = 404, description = "`drone_not_found`: the cluster has no drone of this name", body = ErrorBody),
+    ),
+)]
 pub async fn forget(
     State(app): State<App>,
     ApiPath((cluster, name)): ApiPath<(String, String)>,
@@ -54,7 +57,7 @@ pub async fn forget(
     let unknown =
         || ApiError::new(Code::DroneNotFound, format!("the cluster {cluster} has no drone {}", shown(&name)));
     let drone: DroneName = name.parse().map_err(|_| unknown())?;
-    let mut connection = app.db.acquire().await?;
+    let mut connection = app.pools.requests.acquire().await?;
     let found = leases::forget(&mut connection, &cluster, &drone).await?;
     drop(connection);
     let (id, term) = found.ok_or_else(unknown)?;

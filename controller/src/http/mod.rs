@@ -10,13 +10,17 @@ mod certificates;
 mod connect;
 mod drain;
 mod drones;
+#[cfg(test)]
+mod flood_tests;
 mod forget;
 mod health;
 mod internal;
 mod logs;
 mod metrics;
+mod metrics_page;
 mod metrics_warm;
-pub mod pools;
+mod openapi;
+mod pools;
 mod revoke;
 mod state;
 mod status;
@@ -28,69 +32,79 @@ use axum::extract::{Request, State};
 use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use jetway_protocol::error::Code;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{Any, CorsLayer};
+use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as OpenApiDocument;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::error::{ApiError, shown};
 use crate::silence::{Unfinished, silent};
 
 pub fn router(app: &App, extra_routes: Option<Router>) -> Router {
+    let (ctrl, ctrl_document) = ctrl(app);
+    let (public, public_document) = public();
     let needs_postgres = Router::new()
-        .nest("/ctrl", ctrl(app))
-        .nest("/pub", public())
+        .nest("/ctrl", ctrl)
+        .nest("/pub", public)
         .nest("/internal", internal::router(app))
         .layer(middleware::from_fn_with_state(app.clone(), bounded));
-    let mut router = Router::new()
-        // By itself: it is what people wait for, and a wait for a session that is starting is none for Postgres.
-        .route("/ctrl/connect", post(connect::connect).fallback(no_method))
-        .route("/metrics", get(metrics::metrics))
-        .merge(needs_postgres)
-        .with_state(app.clone());
+    // By itself: it is what people wait for, and a wait for a session that is starting is none for Postgres.
+    let connect = routes!(connect::connect).map(|route| route.fallback(no_method));
+    let (apart, document) = OpenApiRouter::with_openapi(openapi::Document::openapi())
+        .routes(connect)
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(openapi::openapi))
+        .split_for_parts();
+    openapi::keep(document.nest("/ctrl", ctrl_document).nest("/pub", public_document));
+    let mut router = apart.merge(needs_postgres).with_state(app.clone());
     if let Some(extra) = extra_routes {
-        router = router.merge(extra);
+        router = router.merge(extra.layer(middleware::from_fn_with_state(app.clone(), access::guard_host)));
     }
     router.fallback(no_route).method_not_allowed_fallback(no_method).layer(CatchPanicLayer::custom(panicked))
 }
 
-fn ctrl(app: &App) -> Router<App> {
-    Router::new()
-        .route("/status", get(health::ctrl_status))
-        .route("/backends", get(backends::list))
-        .route("/backends/{id}", get(backend::show))
-        .route("/backends/{id}/logs", get(logs::logs))
-        .route("/b/{id}/soft-terminate", post(terminate::soft))
-        .route("/b/{id}/hard-terminate", post(terminate::hard))
-        .route("/b/revoke", post(revoke::plane_server_form))
-        .route("/revoke", post(revoke::plane_client_form))
-        .route("/drones", get(drones::list))
-        .route("/certificates", get(certificates::list))
-        .route("/certificates/{id}/retry", post(certificates::retry))
-        .route("/pools", get(pools::list))
-        .route("/pools/{name}", get(pools::get).put(pools::put).delete(pools::delete))
-        .route("/c/{cluster}/d/{drone}/drain", post(drain::drain))
-        .route("/c/{cluster}/d/{drone}/undrain", post(drain::undrain))
-        .route("/c/{cluster}/d/{drone}/forget", post(forget::forget))
-        .route("/c/{cluster}/state", get(state::cluster_state))
+fn ctrl(app: &App) -> (Router<App>, OpenApiDocument) {
+    let (router, document) = OpenApiRouter::default()
+        .routes(routes!(health::ctrl_status))
+        .routes(routes!(backends::list))
+        .routes(routes!(backend::show))
+        .routes(routes!(logs::logs))
+        .routes(routes!(terminate::soft))
+        .routes(routes!(terminate::hard))
+        .routes(routes!(revoke::plane_server_form))
+        .routes(routes!(revoke::plane_client_form))
+        .routes(routes!(drones::list))
+        .routes(routes!(certificates::list))
+        .routes(routes!(certificates::retry))
+        .routes(routes!(pools::list))
+        .routes(routes!(pools::get, pools::put, pools::delete))
+        .routes(routes!(drain::drain))
+        .routes(routes!(drain::undrain))
+        .routes(routes!(forget::forget))
+        .routes(routes!(state::cluster_state))
+        .split_for_parts();
+    let router = router
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn_with_state(app.clone(), access::guard))
+        .layer(middleware::from_fn_with_state(app.clone(), access::guard));
+    (router, document)
 }
 
-fn public() -> Router<App> {
+fn public() -> (Router<App>, OpenApiDocument) {
     let cors = CorsLayer::new()
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([header::CONTENT_TYPE]);
-    Router::new()
-        .route("/health", get(health::health))
-        .route("/b/{id}/status", get(status::status))
-        .route("/b/{id}/status-stream", get(status_stream::status_stream))
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_method)
-        .layer(cors)
+    let (router, document) = OpenApiRouter::default()
+        .routes(routes!(health::health))
+        .routes(routes!(status::status))
+        .routes(routes!(status_stream::status_stream))
+        .split_for_parts();
+    (router.fallback(no_route).method_not_allowed_fallback(no_method).layer(cors), document)
 }
 
 /// On a task of its own: what waits for Postgres is not dropped, whether its client hangs up or the server is silent.

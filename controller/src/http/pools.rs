@@ -3,21 +3,22 @@
 
 use axum::Json;
 use axum::extract::State;
+use jetway_api::ErrorBody;
+use jetway_api::backends::ShownSpec;
+use jetway_api::pools::{self, Deleted, LearnedKind, PoolRequest, Pools};
+use jetway_api::refusal::number;
 use jetway_protocol::spec::Executable;
 use jetway_protocol::warm::{Kind, SlotTier};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::extract::{ApiJson, ApiPath};
 use crate::app::App;
-use crate::connect::request::SpawnConfig;
-use crate::connect::validate::{check_pool_name, check_template, number};
+use crate::connect::validate::{check_pool_name, check_template};
 use crate::connect::{no_pool, unreadable};
-use crate::db::warm_demand::DemandRow;
 use crate::db::{warm_demand, warm_pools};
 use crate::error::{ApiError, ApiResult};
-use crate::object;
-use crate::warm::pool::{Pool, Sizes, Template};
+use crate::warm::demand::DemandRow;
+use crate::warm::pool::{self, Pool, Sizes, Template};
 use crate::warm::stats::{self, Stats};
 
 /// Slots of one pool.
@@ -30,34 +31,27 @@ const TARGET_HIT_RATE_MIN: f64 = 0.5;
 /// Pools of an installation: each is looked at every second.
 const POOLS_MAX: i64 = 1000;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PoolRequest {
-    #[serde(deserialize_with = "object::required")]
-    spawn_config: SpawnConfig,
-    #[serde(default)]
-    min: Option<i64>,
-    #[serde(default)]
-    max: Option<i64>,
-    #[serde(default)]
-    target_hit_rate: Option<f64>,
-    #[serde(default)]
-    tier: Option<SlotTier>,
-}
-
+/// Declare a pool of warm slots, or replace it. No session ends by it.
+#[utoipa::path(
+    put, path = "/pools/{name}", tag = "pools",
+    operation_id = "put_pool",
+    params(("name" = String, Path, description = "The pool's name")),
+    request_body = PoolRequest,
+    responses((status = 200, description = "The pool as it is kept", body = pools::Pool)),
+)]
 pub async fn put(
     State(app): State<App>,
     ApiPath(name): ApiPath<String>,
     ApiJson(request): ApiJson<PoolRequest>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<Json<pools::Pool>> {
     let name = check_pool_name(&name)?;
     let sizes = check_sizes(&request)?;
-    let template = check_template(request.spawn_config, &app.cluster)?;
+    let template = check_template(request.spawn_config, &app.identity.cluster)?;
     check_ahead(sizes.tier, &template.spec.executable)?;
     let (sealed, shown) = (template.seal(&app.at_rest, &name), template.shown());
-    let mut connection = app.db.acquire().await?;
+    let mut connection = app.pools.requests.acquire().await?;
     if warm_pools::count(&mut connection).await? >= POOLS_MAX
-        && warm_pools::read(&mut connection, &app.at_rest, &[name.to_string()]).await?.is_empty()
+        && pool::read(&mut connection, &app.at_rest, &[name.to_string()]).await?.is_empty()
     {
         return Err(ApiError::invalid(format!("there are {POOLS_MAX} warm pools, and no more are kept")));
     }
@@ -66,30 +60,58 @@ pub async fn put(
     Ok(Json(shown_pool(&app, &Pool { name, sizes, shown, template: Ok(template) })))
 }
 
-pub async fn get(State(app): State<App>, ApiPath(name): ApiPath<String>) -> ApiResult<Json<Value>> {
+/// One pool, drone by drone.
+#[utoipa::path(
+    get, path = "/pools/{name}", tag = "pools",
+    operation_id = "get_pool",
+    params(("name" = String, Path, description = "The pool's name")),
+    responses(
+        (status = 200, description = "The pool", body = pools::Pool),
+        (status = 404, description = "`pool_not_found`: no warm pool has this name", body = ErrorBody),
+        (status = 422, description = "`invalid_request`: no pool can have this name", body = ErrorBody),
+    ),
+)]
+pub async fn get(State(app): State<App>, ApiPath(name): ApiPath<String>) -> ApiResult<Json<pools::Pool>> {
     let name = check_pool_name(&name)?;
-    let mut connection = app.db.acquire().await?;
-    let mut pools = warm_pools::read(&mut connection, &app.at_rest, &[name.to_string()]).await?;
+    let mut connection = app.pools.requests.acquire().await?;
+    let mut pools = pool::read(&mut connection, &app.at_rest, &[name.to_string()]).await?;
     drop(connection);
     let (_, pool) = pools.pop().ok_or_else(|| no_pool(&name))?;
     Ok(Json(shown_pool(&app, &pool)))
 }
 
-pub async fn delete(State(app): State<App>, ApiPath(name): ApiPath<String>) -> ApiResult<Json<Value>> {
+/// Take a pool back: free slots are discarded, sessions go on.
+#[utoipa::path(
+    delete, path = "/pools/{name}", tag = "pools",
+    operation_id = "delete_pool",
+    params(("name" = String, Path, description = "The pool's name")),
+    responses(
+        (status = 200, description = "It is deleted", body = Deleted),
+        (status = 404, description = "`pool_not_found`: no warm pool has this name", body = ErrorBody),
+        (status = 422, description = "`invalid_request`: no pool can have this name", body = ErrorBody),
+    ),
+)]
+pub async fn delete(State(app): State<App>, ApiPath(name): ApiPath<String>) -> ApiResult<Json<Deleted>> {
     let name = check_pool_name(&name)?;
-    let mut connection = app.db.acquire().await?;
+    let mut connection = app.pools.requests.acquire().await?;
     if warm_pools::delete(&mut connection, &name).await? {
-        Ok(Json(json!({ "deleted": true })))
+        Ok(Json(Deleted { deleted: true }))
     } else {
         Err(no_pool(&name))
     }
 }
 
-pub async fn list(State(app): State<App>) -> ApiResult<Json<Value>> {
-    let mut connection = app.db.acquire().await?;
+/// Every pool, and the kinds that were learned.
+#[utoipa::path(
+    get, path = "/pools", tag = "pools",
+    operation_id = "list_pools",
+    responses((status = 200, description = "By name", body = Pools)),
+)]
+pub async fn list(State(app): State<App>) -> ApiResult<Json<Pools>> {
+    let mut connection = app.pools.requests.acquire().await?;
     let versions = warm_pools::versions(&mut connection).await?;
     let names: Vec<String> = versions.into_iter().map(|(name, _)| name.to_string()).collect();
-    let pools = warm_pools::read(&mut connection, &app.at_rest, &names).await?;
+    let pools = pool::read(&mut connection, &app.at_rest, &names).await?;
     let demand = warm_demand::all(&mut connection).await?;
     drop(connection);
     let mut pools: Vec<Pool> = pools.into_iter().map(|(_, pool)| pool).collect();
@@ -98,10 +120,10 @@ pub async fn list(State(app): State<App>) -> ApiResult<Json<Value>> {
     let mut learned: Vec<&DemandRow> =
         demand.iter().filter(|row| row.executable.is_some() && !kinds.contains(&row.place.kind)).collect();
     learned.sort_by(|a, b| a.place.cmp(&b.place));
-    Ok(Json(json!({
-        "pools": pools.iter().map(|pool| shown_pool(&app, pool)).collect::<Vec<_>>(),
-        "learned": learned.into_iter().map(|row| shown_learned(&app, row)).collect::<Vec<_>>(),
-    })))
+    Ok(Json(Pools {
+        pools: pools.iter().map(|pool| shown_pool(&app, pool)).collect(),
+        learned: learned.into_iter().map(|row| shown_learned(&app, row)).collect(),
+    }))
 }
 
 fn check_sizes(request: &PoolRequest) -> ApiResult<Sizes> {
@@ -127,19 +149,8 @@ fn check_ahead(tier: SlotTier, executable: &Executable) -> ApiResult<()> {
     })
 }
 
-fn shown_pool(app: &App, pool: &Pool) -> Value {
+fn shown_pool(app: &App, pool: &Pool) -> pools::Pool {
     let Pool { name, sizes, shown, template } = pool;
-    let mut answer = json!({
-        "name": name,
-        "min": sizes.min,
-        "max": sizes.max,
-        "target_hit_rate": sizes.target_hit_rate,
-        "tier": sizes.tier,
-        "cluster": shown["cluster"],
-        "pool": shown["pool"],
-        "spawn_config": shown_spec(shown),
-        "error": null,
-    });
     let kind = pool.kind();
     let (all, drones) = match (template, &kind) {
         (Ok(Template { cluster, pool, .. }), Some(kind)) => {
@@ -147,50 +158,44 @@ fn shown_pool(app: &App, pool: &Pool) -> Value {
         }
         _ => (Stats::default(), Vec::new()),
     };
-    if template.is_err() {
-        answer["error"] = json!(unreadable(name).message());
+    pools::Pool {
+        name: name.clone(),
+        min: sizes.min,
+        max: sizes.max,
+        target_hit_rate: sizes.target_hit_rate,
+        tier: sizes.tier,
+        cluster: serde_json::from_value(shown["cluster"].clone()).ok(),
+        pool: serde_json::from_value(shown["pool"].clone()).ok(),
+        spawn_config: shown_spec(shown),
+        error: template.is_err().then(|| unreadable(name).message().to_owned()),
+        hash: kind.map(|kind| kind.hash),
+        slots: all.shown(),
+        drones,
     }
-    answer["hash"] = json!(kind.map(|kind| kind.hash));
-    merge(&mut answer, all.shown());
-    answer["drones"] = json!(drones);
-    answer
 }
 
-/// Of the environment only the names, as everywhere.
-fn shown_spec(shown: &Value) -> Value {
+/// With what the pool says of isolation, which may be nothing: a connect's key decides then.
+fn shown_spec(shown: &Value) -> Option<ShownSpec> {
     let mut spec = shown["spec"].clone();
-    let names: Vec<&String> =
-        shown["spec"]["executable"]["env"].as_object().map(|env| env.keys().collect()).unwrap_or_default();
-    spec["executable"]["env"] = json!(names);
-    if let Some(fields) = spec["executable"].as_object_mut() {
-        fields.remove("credentials");
-    }
-    spec["on_isolation"] = shown["on_isolation"].clone();
-    spec
+    spec.as_object_mut()?.insert("on_isolation".to_owned(), shown["on_isolation"].clone());
+    ShownSpec::of_json(spec)
 }
 
-fn shown_learned(app: &App, row: &DemandRow) -> Value {
+fn shown_learned(app: &App, row: &DemandRow) -> LearnedKind {
     let place = &row.place;
-    let mut answer = json!({
-        "cluster": place.cluster,
-        "pool": place.pool,
-        "tier": place.kind.tier,
-        "hash": place.kind.hash,
-        "image": row.executable.as_ref().map(|executable| &executable.image),
-        "rate_per_second": row.demand.rate(),
-        "peakedness": row.demand.peakedness(),
-        "last_arrival": row.demand.last_arrival(),
-        "slots": row.demand.slots,
-    });
     let (all, drones) = stats::of_kind(&app.fleet.table(), &place.cluster, &place.pool, &place.kind);
-    merge(&mut answer, all.shown());
-    answer["drones"] = json!(drones);
-    answer
-}
-
-fn merge(into: &mut Value, more: Value) {
-    if let (Value::Object(into), Value::Object(more)) = (into, more) {
-        into.extend(more);
+    LearnedKind {
+        cluster: place.cluster.clone(),
+        pool: place.pool.clone(),
+        tier: place.kind.tier,
+        hash: place.kind.hash.clone(),
+        image: row.executable.as_ref().map(|executable| executable.image.clone()),
+        rate_per_second: row.demand.rate(),
+        peakedness: row.demand.peakedness(),
+        last_arrival: row.demand.last_arrival(),
+        wanted: row.demand.slots,
+        slots: all.shown(),
+        drones,
     }
 }
 

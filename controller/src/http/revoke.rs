@@ -3,10 +3,11 @@
 
 use axum::Json;
 use axum::extract::State;
+use jetway_api::revoke::RevokeRequest;
+use jetway_api::{ErrorBody, Null};
 use jetway_protocol::drone_api::RefusalCode;
 use jetway_protocol::error::Code;
 use jetway_protocol::ids::BackendId;
-use serde::Deserialize;
 
 use super::extract::ApiJson;
 use crate::app::App;
@@ -17,14 +18,17 @@ use crate::error::{ApiError, ApiResult};
 
 const RETRY_MS: u64 = 1000;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RevokeRequest {
-    backend_id: String,
-    user: String,
-}
-
 /// The path that Plane's server has, and its answer: a string.
+#[utoipa::path(
+    post, path = "/b/revoke", tag = "sessions",
+    operation_id = "revoke_as_plane_s_server",
+    request_body = RevokeRequest,
+    responses(
+        (status = 200, description = "A sentence, as of Plane's server", body = String),
+        (status = 404, description = "`backend_not_found`: unknown, or ended more than a day ago", body = ErrorBody),
+        (status = 502, description = "`drone_unreachable`: its drone did not confirm it; try again", body = ErrorBody),
+    ),
+)]
 pub async fn plane_server_form(
     State(app): State<App>,
     ApiJson(request): ApiJson<RevokeRequest>,
@@ -34,6 +38,16 @@ pub async fn plane_server_form(
 }
 
 /// The path that Plane's client uses, and the answer that it can read.
+#[utoipa::path(
+    post, path = "/revoke", tag = "sessions",
+    operation_id = "revoke",
+    request_body = RevokeRequest,
+    responses(
+        (status = 200, description = "`null`: every grant of the user there is deleted, and what was open is closed", body = Null),
+        (status = 404, description = "`backend_not_found`: unknown, or ended more than a day ago", body = ErrorBody),
+        (status = 502, description = "`drone_unreachable`: its drone did not confirm it; try again", body = ErrorBody),
+    ),
+)]
 pub async fn plane_client_form(
     State(app): State<App>,
     ApiJson(request): ApiJson<RevokeRequest>,
@@ -49,7 +63,7 @@ async fn revoke(app: App, request: RevokeRequest) -> ApiResult<()> {
     }
     check_user(&user)?;
     let id: BackendId = backend_id.parse().map_err(|_| ApiError::unknown_backend(&backend_id))?;
-    let mut connection = app.db.acquire().await?;
+    let mut connection = app.pools.requests.acquire().await?;
     let details = list::details(&mut connection, &id).await?;
     drop(connection);
     let details = details.ok_or_else(|| ApiError::unknown_backend(&backend_id))?;
@@ -61,7 +75,7 @@ async fn revoke(app: App, request: RevokeRequest) -> ApiResult<()> {
         let (app, drone, id) = (app.clone(), drone.clone(), id.clone());
         async move {
             // First: what is on its way to the drone must not come after the revocation.
-            app.deliveries.give_up(&id, &user);
+            app.connects.grants.deliveries.give_up(&id, &user);
             app.drones.revoke(&drone, &id, &user).await
         }
     });

@@ -12,6 +12,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
+use jetway_api::ErrorBody;
+use jetway_api::status::BackendStatus;
+use jetway_protocol::drone_api::Followed;
 use jetway_protocol::error::Code;
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::{Status, StatusEntry};
@@ -19,7 +22,7 @@ use jetway_service::backoff::Backoff;
 use tokio::sync::mpsc;
 
 use super::extract::ApiPath;
-use super::status::{PublicEntry, history};
+use super::status::{Known, known};
 use crate::app::App;
 use crate::db::drones::DroneRef;
 use crate::error::{ApiError, ApiResult};
@@ -32,24 +35,40 @@ const POLL_MAX: Duration = COMMENT_PERIOD;
 const QUEUE: usize = 16;
 const BUSY_RETRY_MS: u64 = 5000;
 
+/// All entries so far, then live ones. It stays open after the end.
+#[utoipa::path(
+    get, path = "/b/{id}/status-stream", tag = "status",
+    operation_id = "backend_status_stream",
+    params(
+        ("id" = String, Path, description = "A backend's id"),
+        ("Last-Event-ID" = Option<Status>, Header, description = "Leaves out this status and those before it"),
+    ),
+    responses(
+        (status = 200, description = "Server-sent events: `data` is an entry as JSON, `id` its status", body = BackendStatus,
+            content_type = "text/event-stream"),
+        (status = 404, description = "`backend_not_found`: unknown, or ended more than a day ago", body = ErrorBody),
+        (status = 503, description = "`busy`: too many streams are open; `database`", body = ErrorBody),
+    ),
+)]
 pub async fn status_stream(
     State(app): State<App>,
     ApiPath(text): ApiPath<String>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    let Ok(permit) = app.status_streams.clone().try_acquire_owned() else {
+    let Ok(permit) = app.streams.statuses.clone().try_acquire_owned() else {
         return Err(ApiError::new(Code::Busy, "too many streams are open").retry_after_ms(BUSY_RETRY_MS));
     };
-    let (entries, details) = history(&app, &text).await?;
+    let known = known(&app, &text).await?;
     let seen: Option<Status> =
         headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.trim().parse().ok());
 
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let live = Live { app: app.clone(), id: details.summary.id, drone: details.drone, sent: seen, sender };
+    let (id, drone) = (known.details.summary.id.clone(), known.details.drone.clone());
+    let live = Live { app: app.clone(), id, drone, sent: seen, sender };
     app.lifecycle.spawn_until_stopped(async move {
         let _held_as_long_as_the_stream = permit;
         // `None` says that the client has gone.
-        let _client_gone: Option<()> = live.run(entries).await;
+        let _client_gone: Option<()> = live.run(known).await;
     });
     let bytes = futures_util::stream::unfold(receiver, |mut receiver| async move {
         let bytes = receiver.recv().await?;
@@ -74,11 +93,10 @@ struct Live {
 }
 
 impl Live {
-    async fn run(mut self, history: Vec<StatusEntry>) -> Option<()> {
+    async fn run(mut self, first: Known) -> Option<()> {
         // The first bytes make every proxy on the way flush the head.
         self.comment().await?;
-        self.entries(&history).await?;
-        let mut ended = history.last().is_some_and(|last| last.status == Status::Terminated);
+        let mut ended = self.known(first).await?;
         let mut backoff = Backoff::new(POLL, POLL_MAX);
         while !ended {
             ended = self.follow(&mut backoff).await?;
@@ -86,10 +104,8 @@ impl Live {
                 self.quiet(backoff.next_wait()).await?;
                 // Whatever is between us keeps the line open, although there is nothing to say.
                 self.comment().await?;
-                let Ok((history, details)) = history_of(&self.app, &self.id).await else { continue };
-                self.drone = details.drone;
-                self.entries(&history).await?;
-                ended = details.summary.ended_at.is_some();
+                let Ok(known) = known(&self.app, self.id.as_str()).await else { continue };
+                ended = self.known(known).await?;
             }
         }
         // Held open: a client that reconnects at once would spin.
@@ -111,21 +127,37 @@ impl Live {
                     continue;
                 }
             };
-            let Some(Some(entry)) = next else { return Some(false) };
+            let Some(Some(Followed { entry, hint })) = next else { return Some(false) };
             backoff.reset();
             let ended = entry.status == Status::Terminated;
-            self.entries(&[entry]).await?;
+            match hint {
+                Some(_) if self.sent.is_none_or(|sent| sent <= entry.status) => {
+                    let shown = BackendStatus { hint, ..BackendStatus::from(&entry) };
+                    self.sender.send(event(&shown)).await.ok()?;
+                    self.sent = Some(entry.status);
+                }
+                _ => self.entries(&[entry], None).await?,
+            }
             if ended {
                 return Some(true);
             }
         }
     }
 
+    /// Sends it; true where there is nothing more to come. Where the drone is away each entry says
+    /// so.
+    async fn known(&mut self, known: Known) -> Option<bool> {
+        self.drone = known.details.drone;
+        self.entries(&known.entries, known.drone_answered.filter(|answered| !answered)).await?;
+        Some(known.entries.last().is_some_and(|last| last.status == Status::Terminated))
+    }
+
     /// Sends what the client does not have yet.
-    async fn entries(&mut self, entries: &[StatusEntry]) -> Option<()> {
+    async fn entries(&mut self, entries: &[StatusEntry], drone_answered: Option<bool>) -> Option<()> {
         for entry in entries {
             if self.sent.is_none_or(|sent| sent < entry.status) {
-                self.sender.send(event(entry)).await.ok()?;
+                let shown = BackendStatus { drone_answered, ..entry.into() };
+                self.sender.send(event(&shown)).await.ok()?;
                 self.sent = Some(entry.status);
             }
         }
@@ -145,12 +177,8 @@ impl Live {
     }
 }
 
-async fn history_of(app: &App, id: &BackendId) -> ApiResult<(Vec<StatusEntry>, crate::db::list::Details)> {
-    history(app, id.as_str()).await
-}
-
-fn event(entry: &StatusEntry) -> Bytes {
-    let json = serde_json::to_string(&PublicEntry::from(entry)).unwrap_or_default();
+fn event(entry: &BackendStatus) -> Bytes {
+    let json = serde_json::to_string(entry).unwrap_or_default();
     Bytes::from(format!("data: {json}\nid: {}\n\n", entry.status))
 }
 
@@ -209,6 +237,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_first_entries_are_as_new_as_any_status() {
+        let harness = Harness::new().await;
+        let drone = harness.drone("one").await;
+        let id = harness.connect(&keyed("k")).await.json()["backend_id"].as_str().unwrap().to_owned();
+        let path = format!("/pub/b/{id}/status-stream");
+        let all = |text: &str| text.matches("data: ").count() == 2;
+        drone.advance(&id.parse().unwrap(), Status::Ready);
+        let mut body = harness.open(request("GET", &path, "")).await.into_body().into_data_stream();
+        assert!(!read(&mut body, all).await.contains("drone_answered"));
+        // Its end is no longer followed, and not in Postgres yet.
+        drone.bury(&id.parse().unwrap());
+        let mut body = harness.open(request("GET", &path, "")).await.into_body().into_data_stream();
+        let buried = read(&mut body, all).await;
+        assert!(buried.contains("id: terminated") && !buried.contains("drone_answered"), "{buried}");
+    }
+
+    #[tokio::test]
     async fn while_the_drone_is_away_comments_keep_the_stream_alive() {
         let harness = Harness::new().await;
         let drone = harness.drone("one").await;
@@ -217,7 +262,8 @@ mod tests {
         drone.set_mode(Mode::Forgetful);
         let response = harness.open(request("GET", &format!("/pub/b/{id}/status-stream"), "")).await;
         let mut body = response.into_body().into_data_stream();
-        read(&mut body, |text| text.matches(":\n\n").count() > 1).await;
+        let text = read(&mut body, |text| text.matches(":\n\n").count() > 1).await;
+        assert!(text.contains(r#""drone_answered":false"#), "{text}");
         assert!(drone.calls("FOLLOW") > 0);
     }
 

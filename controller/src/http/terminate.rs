@@ -3,6 +3,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use jetway_api::{ErrorBody, Null};
 use jetway_protocol::drone_api::Stop;
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::{EndReason, TerminationKind};
@@ -12,17 +13,37 @@ use crate::app::App;
 use crate::db::backends;
 use crate::error::{ApiError, ApiResult};
 
+/// Ask for a backend's end: the stop signal, and its grace. Also of one that has ended.
+#[utoipa::path(
+    post, path = "/b/{id}/soft-terminate", tag = "sessions",
+    operation_id = "soft_terminate",
+    params(("id" = String, Path, description = "A backend's id")),
+    responses(
+        (status = 200, description = "`null`: the wish is kept, and repeated until its drone has heard it", body = Null),
+        (status = 404, description = "`backend_not_found`: unknown, or ended more than a day ago", body = ErrorBody),
+    ),
+)]
 pub async fn soft(State(app): State<App>, ApiPath(id): ApiPath<String>) -> ApiResult<Json<()>> {
     terminate(app, id, TerminationKind::Soft).await
 }
 
+/// Ask for a backend's end: SIGKILL. Also of one that has ended.
+#[utoipa::path(
+    post, path = "/b/{id}/hard-terminate", tag = "sessions",
+    operation_id = "hard_terminate",
+    params(("id" = String, Path, description = "A backend's id")),
+    responses(
+        (status = 200, description = "`null`: the wish is kept, and repeated until its drone has heard it", body = Null),
+        (status = 404, description = "`backend_not_found`: unknown, or ended more than a day ago", body = ErrorBody),
+    ),
+)]
 pub async fn hard(State(app): State<App>, ApiPath(id): ApiPath<String>) -> ApiResult<Json<()>> {
     terminate(app, id, TerminationKind::Hard).await
 }
 
 async fn terminate(app: App, text: String, kind: TerminationKind) -> ApiResult<Json<()>> {
     let id: BackendId = text.parse().map_err(|_| ApiError::unknown_backend(&text))?;
-    let mut connection = app.db.acquire().await?;
+    let mut connection = app.pools.requests.acquire().await?;
     let wish = backends::request_stop(&mut connection, &id, kind).await?;
     drop(connection);
     let wish = wish.ok_or_else(|| ApiError::unknown_backend(&text))?;
@@ -35,7 +56,7 @@ async fn terminate(app: App, text: String, kind: TerminationKind) -> ApiResult<J
             let stop = Stop { term: Some(wish.drone.term), kind, reason: EndReason::External, leave: false };
             if let Err(error) = app.drones.stop(&wish.drone, &id, &stop).await {
                 // Who asks for its key is not to get into what is about to stop.
-                app.recent.forget_backend(&id);
+                app.connects.keys.recent.forget_backend(&id);
                 tracing::info!(backend = %id, drone = %wish.drone.name, %error, "a stop will be repeated");
             }
         }

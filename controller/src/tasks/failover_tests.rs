@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde_json::json;
 
-use super::inventory::compare_drone;
-use super::watch;
+use super::{inventory, watch};
 use crate::testing::{Harness, Member, eventually, keyed, made_up};
 
 fn seconds(n: u64) -> Duration {
@@ -17,7 +17,7 @@ async fn after_a_failover_new_keys_wait_until_every_drone_is_outwaited() {
     let harness = Harness::new().await;
     let mut member = Member::join(&harness, "one").await;
     assert_eq!(harness.connect(&keyed("live")).await.status, 200);
-    watch::tick(&harness.app, || seconds(0)).await.unwrap();
+    watch(&harness.app).tick(|| seconds(0)).await.unwrap();
     let before = harness.value("select max(fencing_token)::text from backends").await;
     harness
         .execute("create or replace function jetway_timeline() returns bigint language sql stable as $$ select 2::bigint $$")
@@ -33,13 +33,21 @@ async fn after_a_failover_new_keys_wait_until_every_drone_is_outwaited() {
     // A term of the old timeline admits no more commands: whoever has it registers anew.
     assert_eq!(member.beat(&harness).await.outcome(), (409, "term".into()));
     assert_eq!(member.register(&harness).await.status, 200);
+    // What it runs may have lost its row: its lease goes on only once that is known.
+    assert_eq!(member.beat(&harness).await.outcome(), (503, "busy".into()));
+    let row = harness.app.fleet.by_id(member.drone.identity().0).unwrap();
+    inventory(&harness.app).compare_drone(&row).await.unwrap();
+    let nudge = harness.app.connects.inventory_nudge.clone();
+    let _for_the_connects_before = nudge.notified().now_or_never();
     for now in (30..=660).step_by(30) {
         assert_eq!(member.beat(&harness).await.status, 200);
-        watch::tick(&harness.app, || seconds(now)).await.unwrap();
+        watch(&harness.app).tick(|| seconds(now)).await.unwrap();
+        let nudged = nudge.notified().now_or_never().is_some();
+        assert_eq!(nudged, now == 30, "drones are compared as soon as the failover shows");
     }
     assert_eq!(harness.connect(&keyed("new")).await.status, 503, "watched for 630 s only");
     assert_eq!(harness.get("/ctrl/status").await.json()["lease"]["new_keys_wait_ms"], 30_000);
-    watch::tick(&harness.app, || seconds(690)).await.unwrap();
+    watch(&harness.app).tick(|| seconds(690)).await.unwrap();
     assert_eq!(harness.connect(&keyed("new")).await.status, 200);
     let after = harness.value("select max(fencing_token)::text from backends").await;
     let (before, after): (i64, i64) = (before.parse().unwrap(), after.parse().unwrap());
@@ -57,7 +65,7 @@ async fn terms_and_tokens_rise_through_every_failover_and_stay_below_2_to_the_53
         let sql = format!(
             "create or replace function jetway_timeline() returns bigint language sql stable as $$ select {timeline}::bigint $$"
         );
-        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&harness.app.db).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&harness.sql).await.unwrap();
         for _ in 0..3 {
             let n = next().await;
             assert!(n > last && n < 1 << 53, "{timeline}: {n} after {last}");
@@ -71,7 +79,7 @@ async fn a_statement_that_postgres_does_not_end_is_a_503_and_nothing_hangs() {
     let harness = Harness::new().await;
     let mut member = Member::join(&harness, "one").await;
     assert_eq!(harness.connect(&keyed("live")).await.status, 200);
-    let mut transaction = harness.app.housekeeping.begin().await.unwrap();
+    let mut transaction = harness.sql.begin().await.unwrap();
     sqlx::query("lock table drones, backends in access exclusive mode")
         .execute(&mut *transaction)
         .await
@@ -112,7 +120,7 @@ async fn a_newer_backend_of_a_key_supersedes_a_row_that_a_failover_has_brought_b
     let (drone_id, term) = drone.identity();
     drone.keep(&"newer".parse().unwrap(), made_up(term, 1 << 50, Some("k")));
     let row = harness.app.fleet.by_id(drone_id).unwrap();
-    compare_drone(&harness.app, &row).await.unwrap();
+    inventory(&harness.app).compare_drone(&row).await.unwrap();
     let live = harness.get("/ctrl/backends?key=k&state=live").await.json();
     assert_eq!(live["backends"][0]["backend_id"], "newer", "{live}");
     assert_eq!(drone.calls("DELETE"), 0);

@@ -9,7 +9,7 @@ use jetway_protocol::ids::{DroneId, Term};
 use jetway_protocol::lease::{LeaseTerms, Seat};
 use serde_json::{Value, json};
 
-use super::{each_once, release, watch};
+use super::{each_once, release_now, watch};
 use crate::db::leases;
 use crate::db::tests::Statements;
 use crate::testing::{Harness, Member, Mode, keyed, made_up, request};
@@ -21,10 +21,10 @@ fn seconds(n: u64) -> Duration {
 /// Ticks every 30 s, both ends included.
 async fn watch_from_to(harness: &Harness, from: u64, to: u64) {
     for now in (from..=to).step_by(30) {
-        watch::tick(&harness.app, || seconds(now)).await.unwrap();
+        watch(&harness.app).tick(|| seconds(now)).await.unwrap();
     }
-    release::run(&harness.app).await.unwrap();
-    harness.app.fleet.refresh(&harness.app.housekeeping).await.unwrap();
+    release_now(&harness.app).await;
+    harness.app.fleet.refresh(&harness.app.pools.housekeeping).await.unwrap();
 }
 
 async fn state_of(harness: &Harness, drone: usize) -> Value {
@@ -78,7 +78,7 @@ async fn every_failure_of_postgres_begins_every_watch_anew() {
     let mut member = Member::join(&harness, "one").await;
     watch_from_to(&harness, 0, 600).await;
     harness.execute("alter table controllers rename to away").await;
-    assert!(watch::tick(&harness.app, || seconds(630)).await.is_err(), "it can read, and not write");
+    assert!(watch(&harness.app).tick(|| seconds(630)).await.is_err(), "it can read, and not write");
     harness.execute("alter table away rename to controllers").await;
     watch_from_to(&harness, 660, 1290).await;
     assert_eq!(state_of(&harness, 0).await, "held", "watched since 660 only");
@@ -102,7 +102,7 @@ async fn a_gap_in_its_own_ticks_begins_every_watch_anew() {
     let harness = Harness::new().await;
     Member::join(&harness, "one").await;
     watch_from_to(&harness, 0, 600).await;
-    watch::tick(&harness.app, || seconds(600 + 61)).await.unwrap();
+    watch(&harness.app).tick(|| seconds(600 + 61)).await.unwrap();
     assert_eq!(state_of(&harness, 0).await, "held");
 }
 
@@ -111,7 +111,7 @@ async fn the_end_names_the_seat_and_the_timeline_that_were_watched() {
     let harness = Harness::new().await;
     let member = Member::join(&harness, "one").await;
     let (drone, term) = member.drone.identity();
-    let mut c = harness.app.lease_db.acquire().await.unwrap();
+    let mut c = harness.app.pools.leases.acquire().await.unwrap();
     let seat = Seat { term, renewal: member.renewal };
     for (seat, timeline) in [
         (Seat { renewal: seat.renewal - 1, ..seat }, 1),
@@ -130,7 +130,7 @@ async fn nothing_is_placed_on_a_drone_whose_lease_is_over_whatever_a_copy_says()
     let harness = Harness::new().await;
     let member = Member::join(&harness, "one").await;
     let (drone, term) = member.drone.identity();
-    let mut c = harness.app.lease_db.acquire().await.unwrap();
+    let mut c = harness.app.pools.leases.acquire().await.unwrap();
     leases::end(&mut c, drone, Seat { term, renewal: member.renewal }, 1).await.unwrap().unwrap();
     assert_eq!(harness.connect(&keyed("k")).await.status, 503);
     assert_eq!((harness.rows().await, member.drone.calls("PUT")), (0, 0));
@@ -142,13 +142,13 @@ async fn a_row_of_an_older_term_that_was_inserted_late_is_ended_too() {
     let member = Member::join(&harness, "one").await;
     assert_eq!(harness.connect(&keyed("k")).await.status, 200);
     let (drone, term) = member.drone.identity();
-    let mut c = harness.app.lease_db.acquire().await.unwrap();
+    let mut c = harness.app.pools.leases.acquire().await.unwrap();
     // As if its insert had been under way while the lease was ended and looked after.
     harness.execute("update backends set drone_id = gen_random_uuid()").await;
     leases::end(&mut c, drone, Seat { term, renewal: member.renewal }, 1).await.unwrap().unwrap();
-    release::run(&harness.app).await.unwrap();
+    release_now(&harness.app).await;
     harness.execute("update backends set drone_id = (select id from drones)").await;
-    release::run(&harness.app).await.unwrap();
+    release_now(&harness.app).await;
     assert_eq!(ended(&harness).await, [("k".to_owned(), "lease_expired".to_owned())]);
 }
 
@@ -157,7 +157,7 @@ async fn a_heartbeat_is_acknowledged_only_if_its_row_was_written() {
     let harness = Harness::new().await;
     let mut member = Member::join(&harness, "one").await;
     let mut other = Member::join(&harness, "two").await;
-    let mut transaction = harness.app.db.begin().await.unwrap();
+    let mut transaction = harness.sql.begin().await.unwrap();
     sqlx::query("select 1 from drones where name = 'one' for update")
         .execute(&mut *transaction)
         .await
@@ -216,7 +216,7 @@ async fn statements_of_a_round(sessions: usize) -> usize {
         .bind(i64::try_from(n + 1).unwrap())
         .bind(drone.0)
         .bind(term.0)
-        .execute(&harness.app.db)
+        .execute(&harness.sql)
         .await
         .unwrap();
         let put = made_up(term, i64::try_from(n + 1).unwrap(), None);
@@ -252,7 +252,7 @@ async fn a_repeated_put_is_of_the_row_s_new_term_and_a_refusal_of_it_ends_nothin
                from backends b join drones d on d.id = b.drone_id";
     assert_eq!(harness.value(row).await, "t 2 t");
     let id = harness.value("select id from backends").await.parse().unwrap();
-    let mut c = harness.app.db.acquire().await.unwrap();
+    let mut c = harness.app.pools.requests.acquire().await.unwrap();
     let dispatcher: uuid::Uuid =
         sqlx::query_scalar("select dispatcher from backends").fetch_one(&mut *c).await.unwrap();
     let freed = crate::db::backends::end_refused(&mut c, &id, dispatcher, "no").await.unwrap();
@@ -277,7 +277,7 @@ async fn a_lease_of_another_length_is_watched_for_that_length() {
     member.lease = Some(LeaseTerms::of_length(seconds(120)).unwrap());
     member.beat(&harness).await;
     for now in (0..=140).step_by(10) {
-        watch::tick(&harness.app, || seconds(now)).await.unwrap();
+        watch(&harness.app).tick(|| seconds(now)).await.unwrap();
     }
     assert_eq!(state_of(&harness, 0).await, "over", "the row has taken over what the drone counts by");
 }
@@ -349,7 +349,7 @@ async fn forget_frees_every_key_of_a_drone_and_must_be_meant() {
     let other = Member::join(&harness, "two").await;
     let freeing = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        release::run(&harness.app).await.unwrap();
+        release_now(&harness.app).await;
     };
     let body = keyed("stop");
     let (answer, ()) = tokio::join!(harness.connect(&body), freeing);

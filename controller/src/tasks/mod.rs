@@ -1,5 +1,6 @@
-//! Background tasks. None takes input: each reads Postgres or a drone, compares, acts, and may run at any time, twice, or
-//! after a crash. The next run is the retry.
+//! The background tasks. None takes input: each reads Postgres or a drone, compares, acts, and may
+//! run at any time, twice, or after a crash. This file gives each task the handles that it needs;
+//! [`crate::driver`] runs them.
 
 mod certificates;
 mod dispatch;
@@ -18,108 +19,122 @@ mod failover_tests;
 #[cfg(test)]
 mod lease_tests;
 #[cfg(test)]
+mod once;
+#[cfg(test)]
 mod registration_tests;
+#[cfg(test)]
+mod status_tests;
 #[cfg(test)]
 mod warm_tests;
 
-use std::future::Future;
-use std::time::Duration;
+use std::sync::Arc;
 
-use jetway_service::backoff::jittered;
-use tokio::sync::Notify;
+use tokio::sync::Mutex;
 
+use self::certificates::Certificates;
+use self::dispatch::Dispatch;
+use self::events::{Events, WRITERS};
+use self::inventory::Compare;
+use self::prune::Prune;
+use self::refresh::Refresh;
+use self::release::Release;
+use self::renewals::Renewals;
+use self::stops::Stops;
+use self::warm::Look;
+use self::watch::Watch;
 use crate::app::App;
-use crate::db::DbError;
+
+#[cfg(test)]
+pub use self::once::{dispatch_now, each_once, look_now, release_now, stops_now};
 
 pub fn start(app: &App) {
-    every(app, "refresh", Duration::from_secs(1), refresh::run);
-    every(app, "dispatch", Duration::from_secs(1), dispatch::run);
-    every(app, "stops", Duration::from_secs(1), stops::run);
-    every(app, "warm", Duration::from_secs(1), warm::run);
-    every(app, "prune", Duration::from_secs(60), prune::run);
-    inventory::start(app);
-    release::start(app);
-    watch::start(app);
-    certificates::start(app);
+    app.tasks.start(refresh(app));
+    app.tasks.start(dispatch(app));
+    app.tasks.start(stops(app));
+    app.tasks.start(warm(app));
+    app.tasks.start(prune(app));
+    app.tasks.start(inventory(app));
+    app.tasks.start(release(app));
+    app.tasks.start(watch(app));
+    if let Some(certificates) = certificates(app) {
+        app.tasks.start(certificates);
+    }
     start_writers(app);
 }
 
 /// Apart from the others: heartbeats and reports wait for them.
 pub fn start_writers(app: &App) {
-    renewals::start(app);
-    events::start(app);
-}
-
-/// What a controller does by itself, each once: but for heartbeats, all that an idle installation asks of Postgres.
-#[cfg(test)]
-pub async fn each_once(app: &App, now: Duration) {
-    refresh::run(app.clone()).await.unwrap();
-    dispatch::run(app.clone()).await.unwrap();
-    stops::run(app.clone()).await.unwrap();
-    warm::run(app.clone()).await.unwrap();
-    prune::run(app.clone()).await.unwrap();
-    release::run(app).await.unwrap();
-    watch::tick(app, || now).await.unwrap();
-    inventory::run(app, true).await.unwrap();
-}
-
-#[cfg(test)]
-pub async fn dispatch_now(app: &App) {
-    dispatch::run(app.clone()).await.unwrap();
-}
-
-#[cfg(test)]
-pub async fn stops_now(app: &App) {
-    stops::run(app.clone()).await.unwrap();
-}
-
-/// Runs the task again and again, with a jittered pause, until the controller stops.
-fn every<F>(app: &App, name: &'static str, period: Duration, run: fn(App) -> F)
-where
-    F: Future<Output = Result<(), DbError>> + Send + 'static,
-{
-    let app_ = app.clone();
-    app.lifecycle.spawn(async move {
-        let app = app_;
-        let mut failures = 0_u32;
-        while pause(&app, jittered(period)).await {
-            failures = report(name, run(app.clone()).await, failures);
+    if let Some(queue) = app.leases.take_receiver() {
+        let (db, leases) = (app.pools.leases.clone(), app.leases.clone());
+        app.tasks.start(Renewals::new(db, leases, queue));
+    }
+    if let Some(queue) = app.events.take_receiver() {
+        let queue = Arc::new(Mutex::new(queue));
+        for name in WRITERS {
+            let (db, counters) = (app.pools.internal.clone(), app.counters.clone());
+            app.tasks.start(Events::new(name, db, counters, queue.clone()));
         }
-    });
+    }
 }
 
-/// False: the controller stops.
-async fn pause(app: &App, length: Duration) -> bool {
-    tokio::select! {
-        () = app.lifecycle.stopping() => false,
-        () = tokio::time::sleep(length) => true,
+fn refresh(app: &App) -> Refresh {
+    Refresh { db: app.pools.housekeeping.clone(), fleet: app.fleet.clone() }
+}
+
+fn dispatch(app: &App) -> Dispatch {
+    Dispatch { db: app.pools.housekeeping.clone(), drones: app.drones.clone(), urls: app.urls.clone() }
+}
+
+fn stops(app: &App) -> Stops {
+    Stops { db: app.pools.housekeeping.clone(), drones: app.drones.clone() }
+}
+
+fn warm(app: &App) -> Look {
+    Look {
+        db: app.pools.housekeeping.clone(),
+        at_rest: app.at_rest.clone(),
+        fleet: app.fleet.clone(),
+        drones: app.drones.clone(),
+        warm: app.warm.clone(),
+        lifecycle: app.lifecycle.clone(),
     }
 }
 
-/// The same, cut short by a nudge: whether there was one. `None`: the controller stops.
-async fn nudge_or_pause(app: &App, nudge: &Notify, length: Duration) -> Option<bool> {
-    tokio::select! {
-        () = nudge.notified() => Some(true),
-        goes_on = pause(app, length) => goes_on.then_some(false),
+fn prune(app: &App) -> Prune {
+    Prune { db: app.pools.housekeeping.clone(), lifecycle: app.lifecycle.clone() }
+}
+
+fn inventory(app: &App) -> Compare {
+    Compare::new(
+        app.pools.housekeeping.clone(),
+        app.fleet.clone(),
+        app.drones.clone(),
+        app.leases.clone(),
+        app.connects.inventory_nudge.clone(),
+        app.counters.clone(),
+    )
+}
+
+fn release(app: &App) -> Release {
+    Release {
+        db: app.pools.housekeeping.clone(),
+        leases: app.leases.clone(),
+        counters: app.counters.clone(),
+        lifecycle: app.lifecycle.clone(),
     }
 }
 
-/// Says once that a task fails and once that it works again, not every second.
-fn report(name: &'static str, result: Result<(), DbError>, failures: u32) -> u32 {
-    use std::error::Error;
-    match result {
-        Ok(()) => {
-            if failures > 0 {
-                tracing::info!(task = name, failures, "works again");
-            }
-            0
-        }
-        Err(error) => {
-            if failures == 0 {
-                let source = error.source().map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(task = name, %error, source, "failed; goes on trying");
-            }
-            failures + 1
-        }
+pub fn watch(app: &App) -> Watch {
+    Watch {
+        db: app.pools.leases.clone(),
+        leases: app.leases.clone(),
+        silence: app.silence.clone(),
+        inventory_nudge: app.connects.inventory_nudge.clone(),
     }
+}
+
+/// `None`: no certificates are ordered.
+fn certificates(app: &App) -> Option<Certificates> {
+    let (db, at_rest) = (app.pools.housekeeping.clone(), app.at_rest.clone());
+    Some(Certificates::new(db, at_rest, app.certificates.acme.clone()?, app.lifecycle.clone()))
 }

@@ -5,7 +5,7 @@ use jetway_protocol::ids::DroneId;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::release;
+use super::release_now;
 use crate::testing::{Harness, Member, eventually, keyed, request};
 
 async fn terms(harness: &Harness) -> String {
@@ -46,19 +46,19 @@ async fn a_new_boot_frees_what_ran_in_the_one_before_at_once() {
     assert_eq!(harness.connect(&keep).await.status, 200);
     harness.report(&member.drone).await;
     assert_eq!(member.register(&harness).await.status, 200, "its agent was restarted");
-    release::run(&harness.app).await.unwrap();
+    release_now(&harness.app).await;
     member.beat(&harness).await;
     assert_eq!(harness.connect(&keep).await.json()["spawned"], false, "the same boot: it runs on");
 
     harness.execute("update drones set last_heartbeat = now() - interval '1 minute'").await;
     member.booted(20_000);
     assert_eq!(member.register(&harness).await.status, 200);
-    release::run(&harness.app).await.unwrap();
+    release_now(&harness.app).await;
     let list = harness.get("/ctrl/backends?state=ended").await.json();
     assert_eq!(list["backends"][0]["end_reason"], "lost", "{list}");
     member.beat(&harness).await;
     assert_eq!(harness.connect(&keep).await.json()["spawned"], true);
-    release::run(&harness.app).await.unwrap();
+    release_now(&harness.app).await;
     assert_eq!(harness.connect(&keep).await.json()["spawned"], false, "what came after the boot stays");
 }
 

@@ -2,15 +2,20 @@
 //! was booted anew, or an operator has said so. It goes on looking, because a row of an older term may be inserted after
 //! the term has ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_protocol::lease::{Evidence, released};
 use jetway_protocol::status::{End, EndReason};
-use jetway_service::backoff::jittered;
+use jetway_service::lifecycle::Lifecycle;
 
-use crate::app::{App, Counters};
+use crate::counters::Counters;
 use crate::db::DbError;
+use crate::db::deadlines::{LONG_STATEMENT, STATEMENT};
+use crate::db::pool::Pool;
 use crate::db::releases::{self, Doomed};
+use crate::driver::{Summary, Task, WokenBy};
+use crate::lease::Leases;
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// Rows of one statement; the next one follows at once.
@@ -18,37 +23,58 @@ const BATCH: i64 = 500;
 /// Batches of one run.
 const BATCHES_MAX: usize = 200;
 
-pub fn start(app: &App) {
-    let app_ = app.clone();
-    app.lifecycle.spawn(async move {
-        let app = app_;
-        let mut failures = 0;
-        while super::nudge_or_pause(&app, &app.leases.release_nudge, jittered(PERIOD)).await.is_some() {
-            failures = super::report("release", run(&app).await, failures);
-        }
-    });
+pub struct Release {
+    pub db: Arc<Pool>,
+    pub leases: Arc<Leases>,
+    pub counters: Arc<Counters>,
+    pub lifecycle: Lifecycle,
 }
 
-pub(crate) async fn run(app: &App) -> Result<(), DbError> {
-    let mut connection = app.housekeeping.acquire().await?;
-    for _ in 0..BATCHES_MAX {
-        let rows = releases::doomed(&mut connection, BATCH).await?;
-        let ends: Vec<(&Doomed, End)> = rows
-            .iter()
-            .filter(|row| released(&row.holding, row.evidence))
-            .map(|row| (row, end(row.evidence)))
-            .collect();
-        if ends.is_empty() {
-            return Ok(());
+impl Release {
+    pub async fn once(&self) -> Result<Summary, DbError> {
+        let mut connection = self.db.acquire().await?;
+        let mut count = 0;
+        for _ in 0..BATCHES_MAX {
+            let rows = releases::doomed(&mut connection, BATCH).await?;
+            let ends: Vec<(&Doomed, End)> = rows
+                .iter()
+                .filter(|row| released(&row.holding, row.evidence))
+                .map(|row| (row, end(row.evidence)))
+                .collect();
+            if ends.is_empty() {
+                break;
+            }
+            connection.set_deadline(LONG_STATEMENT);
+            let ended = releases::end(&mut connection, &ends).await?;
+            connection.set_deadline(STATEMENT);
+            count += ended;
+            Counters::add(&self.counters.rows_lost, usize::try_from(ended).unwrap_or(usize::MAX));
+            tracing::warn!(ended, drone = %ends[0].0.drone, reason = %ends[0].1.message, "backends have ended with their drone");
+            if ended == 0 || self.lifecycle.is_stopping() {
+                break;
+            }
         }
-        let ended = releases::end(&mut connection, &ends).await?;
-        Counters::add(&app.counters.rows_lost, usize::try_from(ended).unwrap_or(usize::MAX));
-        tracing::warn!(ended, drone = %ends[0].0.drone, reason = %ends[0].1.message, "backends have ended with their drone");
-        if ended == 0 || app.lifecycle.is_stopping() {
-            return Ok(());
-        }
+        Ok(format!("ended {count} backends"))
     }
-    Ok(())
+}
+
+impl Task for Release {
+    fn name(&self) -> &'static str {
+        "release"
+    }
+
+    fn period(&mut self) -> Option<Duration> {
+        Some(PERIOD)
+    }
+
+    async fn nudged(&mut self) -> WokenBy {
+        self.leases.release_nudge.notified().await;
+        WokenBy::Nudge
+    }
+
+    async fn run(&mut self, _woken_by: WokenBy) -> Result<Summary, DbError> {
+        self.once().await
+    }
 }
 
 fn end(evidence: Evidence) -> End {

@@ -2,6 +2,8 @@
 //! here is acknowledged to its drone, and nothing else is.
 
 use std::collections::HashMap;
+use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_protocol::ids::DroneId;
@@ -9,11 +11,11 @@ use jetway_service::backoff::jittered;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use crate::app::App;
 use crate::db::leases::{self, Present, Renewal, Renewed};
+use crate::db::pool::Pool;
 use crate::db::{DbError, leases::seats};
-use crate::lease::{Answer, Waiting};
-use crate::silence::within;
+use crate::driver::{Summary, Task, WokenBy};
+use crate::lease::{Answer, Leases, Waiting};
 
 /// A heartbeat waits this long for others, so that a thousand drones are a few statements a second.
 const GATHER: Duration = Duration::from_millis(50);
@@ -22,40 +24,60 @@ const BATCH_MAX: usize = 1000;
 /// Batches that a heartbeat is in, where its row is locked each time.
 const TRIES_MAX: u32 = 3;
 
-pub fn start(app: &App) {
-    let Some(receiver) = app.leases.take_receiver() else { return };
-    let app_ = app.clone();
-    app.lifecycle.spawn(async move {
-        let app = app_;
-        tokio::select! {
-            () = app.lifecycle.stopping() => {}
-            () = write_all(&app, receiver) => {}
-        }
-    });
+pub struct Renewals {
+    db: Arc<Pool>,
+    leases: Arc<Leases>,
+    queue: mpsc::Receiver<Waiting>,
+    /// What the next run writes.
+    batch: Vec<Waiting>,
+    /// Rows that the last run found locked.
+    again: Vec<Waiting>,
 }
 
-async fn write_all(app: &App, mut receiver: mpsc::Receiver<Waiting>) {
-    let mut again: Vec<Waiting> = Vec::new();
-    let mut failures = 0;
-    loop {
-        let mut batch = std::mem::take(&mut again);
-        if batch.is_empty() {
-            let Some(first) = receiver.recv().await else { return };
-            batch.push(first);
+impl Renewals {
+    pub fn new(db: Arc<Pool>, leases: Arc<Leases>, queue: mpsc::Receiver<Waiting>) -> Self {
+        Self { db, leases, queue, batch: Vec::new(), again: Vec::new() }
+    }
+}
+
+impl Task for Renewals {
+    /// Drones hold back by themselves.
+    const IS_CUT_OFF: bool = true;
+
+    fn name(&self) -> &'static str {
+        "renewals"
+    }
+
+    fn period(&mut self) -> Option<Duration> {
+        None
+    }
+
+    async fn nudged(&mut self) -> WokenBy {
+        self.batch = std::mem::take(&mut self.again);
+        if self.batch.is_empty() {
+            match self.queue.recv().await {
+                Some(first) => self.batch.push(first),
+                None => return pending().await,
+            }
         }
         sleep(jittered(GATHER)).await;
-        while batch.len() < BATCH_MAX
-            && let Ok(waiting) = receiver.try_recv()
+        while self.batch.len() < BATCH_MAX
+            && let Ok(waiting) = self.queue.try_recv()
         {
-            batch.push(waiting);
+            self.batch.push(waiting);
         }
-        let batch = newest_of_each(batch);
-        let written = write(app, &batch).await;
+        WokenBy::Queue
+    }
+
+    async fn run(&mut self, _woken_by: WokenBy) -> Result<Summary, DbError> {
+        let batch = newest_of_each(std::mem::take(&mut self.batch));
+        let count = batch.len();
+        let written = write(&self.db, &batch).await;
         if written.is_err() {
-            app.leases.interrupted();
+            self.leases.interrupted();
         }
-        again = answer(batch, written.as_ref().ok());
-        failures = super::report("renewals", written.map(drop), failures);
+        self.again = answer(batch, written.as_ref().ok());
+        written.map(|written| format!("renewed {} of {count} leases", written.renewed.len()))
     }
 }
 
@@ -81,25 +103,20 @@ struct Written {
     seats: HashMap<DroneId, Present>,
 }
 
-async fn write(app: &App, batch: &[Waiting]) -> Result<Written, DbError> {
+async fn write(db: &Pool, batch: &[Waiting]) -> Result<Written, DbError> {
     let renewals: Vec<Renewal> = batch.iter().map(|waiting| waiting.renewal.clone()).collect();
-    let pool = app.lease_db.clone();
-    within(&app.lifecycle, app.leases.patience(), async move {
-        let mut connection = pool.acquire().await?;
-        let renewed = leases::renew(&mut connection, &renewals).await?;
-        let renewed: HashMap<DroneId, bool> =
-            renewed.into_iter().map(|Renewed { drone, draining }| (drone, draining)).collect();
-        let missing =
-            renewals.iter().map(|renewal| renewal.drone).filter(|drone| !renewed.contains_key(drone));
-        let missing: Vec<DroneId> = missing.collect();
-        let seats = if missing.is_empty() {
-            HashMap::new()
-        } else {
-            seats(&mut connection, &missing).await?.into_iter().collect()
-        };
-        Ok(Written { renewed, seats })
-    })
-    .await
+    let mut connection = db.acquire().await?;
+    let renewed = leases::renew(&mut connection, &renewals).await?;
+    let renewed: HashMap<DroneId, bool> =
+        renewed.into_iter().map(|Renewed { drone, draining }| (drone, draining)).collect();
+    let missing = renewals.iter().map(|renewal| renewal.drone).filter(|drone| !renewed.contains_key(drone));
+    let missing: Vec<DroneId> = missing.collect();
+    let seats = if missing.is_empty() {
+        HashMap::new()
+    } else {
+        seats(&mut connection, &missing).await?.into_iter().collect()
+    };
+    Ok(Written { renewed, seats })
 }
 
 /// Tells each drone; returns those whose row was locked, for the next batch. `None`: Postgres has failed.

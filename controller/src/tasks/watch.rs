@@ -1,67 +1,84 @@
 //! The watch: whether each drone's renewal number changes, by this controller's own clock. Every controller watches for
 //! itself; whoever has watched one number for long enough ends the lease, by a statement that names it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use jetway_service::backoff::jittered;
 use jetway_service::clock;
+use tokio::sync::Notify;
 
-use crate::app::App;
+use crate::db::pool::Pool;
 use crate::db::{DbError, leases};
-use crate::silence::within;
+use crate::driver::{Summary, Task, WokenBy};
+use crate::lease::Leases;
+use crate::silence::Silence;
 
 /// Between two ticks; a shorter lease has more of them.
 const PERIOD: Duration = Duration::from_secs(2);
 /// So many ticks fit into the longest gap that a watch may have.
 const TICKS_IN_GAP: u32 = 4;
 
-pub fn start(app: &App) {
-    let app_ = app.clone();
-    app.lifecycle.spawn(async move {
-        let app = app_;
-        let mut failures = 0;
-        loop {
-            let done = app.silence.over(tick(&app, clock::boot_time)).await;
-            if matches!(done, Err(DbError::Silent)) {
-                app.silence.prove();
-            }
-            failures = super::report("watch", done, failures);
-            let period = PERIOD.min(app.leases.gap_max() / TICKS_IN_GAP);
-            if !super::pause(&app, jittered(period)).await {
-                return;
-            }
+pub struct Watch {
+    pub db: Arc<Pool>,
+    pub leases: Arc<Leases>,
+    pub silence: Arc<Silence>,
+    pub inventory_nudge: Arc<Notify>,
+}
+
+impl Watch {
+    /// `now` is read after Postgres has answered: a pause before it only makes the watch longer.
+    pub async fn tick(&self, now: impl FnOnce() -> Duration) -> Result<Summary, DbError> {
+        let done = self.look(now).await;
+        if done.is_err() {
+            self.leases.interrupted();
         }
-    });
+        done
+    }
+
+    async fn look(&self, now: impl FnOnce() -> Duration) -> Result<Summary, DbError> {
+        let mut connection = self.db.acquire().await?;
+        let turn = leases::take_turn(&mut connection, self.leases.controller).await?;
+        let was_settled = self.leases.unsettled_for().is_zero();
+        let orders = self.leases.observe(now(), &turn);
+        if was_settled && !self.leases.unsettled_for().is_zero() {
+            // Until its drone was compared, no lease is renewed.
+            self.inventory_nudge.notify_one();
+        }
+        let timeline = turn.reading.timeline;
+        let (watched, mut ended) = (turn.reading.drones.len(), 0);
+        for (drone, seat) in orders.expired {
+            let Some(term) = leases::end(&mut connection, drone, seat, timeline).await? else { continue };
+            ended += 1;
+            self.leases.has_ended_one();
+            tracing::warn!(%drone, renewal = seat.renewal, %term, "a drone's lease is over: it was not heard of");
+            self.leases.release_nudge.notify_one();
+        }
+        if let Some(timeline) = orders.settle {
+            leases::settle(&mut connection, timeline).await?;
+            tracing::info!(
+                timeline,
+                "every drone has been outwaited: absent keys are granted on this timeline"
+            );
+        }
+        Ok(format!("watched {watched} leases and ended {ended}"))
+    }
 }
 
-/// `now` is read after Postgres has answered: a pause before it only makes the watch longer.
-pub(crate) async fn tick(app: &App, now: impl FnOnce() -> Duration) -> Result<(), DbError> {
-    let done = look(app, now).await;
-    if done.is_err() {
-        app.leases.interrupted();
-    }
-    done
-}
+impl Task for Watch {
+    const RUNS_AT_START: bool = true;
+    const IS_CUT_OFF: bool = true;
 
-async fn look(app: &App, now: impl FnOnce() -> Duration) -> Result<(), DbError> {
-    let (pool, controller) = (app.lease_db.clone(), app.leases.controller);
-    let take_turn = async move { leases::take_turn(&mut *pool.acquire().await?, controller).await };
-    let turn = within(&app.lifecycle, app.leases.patience(), take_turn).await?;
-    let orders = app.leases.observe(now(), &turn);
-    let timeline = turn.reading.timeline;
-    for (drone, seat) in orders.expired {
-        let pool = app.lease_db.clone();
-        let end = async move { leases::end(&mut *pool.acquire().await?, drone, seat, timeline).await };
-        let Some(term) = within(&app.lifecycle, app.leases.patience(), end).await? else { continue };
-        app.leases.has_ended_one();
-        tracing::warn!(%drone, renewal = seat.renewal, %term, "a drone's lease is over: it was not heard of");
-        app.leases.release_nudge.notify_one();
+    fn name(&self) -> &'static str {
+        "watch"
     }
-    if let Some(timeline) = orders.settle {
-        let pool = app.lease_db.clone();
-        let settle = async move { leases::settle(&mut *pool.acquire().await?, timeline).await };
-        within(&app.lifecycle, app.leases.patience(), settle).await?;
-        tracing::info!(timeline, "every drone has been outwaited: absent keys are granted on this timeline");
+
+    fn period(&mut self) -> Option<Duration> {
+        Some(PERIOD.min(self.leases.gap_max() / TICKS_IN_GAP))
     }
-    Ok(())
+
+    async fn run(&mut self, _woken_by: WokenBy) -> Result<Summary, DbError> {
+        let done = self.tick(clock::boot_time).await;
+        self.silence.heard(&done);
+        done
+    }
 }

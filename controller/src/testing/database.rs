@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use jetway_testkit::relay::Relay;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
 
@@ -30,6 +31,14 @@ impl Database {
 
     pub fn options(&self) -> PgConnectOptions {
         self.server.clone().database(&self.name)
+    }
+
+    /// A relay before the server, and the way through it to this database.
+    pub async fn relay(&self) -> (Relay, PgConnectOptions) {
+        let directory = self.server.get_socket().expect("the test Postgres has a socket");
+        let relay = Relay::start(&directory.join(".s.PGSQL.5432")).await.unwrap();
+        let options = relay.url(&self.name).parse::<PgConnectOptions>().unwrap();
+        (relay, options.username(self.server.get_username()))
     }
 }
 

@@ -62,7 +62,7 @@ impl Member {
     pub async fn beat(&mut self, harness: &Harness) -> Answer {
         self.renewal += 1;
         let answer = self.beat_as(harness, self.renewal).await;
-        harness.app.fleet.refresh(&harness.app.housekeeping).await.unwrap();
+        harness.app.fleet.refresh(&harness.app.pools.housekeeping).await.unwrap();
         answer
     }
 

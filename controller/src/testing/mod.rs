@@ -1,31 +1,33 @@
 //! For this crate's tests: a controller without a listener, over a database of its own, and a drone that does as told.
 
 mod database;
-mod drone;
-mod drone_words;
 mod member;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use jetway_protocol::controller_api::{Capacity, Load, Register};
-use jetway_protocol::ids::{BootId, DroneId, Term};
+use jetway_protocol::ids::{BootId, DroneId, InstallationId, Term};
 use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::secret::{Purpose, Secret};
 use jetway_service::lifecycle::Lifecycle;
+pub use jetway_testkit::drone::{FakeDrone, Mode, end, made_up};
+use jetway_testkit::relay::Relay;
+pub use jetway_testkit::soon_fine as eventually;
 use serde_json::{Value, json};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tower::ServiceExt;
 
 pub use self::database::Database;
-pub use self::drone::FakeDrone;
-pub use self::drone_words::{Mode, end, made_up};
 pub use self::member::Member;
 use crate::app::{Access, App, Settings, Shared};
-use crate::db;
+use crate::db::deadlines::STATEMENT;
+use crate::db::{self, Connection};
+use crate::lease::statement_deadline;
 
 pub const CLUSTER: &str = "localhost:9090";
 pub const SECRET: &str = "a secret that is only used in tests";
@@ -34,6 +36,9 @@ const GIB: i64 = 1 << 30;
 pub struct Harness {
     pub app: App,
     router: Router,
+    /// For what a test itself asks of Postgres.
+    pub sql: PgPool,
+    options: PgConnectOptions,
     /// Dropped, with the database, at the test's end.
     _database: Option<Database>,
     lifecycle: Lifecycle,
@@ -54,18 +59,41 @@ impl Harness {
         Self::over(None, Access::Loopback { public_host: None }).await
     }
 
+    /// Another controller, over the same database.
+    pub async fn beside(&self) -> Self {
+        let access = Access::Loopback { public_host: None };
+        Self::of(self.options.clone(), self.app.identity.installation, access).await
+    }
+
+    /// Its way to Postgres leads through a relay.
+    pub async fn behind_a_relay() -> (Self, Relay) {
+        let database = Database::new().await;
+        let (relay, options) = database.relay().await;
+        (Self::to(database, options, Access::Loopback { public_host: None }).await, relay)
+    }
+
     async fn over(database: Option<Database>, access: Access) -> Self {
-        let options = match &database {
-            Some(database) => database.options(),
-            None => "postgres://nobody@localhost/none?host=/nowhere".parse().unwrap(),
+        let Some(database) = database else {
+            let nowhere = "postgres://nobody@localhost/none?host=/nowhere".parse().unwrap();
+            return Self::of(nowhere, InstallationId::random(), access).await;
         };
-        let pools = db::pools(&options);
-        let installation = match &database {
-            Some(_) => {
-                db::installation::read_or_make(&mut pools.requests.acquire().await.unwrap()).await.unwrap()
-            }
-            None => jetway_protocol::ids::InstallationId::random(),
-        };
+        let options = database.options();
+        Self::to(database, options, access).await
+    }
+
+    async fn to(database: Database, options: PgConnectOptions, access: Access) -> Self {
+        let mut connection = Connection::open(&database.options(), STATEMENT).await.unwrap();
+        let installation = db::installation::read_or_make(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        let mut harness = Self::of(options, installation, access).await;
+        harness.sql = PgPoolOptions::new().connect_lazy_with(database.options());
+        harness._database = Some(database);
+        harness
+    }
+
+    async fn of(options: PgConnectOptions, installation: InstallationId, access: Access) -> Self {
+        let pools = db::pools(&options, statement_deadline(Some(LeaseTerms::default())));
+        let sql = PgPoolOptions::new().connect_lazy_with(options.clone());
         let lifecycle = Lifecycle::new();
         let settings = Settings {
             cluster: CLUSTER.parse().unwrap(),
@@ -80,7 +108,7 @@ impl Harness {
         let app = Shared::new(pools, installation, settings);
         crate::tasks::start_writers(&app);
         let router = crate::http::router(&app, None);
-        Self { app, router, _database: database, lifecycle }
+        Self { app, router, sql, options, _database: None, lifecycle }
     }
 
     /// A fake drone, registered and heard of.
@@ -111,7 +139,7 @@ impl Harness {
         let body = json!({ "term": term, "renewal": 1, "load": load });
         let answer = self.internal(&format!("/internal/drones/{id}/heartbeat"), &body).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        self.app.fleet.refresh(&self.app.housekeeping).await.unwrap();
+        self.app.fleet.refresh(&self.app.pools.housekeeping).await.unwrap();
     }
 
     /// Everything that the drone has to report reaches Postgres.
@@ -159,16 +187,16 @@ impl Harness {
     }
 
     pub async fn rows(&self) -> i64 {
-        sqlx::query_scalar("select count(*) from backends").fetch_one(&self.app.db).await.unwrap()
+        sqlx::query_scalar("select count(*) from backends").fetch_one(&self.sql).await.unwrap()
     }
 
     /// One value of one row, as text.
     pub async fn value(&self, sql: &'static str) -> String {
-        sqlx::query_scalar(sql).fetch_one(&self.app.db).await.unwrap()
+        sqlx::query_scalar(sql).fetch_one(&self.sql).await.unwrap()
     }
 
     pub async fn execute(&self, sql: &'static str) {
-        sqlx::query(sql).execute(&self.app.db).await.unwrap();
+        sqlx::query(sql).execute(&self.sql).await.unwrap();
     }
 }
 
@@ -229,6 +257,7 @@ pub fn registration(name: &str, advertise: &str) -> Register {
             backends_max: 1000,
             mounts: false,
             networks: Vec::new(),
+            no_disk_limit: false,
         },
         installation: None,
         holds_lease: false,
@@ -240,21 +269,4 @@ pub fn registration(name: &str, advertise: &str) -> Register {
 /// A connect for a key, with the least that starts something.
 pub fn keyed(key: &str) -> Value {
     json!({ "key": { "name": key }, "spawn_config": { "executable": { "image": "app" } } })
-}
-
-/// Waits for a condition; fails with what it last saw.
-pub async fn eventually<T: std::fmt::Debug>(
-    what: &str,
-    mut probe: impl AsyncFnMut() -> T,
-    mut fine: impl FnMut(&T) -> bool,
-) -> T {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    loop {
-        let seen = probe().await;
-        if fine(&seen) {
-            return seen;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "{what}: in the end it was {seen:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::model::slots_for;
+use crate::db::warm_demand;
+
+pub type DemandRow = warm_demand::DemandRow<Demand>;
 
 /// Seconds that the fast and the slow average remember.
 const FAST: f64 = 5.0;

@@ -3,6 +3,7 @@
 //! ([`crate::tasks`]). A connect is not slowed by any of it: it leaves a note here, and chooses its drone by what heartbeats say.
 
 pub mod demand;
+pub mod look;
 mod model;
 pub mod plan;
 pub mod pool;
@@ -18,13 +19,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use jetway_protocol::ids::{ClusterName, DroneId, PoolName, WarmPoolName};
+use jetway_protocol::ids::{ClusterName, DroneId, PoolName, Term, WarmPoolName};
 use jetway_protocol::spec::{BackendSpec, Executable};
-use jetway_protocol::warm::{Kind, SlotTier};
+use jetway_protocol::warm::{Kind, SlotTier, WarmTargets};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::tasks::warm::Told;
+use crate::db::warm_demand::Note;
 pub use model::SLOTS_MAX;
 use pool::Pool;
 use stats::Looked;
@@ -53,22 +54,18 @@ pub struct Warm {
     pub looked: ArcSwap<Looked>,
 }
 
+/// What a drone was told, whether or not it has answered.
+#[derive(Debug, Clone)]
+pub struct Told {
+    pub targets: WarmTargets,
+    pub term: Term,
+    pub at: Instant,
+}
+
 #[derive(Default)]
 struct Notes {
     noted: HashMap<u64, Instant>,
     waiting: Vec<Note>,
-}
-
-/// A kind that was asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Note {
-    pub cluster: ClusterName,
-    pub pool: PoolName,
-    pub kind: Kind,
-    /// Without its environment and login.
-    pub executable: Executable,
-    pub needs_image: bool,
-    pub start_timeout_seconds: u32,
 }
 
 impl Warm {

@@ -9,8 +9,8 @@ use jetway_protocol::ids::{ClusterName, DroneId, PoolName};
 use jetway_protocol::spec::{Executable, PullPolicy};
 use jetway_protocol::warm::{KINDS_MAX, Kind, WarmTarget, WarmTargets};
 
-use crate::connect::place::{unable, unheard};
 use crate::db::drones::Drone;
+use crate::fleet::{unable, unheard};
 
 /// Slots of one kind, wherever they are.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,6 +144,7 @@ mod tests {
             heartbeat_age: Duration::ZERO,
             registered_age: Duration::from_secs(3600),
             lease: LeaseState::None,
+            compared: true,
         };
         change(&mut drone);
         Arc::new(drone)

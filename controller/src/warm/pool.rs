@@ -2,14 +2,14 @@
 
 use jetway_protocol::at_rest::{AtRest, CannotOpen};
 use jetway_protocol::ids::{ClusterName, PoolName, WarmPoolName};
-use jetway_protocol::key::Key;
 use jetway_protocol::spec::{BackendSpec, OnIsolation};
-use jetway_protocol::warm::{Kind, SlotTier};
+use jetway_protocol::warm::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::connect::validate::{Spawn, on_isolation};
-use crate::error::ApiResult;
+pub use crate::db::warm_pools::Sizes;
+use crate::db::warm_pools::{self, PoolRow};
+use crate::db::{Connection, DbError};
 
 /// What is sealed: a spec without what belongs to one backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,14 +19,6 @@ pub struct Template {
     pub spec: BackendSpec,
     /// As it was given: what it means depends on the connect's key.
     pub on_isolation: Option<OnIsolation>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sizes {
-    pub tier: SlotTier,
-    pub min: u32,
-    pub max: u32,
-    pub target_hit_rate: f64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -58,19 +50,27 @@ impl Template {
         executable.env.values_mut().for_each(String::clear);
         serde_json::to_value(&shown).unwrap_or_default()
     }
-
-    /// For one connect.
-    pub fn spawn(self, key: Option<&Key>) -> ApiResult<Spawn> {
-        let mut spec = self.spec;
-        spec.on_isolation = on_isolation(self.on_isolation, key, spec.executable.init)?;
-        Ok(Spawn { id: None, cluster: Some(self.cluster), pool: self.pool, spec })
-    }
 }
 
 impl Pool {
+    pub fn open(at_rest: &AtRest, row: PoolRow) -> Self {
+        let template = Template::open(at_rest, &row.name, &row.sealed);
+        Self { name: row.name, sizes: row.sizes, shown: row.shown, template }
+    }
+
     pub fn kind(&self) -> Option<Kind> {
         Kind::of(self.sizes.tier, &self.template.as_ref().ok()?.spec.executable).ok()
     }
+}
+
+/// Those of the pools that are there, each with a number that changes with its row.
+pub async fn read(
+    connection: &mut Connection,
+    at_rest: &AtRest,
+    names: &[String],
+) -> Result<Vec<(i64, Pool)>, DbError> {
+    let rows = warm_pools::read(connection, names).await?;
+    Ok(rows.into_iter().map(|row| (row.version, Pool::open(at_rest, row))).collect())
 }
 
 fn place(name: &WarmPoolName) -> String {

@@ -13,15 +13,15 @@ use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::demand::Demand;
+use super::demand::{Demand, DemandRow};
+use super::look::Sizing;
 use super::plan::plan;
 use super::pool::Pool;
 use crate::connect::place::{Known, Need, choose, kinds_of};
 use crate::db::drones::{Drone, LeaseState};
-use crate::db::warm_demand::{DemandRow, Place};
+use crate::db::warm_demand::Place;
 use crate::fleet::Table;
 use crate::reservations::Reservations;
-use crate::tasks::warm::Look;
 use crate::testing::{CLUSTER, registration};
 
 const STEP_MS: i64 = 10;
@@ -188,7 +188,7 @@ impl Sim {
             });
         }
         let (drones, mut rows) = (self.seen(), self.rows.clone());
-        let look = Look { now: self.now, learn: true, pools: &self.pools, drones: &drones };
+        let look = Sizing { now: self.now, learn: true, pools: &self.pools, drones: &drones };
         let sized = look.size(&mut rows);
         self.writes += u64::from(!sized.changed.is_empty() || !sized.cold.is_empty());
         for row in rows.into_iter().filter(|row| sized.changed.contains(&row.place)) {
@@ -247,6 +247,7 @@ impl SimDrone {
             heartbeat_age: Duration::ZERO,
             registered_age: Duration::from_secs(3600),
             lease: LeaseState::None,
+            compared: true,
         };
         Self { target: 0, ready: 0, making: Vec::new(), asked: 0, claimed: 0, unused_ms: 0, row, heard_at: 0 }
     }

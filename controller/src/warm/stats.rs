@@ -1,8 +1,8 @@
 //! What drones' heartbeats say of a kind, added up. Counters are since each agent's start.
 
+use jetway_api::pools::{DroneSlots, Slots};
 use jetway_protocol::ids::{ClusterName, PoolName};
 use jetway_protocol::warm::{Kind, KindLoad};
-use serde_json::{Value, json};
 
 use crate::fleet::Table;
 
@@ -48,37 +48,40 @@ impl Stats {
         self.asked.saturating_sub(self.claimed)
     }
 
-    pub fn shown(&self) -> Value {
+    pub fn shown(&self) -> Slots {
         #[expect(clippy::cast_precision_loss, reason = "a rate, and seconds, for people")]
         let (asked, claimed, unused) = (self.asked as f64, self.claimed as f64, self.unused_ms as f64);
-        json!({
-            "target": self.target,
-            "ready": self.ready,
-            "making": self.making,
-            "claimed": self.claimed,
-            "missed": self.missed(),
-            "hit_rate": (self.asked > 0).then(|| claimed / asked),
-            "waste_slot_seconds": unused / 1000.0,
-            "make_ms": self.make_ms,
-            "replenish_ms": self.replenish_ms,
-        })
+        Slots {
+            target: self.target,
+            ready: self.ready,
+            making: self.making,
+            claimed: self.claimed,
+            missed: self.missed(),
+            hit_rate: (self.asked > 0).then(|| claimed / asked),
+            waste_slot_seconds: unused / 1000.0,
+            make_ms: self.make_ms,
+            replenish_ms: self.replenish_ms,
+        }
     }
 }
 
 /// Of one kind, in all and for each drone that knows of it.
-pub fn of_kind(table: &Table, cluster: &ClusterName, pool: &PoolName, kind: &Kind) -> (Stats, Vec<Value>) {
+pub fn of_kind(
+    table: &Table,
+    cluster: &ClusterName,
+    pool: &PoolName,
+    kind: &Kind,
+) -> (Stats, Vec<DroneSlots>) {
     let (mut all, mut drones) = (Stats::default(), Vec::new());
     for drone in table.drones.iter().filter(|drone| drone.cluster == *cluster && drone.pool == *pool) {
         let Some(load) = drone.kind(kind) else { continue };
         let mut one = Stats::default();
         one.add(load);
         all.add(load);
-        let mut shown = one.shown();
-        shown["drone"] = json!(drone.name);
-        shown["error"] = json!(Some(&load.error).filter(|error| !error.is_empty()));
-        drones.push(shown);
+        let error = Some(load.error.clone()).filter(|error| !error.is_empty());
+        drones.push(DroneSlots { drone: drone.name.clone(), error, slots: one.shown() });
     }
-    drones.sort_by(|a, b| a["drone"].as_str().cmp(&b["drone"].as_str()));
+    drones.sort_by(|a, b| a.drone.cmp(&b.drone));
     (all, drones)
 }
 

@@ -1,16 +1,17 @@
 //! `POST /internal/certificates`: what a host's clients are to be shown; where that is allowed on demand, it is ordered, and waited
-//! for. `POST /internal/challenges`: what an issuer asks a proxy for.
+//! for. `POST /internal/challenges/pending`: the answers of all orders under way;
+//! `POST /internal/challenges`: those for one name, for proxies of the version before.
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use jetway_protocol::certificates::{
-    Certificate, ChallengeAnswers, ChallengeWanted, Given, HostName, Wanted,
+    Certificate, ChallengeAnswers, ChallengeWanted, Given, HostName, Pending, PendingWanted, Wanted,
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{Message, No};
+use super::message::{Message, No};
 use crate::acme::Acme;
 use crate::acme::hook::Allowed;
 use crate::app::App;
@@ -34,10 +35,10 @@ pub async fn wanted(State(app): State<App>, Message(wanted): Message<Wanted>) ->
     let until = Instant::now() + Duration::from_millis(wanted.wait_ms).min(WAIT_MAX);
     let mut is_asked = false;
     loop {
-        let found = certificates::covering(&mut *app.db.acquire().await?, &wanted.host).await?;
+        let found = certificates::covering(&mut *app.pools.requests.acquire().await?, &wanted.host).await?;
         let answer =
             |found: Option<Found>, nothing| found.map_or(nothing, |found| given(found, wanted.known));
-        let Some(acme) = &app.acme else { return Ok(Json(answer(found, not_ours()))) };
+        let Some(acme) = &app.certificates.acme else { return Ok(Json(answer(found, not_ours()))) };
         // Nobody will order it but for somebody who comes.
         if !is_asked && found.as_ref().is_none_or(|found| found.is_wanting && is_nobodys(acme, found)) {
             is_asked = true;
@@ -103,7 +104,7 @@ async fn ordered(app: &App, acme: &Acme, host: &HostName) -> Result<Result<(), G
         Allowed::No => return Ok(Err(nothing("the hook does not allow one for this host", NOT_OURS_MS))),
         Allowed::Unknown => return Ok(Err(nothing("the hook does not answer", LATER_MS))),
     }
-    let mut connection = app.db.acquire().await?;
+    let mut connection = app.pools.requests.acquire().await?;
     if !certificates::wish(&mut connection, host, WAITING_MAX).await?
         && certificates::covering(&mut connection, host).await?.is_none()
     {
@@ -113,21 +114,37 @@ async fn ordered(app: &App, acme: &Acme, host: &HostName) -> Result<Result<(), G
     Ok(Ok(()))
 }
 
+pub async fn pending(
+    State(app): State<App>,
+    Message(PendingWanted {}): Message<PendingWanted>,
+) -> Result<Json<Pending>, No> {
+    let read = async || {
+        let shown = acme::pending(&mut *app.pools.internal.acquire().await?).await?;
+        Ok::<_, DbError>(Pending { shown })
+    };
+    Ok(Json(app.certificates.pending.get(read).await?))
+}
+
 pub async fn challenge(
     State(app): State<App>,
     Message(wanted): Message<ChallengeWanted>,
 ) -> Result<Json<ChallengeAnswers>, No> {
-    let mut connection = app.db.acquire().await?;
+    let mut connection = app.pools.requests.acquire().await?;
     let values = acme::answers(&mut connection, wanted.challenge, &wanted.name).await?;
     Ok(Json(ChallengeAnswers { values }))
 }
 
 #[cfg(test)]
 mod tests {
-    use jetway_protocol::certificates::{Certificate, Given};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use jetway_protocol::certificates::{Certificate, Given, PENDING_READ};
     use jetway_protocol::secret::Purpose;
     use serde_json::json;
+    use tokio::time::Instant;
 
+    use crate::db::tests::Statements;
     use crate::testing::Harness;
 
     #[tokio::test]
@@ -139,7 +156,7 @@ mod tests {
              values ('a.example', '{a.example}', false, 3, 'PEM', $1, now(), now() + interval '80 s')",
         )
         .bind(sealed)
-        .execute(&harness.app.db)
+        .execute(&harness.sql)
         .await
         .unwrap();
         let ask = async |role, body| harness.as_role(role, "POST", "/internal/certificates", &body).await;
@@ -180,5 +197,33 @@ mod tests {
         for (challenge, name) in [("http-01", "old"), ("dns-01", "t"), ("http-01", "T")] {
             assert_eq!(shown(challenge, name).await, json!([]), "{challenge} {name}");
         }
+    }
+
+    #[tokio::test]
+    async fn proxies_fetch_what_all_orders_show_by_few_reads() {
+        let harness = Harness::new().await;
+        harness
+            .execute(
+                "insert into acme_challenges values ('http-01', 't', 'shown', now() + interval '1 min'),
+                      ('dns-01', 'a.example', 'text', now() + interval '2 min'),
+                      ('of-tomorrow', 'a.example', 'text', now() + interval '2 min'),
+                      ('http-01', 'old', 'shown', now() - interval '1 s')",
+            )
+            .await;
+        let path = "/internal/challenges/pending";
+        let (count, begun) = (Arc::new(AtomicUsize::new(0)), Instant::now());
+        let _counting = tracing::subscriber::set_default(Statements::counted_in(&count));
+        for _ in 0..300 {
+            let answer = harness.as_role(Purpose::ProxyToController, "POST", path, &json!({})).await;
+            let expected = json!({ "shown": [
+                { "challenge": "dns-01", "name": "a.example", "value": "text" },
+                { "challenge": "http-01", "name": "t", "value": "shown" },
+            ] });
+            assert_eq!((answer.status, answer.json()), (200, expected));
+        }
+        let most = 1 + begun.elapsed().as_millis() / PENDING_READ.as_millis();
+        assert!(count.load(Ordering::Relaxed) as u128 <= most, "{count:?} statements, at most {most}");
+        let stranger = harness.as_role(Purpose::DroneToController, "POST", path, &json!({})).await;
+        assert_eq!(stranger.status, 401);
     }
 }

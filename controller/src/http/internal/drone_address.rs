@@ -6,7 +6,7 @@ use jetway_protocol::controller_api::DroneAddress;
 use jetway_protocol::error::Code;
 use jetway_protocol::ids::DroneId;
 
-use super::No;
+use super::message::No;
 use crate::app::App;
 use crate::db::drones;
 use crate::error::ApiError;
@@ -16,7 +16,7 @@ pub async fn address(
     State(app): State<App>,
     ApiPath(id): ApiPath<DroneId>,
 ) -> Result<Json<DroneAddress>, No> {
-    let mut connection = app.db.acquire().await?;
+    let mut connection = app.pools.requests.acquire().await?;
     let found = drones::address(&mut connection, id).await?;
     let (drone, last_heartbeat) =
         found.ok_or_else(|| ApiError::new(Code::DroneNotFound, format!("there is no drone {id}")))?;

@@ -1,8 +1,6 @@
 //! `POST /internal/drones/{id}/events`: what became of backends. The 2xx says that all of it is stored
 //! that ever can be; it waits for the next batch, not for a connection.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
 use jetway_protocol::controller_api::{Events, StaleCode};
@@ -10,16 +8,16 @@ use jetway_protocol::error::Code;
 use jetway_protocol::ids::DroneId;
 use tokio::time::timeout;
 
-use super::{Message, No};
+use super::message::{Message, No};
+use super::{ANSWER_MAX, RETRY_MS};
 use crate::app::App;
+use crate::db::events::Report;
 use crate::error::ApiError;
-use crate::events::{Answer, Report};
+use crate::events::Answer;
 use crate::http::extract::ApiPath;
 
-/// Less than a drone waits. The report may be stored all the same; sending it again changes nothing.
-const ANSWER_MAX: Duration = Duration::from_secs(4);
-const RETRY_MS: u64 = 200;
-
+/// Without an answer in time the report may be stored all the same; sending it again changes
+/// nothing.
 pub async fn events(
     State(app): State<App>,
     ApiPath(id): ApiPath<DroneId>,
@@ -44,7 +42,7 @@ mod tests {
     use jetway_protocol::status::{End, EndReason, Status};
     use serde_json::json;
 
-    use crate::testing::{Harness, end, keyed};
+    use crate::testing::{Harness, Mode, end, keyed};
 
     #[tokio::test]
     async fn a_status_only_rises_and_only_under_its_own_token() {
@@ -53,6 +51,8 @@ mod tests {
         let answer = harness.connect(&keyed("k")).await;
         let id = answer.json()["backend_id"].as_str().unwrap().parse().unwrap();
         let path = format!("/pub/b/{id}/status");
+        // What is read is what Postgres has.
+        drone.set_mode(Mode::Mute);
         let status = async || harness.get(&path).await.json()["status"].clone();
         for step in [Status::Loading, Status::Starting, Status::Ready] {
             drone.advance(&id, step);
@@ -104,6 +104,7 @@ mod tests {
             )
             .await;
         harness.report(&drone).await;
+        drone.set_mode(Mode::Mute);
         let output = async |id: &jetway_protocol::ids::BackendId| {
             let shown = harness.get(&format!("/ctrl/backends/{id}")).await.json();
             (shown["ended_at"].is_number(), shown["output"].clone())

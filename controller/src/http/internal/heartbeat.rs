@@ -1,8 +1,6 @@
 //! `POST /internal/drones/{id}/heartbeat`: the drone lives, renews its lease, and says what it has. It is answered with a 2xx
 //! only once its renewal is in Postgres; it waits for the next batch, not for a connection.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
 use jetway_protocol::controller_api::{Heartbeat, HeartbeatReply, StaleCode};
@@ -11,17 +9,16 @@ use jetway_protocol::ids::DroneId;
 use jetway_protocol::lease::Seat;
 use tokio::time::timeout;
 
-use super::{Message, No};
+use super::message::{Message, No};
+use super::{ANSWER_MAX, RETRY_MS};
 use crate::app::App;
 use crate::db::leases::Renewal;
 use crate::error::ApiError;
 use crate::http::extract::ApiPath;
 use crate::lease::Answer;
 
-/// Less than a drone waits. The renewal may be written all the same; an answer that nobody gets grants nothing.
-const ANSWER_MAX: Duration = Duration::from_secs(4);
-const RETRY_MS: u64 = 200;
-
+/// Without an answer in time the renewal may be written all the same. A drone that does not get the
+/// answer does not count the renewal.
 pub async fn heartbeat(
     State(app): State<App>,
     ApiPath(id): ApiPath<DroneId>,
@@ -52,9 +49,9 @@ mod tests {
     async fn a_drone_is_heard_while_requests_hold_every_connection_of_theirs() {
         let harness = Harness::new().await;
         let drone = harness.drone("one").await;
-        let pool = &harness.app.db;
+        let pool = &harness.app.pools.requests;
         let mut held = Vec::new();
-        for _ in 0..pool.options().get_max_connections() {
+        for _ in 0..pool.limits().connections {
             held.push(pool.acquire().await.unwrap());
         }
         harness.heartbeat(&drone, Load { engine_ok: true, ..Load::default() }).await;

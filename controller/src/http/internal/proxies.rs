@@ -5,7 +5,7 @@ use axum::extract::State;
 use jetway_protocol::PROTOCOL_VERSION;
 use jetway_protocol::controller_api::{ProxyHeartbeat, ProxyRegistered};
 
-use super::{Message, No};
+use super::message::{Message, No};
 use crate::app::App;
 use crate::db::proxies;
 use crate::error::ApiError;
@@ -28,11 +28,11 @@ pub async fn register(
     if proxy.name.len() > NAME_BYTES_MAX || proxy.name.contains('\0') {
         return Err(ApiError::invalid(format!("a proxy's name has at most {NAME_BYTES_MAX} bytes")).into());
     }
-    let cluster = proxy.cluster.as_ref().unwrap_or(&app.cluster);
-    let mut connection = app.internal.acquire().await?;
+    let cluster = proxy.cluster.as_ref().unwrap_or(&app.identity.cluster);
+    let mut connection = app.pools.internal.acquire().await?;
     proxies::heartbeat(&mut connection, &proxy, cluster).await?;
     Ok(Json(ProxyRegistered {
-        installation: app.installation,
+        installation: app.identity.installation,
         cluster: cluster.clone(),
         heartbeat_ms: HEARTBEAT_MS,
     }))

@@ -8,11 +8,13 @@ use jetway_protocol::PROTOCOL_VERSION;
 use jetway_protocol::controller_api::{Register, Registered, Stale, StaleCode};
 use jetway_protocol::lease::Replaces;
 
-use super::{HEARTBEAT, Message, No};
+use super::message::{Message, No};
 use crate::app::App;
 use crate::db::registrations::{self, Registration};
 use crate::error::ApiError;
 
+/// How often drones are to speak; a short lease asks for more.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Bytes of an address; it goes into every token of the drone.
 const ADVERTISE_BYTES_MAX: usize = 200;
 
@@ -31,14 +33,14 @@ pub async fn register(
     {
         return Err(ApiError::invalid("advertise must be host:port").into());
     }
-    if drone.installation.is_some_and(|installation| installation != app.installation) {
+    if drone.installation.is_some_and(|installation| installation != app.identity.installation) {
         return Err(No::stale(
             StaleCode::Installation,
             "the drone belongs to another installation; give it another --data-dir, or this controller its old database",
         ));
     }
-    let cluster = drone.cluster.as_ref().unwrap_or(&app.cluster);
-    let mut connection = app.internal.acquire().await?;
+    let cluster = drone.cluster.as_ref().unwrap_or(&app.identity.cluster);
+    let mut connection = app.pools.internal.acquire().await?;
     // A drone keeps the terms that it was registered with, so they are not changed on the way.
     let lease = app.leases.terms.filter(|_| drone.holds_lease);
     let registration = registrations::register(&mut connection, &drone, cluster, lease).await?;
@@ -52,13 +54,13 @@ pub async fn register(
         app.leases.release_nudge.notify_one();
     }
     // So that the next connect knows of it; else the next refresh does.
-    if let Err(error) = app.fleet.refresh(&app.housekeeping).await {
+    if let Err(error) = app.fleet.refresh(&app.pools.housekeeping).await {
         tracing::debug!(%error, "the table of drones");
     }
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Ok(Json(Registered {
         term,
-        installation: app.installation,
+        installation: app.identity.installation,
         cluster: cluster.clone(),
         draining,
         heartbeat_ms: ms(lease.map_or(HEARTBEAT, |lease| lease.heartbeat(HEARTBEAT))),
