@@ -1,5 +1,5 @@
-//! Which installation this proxy serves: learned from any controller at the start, kept in memory, told again with
-//! each heartbeat. Once it is known, no controller is needed to serve a URL.
+//! Which installation this proxy serves: learned from any controller at the start, kept in memory,
+//! told again with each heartbeat. Once it is known, no controller is needed to serve a URL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,11 @@ use jetway_protocol::secret::Secret;
 use jetway_protocol::token::TokenSealer;
 use jetway_service::backoff::{Backoff, jittered};
 use jetway_service::client::Client;
-use jetway_service::controllers::FirstContact;
+use jetway_service::controllers::{CALL_MAX, FirstContact, RETRY_FIRST, RETRY_MAX};
 use jetway_service::silence::Silence;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-const CALL_MAX: Duration = Duration::from_secs(5);
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Whatever a controller says, a heartbeat comes no more often and no more rarely.
 const HEARTBEAT: std::ops::RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_secs(60);
 
@@ -41,8 +38,8 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Registers, and goes on doing so as the heartbeat. Never ends. `refused` hears why no controller takes this proxy,
-    /// as long as none has.
+    /// Registers, and goes on doing so as the heartbeat. Never ends. `refused` hears why no
+    /// controller takes this proxy, as long as none has.
     pub async fn run(
         self,
         known: watch::Sender<Option<Arc<Installation>>>,

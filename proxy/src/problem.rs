@@ -1,12 +1,19 @@
-//! Why the proxy answers by itself, and what of it is told: code, error of RFC 9209, a sentence.
+//! Why the proxy answers by itself, and the wording of it: code, error of RFC 9209, a sentence.
 
 use std::time::Duration;
 
 use jetway_protocol::error::Code;
-use jetway_protocol::ids::PortName;
-use jetway_protocol::status::End;
+use jetway_protocol::ids::{BackendId, PortName};
+use jetway_protocol::status::{End, EndReason};
+use jetway_service::lines::Lines;
 
 use crate::attach::{Closed, NotAdmitted};
+use crate::headers::Unwritable;
+use crate::limits::shares::Refused;
+use crate::tunnel::close_code::CloseCode;
+
+/// Warnings of one process: such requests in a loop must not fill the disk.
+static UNWRITABLE: Lines = Lines::new(20, Duration::from_secs(10));
 
 /// Why the proxy answers by itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,15 +21,23 @@ pub enum Problem {
     BadRequest(&'static str),
     /// `/`, where no redirect is set.
     Root,
-    /// What an issuer of certificates asks for, and nobody has ordered.
+    /// An issuer of certificates asks for a token that no order has.
     NoChallenge,
     TokenInvalid,
+    /// A page of a session asked for a path that begins with `/`, and so left its token behind.
+    AbsolutePath,
+    /// A browser asks every host for one.
+    NoIcon,
     TokenExpired,
     TokenRevoked,
     Ended(End),
-    Stopping,
+    /// With the reason, where its drone says it.
+    Stopping(Option<EndReason>),
     Unknown,
+    /// No session is served under this host, or not this one.
     WrongHost,
+    /// The connection was opened for another host.
+    Misdirected(&'static str),
     /// A person has waited long enough without a word.
     Waiting,
     NotReady,
@@ -32,6 +47,8 @@ pub enum Problem {
     TooManyOpen,
     /// The client, or the token, has asked as often as it may; it may again after so long.
     TooManyRequests(Duration),
+    /// The client's body is framed as none is, or ended too early.
+    BadBody,
     /// The client stopped in the middle of its request's body.
     BodyPaused,
     /// The proxy does not know its installation yet.
@@ -41,8 +58,12 @@ pub enum Problem {
     ResponseTimeout,
     /// It broke off before it had answered.
     Terminated,
+    /// Its answer is malformed, or can be read in two ways.
+    BadAnswer,
     /// It switched protocols without having been asked to.
     UnaskedUpgrade,
+    /// It sent interim answers without end.
+    TooManyInterim,
     /// It answered the wish for a WebSocket with something that is neither that nor a refusal.
     NotSwitched,
     /// The page is none that may open a WebSocket.
@@ -52,8 +73,8 @@ pub enum Problem {
     Internal(&'static str),
 }
 
-/// What one problem is in every form that it is told in.
-pub struct Told {
+/// One problem in every form that it is told in.
+pub struct Wording {
     pub code: Code,
     /// The error's type of RFC 9209 §2.3.
     pub proxy_error: &'static str,
@@ -63,8 +84,8 @@ pub struct Told {
 
 impl Problem {
     #[expect(clippy::too_many_lines, reason = "a table: an arm a problem, nothing to follow")]
-    pub fn told(&self) -> Told {
-        let told = |code, proxy_error, message: &str, retry| Told {
+    pub fn told(&self) -> Wording {
+        let told = |code, proxy_error, message: &str, retry| Wording {
             code,
             proxy_error,
             message: message.into(),
@@ -90,6 +111,19 @@ impl Problem {
                 "this URL carries no valid token; ask for a new one",
                 false,
             ),
+            Problem::AbsolutePath => told(
+                Code::TokenInvalid,
+                "http_request_denied",
+                "the application asked for an absolute path, and so for nothing of its session: its pages must use relative paths \
+                 (app.js, not /app.js), or know the prefix of x-verified-path",
+                false,
+            ),
+            Problem::NoIcon => told(
+                Code::RouteNotFound,
+                "destination_not_found",
+                "the proxy has no icon of its own; a session's is below the session's URL",
+                false,
+            ),
             Problem::TokenExpired => told(
                 Code::TokenExpired,
                 "http_request_denied",
@@ -104,14 +138,14 @@ impl Problem {
                     "" => "this session has ended; ask for a new one".to_owned(),
                     why => format!("this session has ended ({why}); ask for a new one"),
                 };
-                Told {
+                Wording {
                     code: Code::BackendEnded,
                     proxy_error: "destination_unavailable",
                     message,
                     retry: false,
                 }
             }
-            Problem::Stopping => told(
+            Problem::Stopping(_) => told(
                 Code::BackendEnded,
                 "destination_unavailable",
                 "this session is ending; ask for a new one",
@@ -126,9 +160,10 @@ impl Problem {
             Problem::WrongHost => told(
                 Code::WrongHost,
                 "http_request_denied",
-                "this session is served under its own host name only",
+                "this URL leads nowhere under this host name; open it as it was given",
                 false,
             ),
+            Problem::Misdirected(message) => told(Code::Misdirected, "http_request_denied", message, false),
             Problem::Waiting => {
                 told(Code::BackendNotReady, "connection_timeout", "this session is starting", true)
             }
@@ -158,6 +193,12 @@ impl Problem {
                 "http_request_denied",
                 &format!("too many requests a second; try again in {} ms", wait.as_millis() + 1),
                 true,
+            ),
+            Problem::BadBody => told(
+                Code::BadRequest,
+                "http_request_error",
+                "the request's body is malformed, or ended too early; send it again, with a length or in chunks",
+                false,
             ),
             Problem::BodyPaused => told(
                 Code::RequestTimeout,
@@ -195,10 +236,23 @@ impl Problem {
                 "the session broke off before it had answered",
                 false,
             ),
+            Problem::BadAnswer => told(
+                Code::BackendFailed,
+                "http_protocol_error",
+                "the session's answer is malformed, or its head is larger than 64 KiB; the proxy's documentation \
+                 lists what it refuses",
+                false,
+            ),
             Problem::UnaskedUpgrade => told(
                 Code::BackendFailed,
                 "http_protocol_error",
                 "the session switched protocols without having been asked to",
+                false,
+            ),
+            Problem::TooManyInterim => told(
+                Code::BackendFailed,
+                "http_protocol_error",
+                "the session sent too many interim answers (1xx) and no answer",
                 false,
             ),
             Problem::NotSwitched => told(
@@ -219,9 +273,37 @@ impl Problem {
                     [] => "this session has no ports with names; executable.ports gives it some".to_owned(),
                     names => format!("this session has no port of this name; it has {}", names.join(", ")),
                 };
-                Told { code: Code::PortUnknown, proxy_error: "destination_not_found", message, retry: false }
+                Wording {
+                    code: Code::PortUnknown,
+                    proxy_error: "destination_not_found",
+                    message,
+                    retry: false,
+                }
             }
             Problem::Internal(message) => told(Code::Internal, "proxy_internal_error", message, false),
+        }
+    }
+}
+
+impl Problem {
+    /// Why the session ends or has ended, where that is the problem and is known.
+    pub fn end_reason(&self) -> Option<EndReason> {
+        match self {
+            Problem::Ended(end) => Some(end.reason),
+            Problem::Stopping(reason) => *reason,
+            _ => None,
+        }
+    }
+
+    /// The close code for a WebSocket, instead of an answer that its page could not see.
+    pub fn close_code(&self) -> Option<CloseCode> {
+        match self {
+            Problem::Ended(_) | Problem::Stopping(_) | Problem::Unknown => {
+                Some(CloseCode::Ended(self.end_reason()))
+            }
+            Problem::TokenRevoked => Some(CloseCode::Revoked),
+            Problem::Busy => Some(CloseCode::ComeLater),
+            _ => None,
         }
     }
 }
@@ -232,10 +314,19 @@ impl From<NotAdmitted> for Problem {
             NotAdmitted::Ended(end) => Problem::Ended(end),
             NotAdmitted::Unknown => Problem::Unknown,
             NotAdmitted::Revoked => Problem::TokenRevoked,
-            NotAdmitted::Stopping => Problem::Stopping,
+            NotAdmitted::Stopping(reason) => Problem::Stopping(reason),
             NotAdmitted::TimedOut { drone_answers: true } => Problem::NotReady,
             NotAdmitted::TimedOut { drone_answers: false } => Problem::DroneSilent,
             NotAdmitted::Busy | NotAdmitted::Retired => Problem::Busy,
+        }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(why: Refused) -> Self {
+        match why {
+            Refused::TooManyOpen => Problem::TooManyOpen,
+            Refused::TooManyRequests(wait) => Problem::TooManyRequests(wait),
         }
     }
 }
@@ -247,4 +338,12 @@ impl From<Closed> for Problem {
             Closed::Revoked => Problem::TokenRevoked,
         }
     }
+}
+
+/// No header can hold a value that the backend should get with a request.
+pub fn unwritable(backend: &BackendId, reason: &Unwritable) -> Problem {
+    if let Some(left_out) = UNWRITABLE.tell() {
+        tracing::warn!(%backend, %reason, left_out, "a request that no header can tell of");
+    }
+    Problem::Internal("what the application should be told of you cannot be written as a header")
 }

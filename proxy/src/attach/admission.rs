@@ -1,19 +1,20 @@
-//! What a request gets from its drone: leave to carry it, or why not. Who gets it is `drone.rs`' business.
+//! The result of asking a drone: leave to carry a request, or the reason against it. `drone`
+//! decides.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_protocol::attach::Entry;
-use jetway_protocol::status::End;
+use jetway_protocol::status::{End, EndReason};
 
 use super::drone::Drone;
 use super::gate::Gate;
 use super::ledger::BackendKey;
-use crate::allowance::{Place, Token};
+use crate::limits::shares::{OpenPermit, TokenKey};
 
 /// Where bytes for the drone's backends go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Door {
+pub enum DialVia {
     /// The container's address, dialled from here.
     Direct,
     /// The drone's own server, `host:port`.
@@ -26,8 +27,9 @@ pub enum NotAdmitted {
     Ended(End),
     Unknown,
     Revoked,
-    Stopping,
-    /// The hold ran out: the backend is not ready (`drone_answers`), or its drone was not reached at all.
+    Stopping(Option<EndReason>),
+    /// The hold ran out: the backend is not ready (`drone_answers`), or its drone was not reached
+    /// at all.
     TimedOut {
         drone_answers: bool,
     },
@@ -42,7 +44,7 @@ pub enum NotAdmitted {
 pub struct Admission {
     pub entry: Arc<Entry>,
     pub gate: Arc<Gate>,
-    pub door: Door,
+    pub door: DialVia,
     pub using: Using,
 }
 
@@ -54,7 +56,7 @@ pub struct Using {
     /// Set once a plain request has gone to the backend.
     pub linger: Option<Duration>,
     /// Of the token's share.
-    pub place: Option<Place<Token>>,
+    pub place: Option<OpenPermit<TokenKey>>,
     _gate: Arc<Gate>,
 }
 

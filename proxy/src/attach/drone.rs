@@ -1,22 +1,22 @@
-//! One drone as its proxy sees it: who has been admitted, who waits, what is open.
+//! One drone as its proxy sees it: admitted grants, waiting requests, open uses.
 //!
-//! Requests and tunnels call in here from their own tasks; the locks are held for a few lines and never across an
-//! await. The WebSocket is `stream.rs`' business.
+//! Requests and tunnels call in here from their own tasks; the locks are held for a few lines and
+//! never across an await. `stream` keeps the WebSocket.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jetway_protocol::attach::{Outcome, Stage, ToDrone};
 use jetway_protocol::ids::{DroneId, GrantId};
-use jetway_protocol::status::End;
+use jetway_protocol::status::{End, EndReason};
 use jetway_protocol::time::UnixMicros;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::admission::{Admission, Door, NotAdmitted};
-use super::gate::{Closed, ended_seen};
+use super::admission::{Admission, DialVia, NotAdmitted};
+use super::gate::{Closed, Gate, ended_seen};
 use super::ledger::BackendKey;
-use super::outbox::Outbox;
+use super::outbox::Notices;
 use super::state::{Admitted, Ask, Backend, Stages, State, Stream, ask_message};
 
 /// Requests that may wait for one backend. A page's parts, many times over.
@@ -28,8 +28,7 @@ const FIRST_BYTES_MAX: usize = 16 * 1024;
 pub struct Drone {
     pub id: DroneId,
     state: Mutex<State>,
-    outbox: Mutex<Outbox>,
-    pub(super) wake: Notify,
+    pub(super) notices: Arc<Notices>,
 }
 
 enum Begun {
@@ -51,19 +50,15 @@ impl Drop for Waiting {
 
 impl Drone {
     pub fn new(id: DroneId, address: String) -> Self {
-        Self { id, state: Mutex::new(State::new(address)), outbox: Mutex::default(), wake: Notify::new() }
+        Self { id, state: Mutex::new(State::new(address)), notices: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lets a request through, at once where the drone need not be asked, else when it has answered; at most `hold`. `stages` hears what it waits
-    /// for.
+    /// Lets a request through, at once where the drone need not be asked, else when it has
+    /// answered; at most `hold`. `stages` hears the start's stages.
     pub async fn enter(
         self: &Arc<Self>,
         key: &BackendKey,
@@ -99,7 +94,7 @@ impl Drone {
             let must_wake = state.must_wake();
             drop(state);
             if must_wake {
-                self.wake.notify_one();
+                self.notices.wake.notify_one();
             }
             return Ok(Begun::Admitted(admission));
         }
@@ -109,7 +104,7 @@ impl Drone {
         let (reply, answer) = oneshot::channel();
         let ask = state.ask(key, grant, Some(reply));
         if state.stream.is_some() {
-            self.tell(ask_message(ask, key, grant));
+            self.notices.tell(ask_message(ask, key, grant));
         }
         drop(state);
         Ok(Begun::Asked(Waiting { drone: self.clone(), ask }, answer))
@@ -124,7 +119,7 @@ impl Drone {
         let is_heard = state.stream.is_some();
         drop(state);
         if is_heard {
-            self.tell(ToDrone::Follow { ask, backend });
+            self.notices.tell(ToDrone::Follow { ask, backend });
         }
     }
 
@@ -141,19 +136,22 @@ impl Drone {
         let told = state.stream.is_some();
         drop(state);
         if told {
-            // Before the news that the wake brings: an answer on its way counts as a use until then.
-            self.tell(ToDrone::Forget { ask, backend: Some(forgotten.key.backend) });
+            // Before the news that the wake brings: an answer on its way counts as a use until
+            // then.
+            self.notices.tell(ToDrone::Forget { ask, backend: Some(forgotten.key.backend) });
         }
     }
 
-    /// Whether the drone has said on the stream that stands that this grant may enter. Where it has not, the address of
-    /// an earlier admission may be another session's by now, and must not be dialled.
+    /// Whether the drone has said on the stream that stands that this grant may enter. Where it has
+    /// not, the address of an earlier admission may be another session's by now, and must not be
+    /// dialled.
     pub fn vouches_for(&self, key: &BackendKey, grant: GrantId) -> bool {
         self.state().vouched(key, grant, Instant::now()).is_some()
     }
 
-    /// Another admission, where the stream of the first is gone: it may be long ago, if an idle upstream kept the
-    /// request and then broke, and only a drone that is there knows whose the address is now.
+    /// Another admission, where the stream of the first is gone: it may be long ago, if an idle
+    /// upstream kept the request and then broke, and only a drone that is there knows whose the
+    /// address is now.
     pub async fn enter_again(
         self: &Arc<Self>,
         key: &BackendKey,
@@ -171,7 +169,7 @@ impl Drone {
         self.state().stream.as_ref().map(Stream::falls_at)
     }
 
-    /// The drone has answered what was sent at `sent_at`.
+    /// The drone has answered the ping of `sent_at`.
     pub(super) fn answered_ping(&self, sent_at: Instant) {
         if let Some(stream) = &mut self.state().stream {
             stream.answered(sent_at);
@@ -187,14 +185,8 @@ impl Drone {
         let must_wake = state.must_wake();
         drop(state);
         if must_wake {
-            self.wake.notify_one();
+            self.notices.wake.notify_one();
         }
-    }
-
-    /// Puts a notice behind those that wait for the stream.
-    pub(super) fn tell(&self, message: ToDrone) {
-        self.outbox().put(message);
-        self.wake.notify_one();
     }
 
     /// The first byte of a backend, told once.
@@ -208,7 +200,7 @@ impl Drone {
         }
         state.first_bytes.insert(key.clone());
         drop(state);
-        self.tell(ToDrone::FirstByte {
+        self.notices.tell(ToDrone::FirstByte {
             backend: key.backend.clone(),
             fencing_token: key.fencing_token,
             start,
@@ -228,19 +220,19 @@ impl Drone {
         self.state().address.clone()
     }
 
-    /// What the first message of a new stream reports.
+    /// The report in the first message of a new stream.
     pub(super) fn hello(&self) -> Vec<jetway_protocol::attach::Uses> {
         let mut state = self.state();
         let all = state.ledger.take_all(Instant::now());
         state.told_of_news = false;
         drop(state);
-        self.outbox().begin_stream();
+        self.notices.outbox().begin_stream();
         all
     }
 
-    /// The stream stands, counted from when its first message was sent: everything that waits is asked, and whether what is open
-    /// may stay so.
-    pub(super) fn connected(&self, door: Door, sent_at: Instant) {
+    /// The stream stands, counted from when its first message was sent: everything that waits is
+    /// asked, and whether what is open may stay so.
+    pub(super) fn connected(&self, door: DialVia, sent_at: Instant) {
         let mut state = self.state();
         state.generation += 1;
         state.stream = Some(Stream::new(door, sent_at));
@@ -253,9 +245,9 @@ impl Drone {
             state.ask(&key, grant, None);
         }
         for (ask, asked) in &state.asks {
-            self.tell(ask_message(*ask, &asked.key, asked.grant));
+            self.notices.tell(ask_message(*ask, &asked.key, asked.grant));
             if asked.stages.is_some() {
-                self.tell(ToDrone::Follow { ask: *ask, backend: asked.key.backend.clone() });
+                self.notices.tell(ToDrone::Follow { ask: *ask, backend: asked.key.backend.clone() });
             }
         }
     }
@@ -280,7 +272,7 @@ impl Drone {
             Outcome::Ended { end } => Err(NotAdmitted::Ended(end)),
             Outcome::Unknown => Err(NotAdmitted::Unknown),
             Outcome::NoGrant => Err(NotAdmitted::Revoked),
-            Outcome::Stopping { .. } => Err(NotAdmitted::Stopping),
+            Outcome::Stopping { reason, .. } => Err(NotAdmitted::Stopping(reason)),
         };
         state.ledger.ask_ends(&key);
         state.urgent |= state.ledger.is_urgent(&key, Instant::now());
@@ -296,18 +288,19 @@ impl Drone {
         if let (Some(reply), Some(admission)) = (reply, admission.transpose()) {
             let _client_has_gone = reply.send(admission);
         }
-        self.wake.notify_one();
+        self.notices.wake.notify_one();
     }
 
     pub(super) fn ended(&self, key: &BackendKey, end: &End) {
         let known = self.close_all(key, end);
-        // What closes since an earlier word of the same end says so itself, when the last of it is gone.
+        // What closes since an earlier word of the same end says so itself, when the last of it is
+        // gone.
         if !known && !self.state().closes(key) {
-            self.tell(ended_seen(key));
+            self.notices.tell(ended_seen(key));
         }
     }
 
-    /// Closes what is open on a backend. False: nothing of it was known here.
+    /// Closes all uses of a backend. False: the backend was not known here.
     fn close_all(&self, key: &BackendKey, end: &End) -> bool {
         let mut state = self.state();
         state.ledger.remove(key);
@@ -331,13 +324,15 @@ impl Drone {
         true
     }
 
-    /// The backend is about to be stopped: WebSockets are told, the rest of what is open sees its end.
+    /// The backend will end: connections that close by then close because of that.
+    pub(super) fn ending(&self, key: &BackendKey, reason: Option<EndReason>) {
+        self.state().gates(key).for_each(|gate| gate.ends(reason));
+    }
+
+    /// The backend is about to be stopped: WebSockets are told, the rest of what is open sees its
+    /// end.
     pub(super) fn leave(&self, key: &BackendKey) {
-        let state = self.state();
-        let Some(backend) = state.backends.get(key) else { return };
-        for admitted in backend.grants.values() {
-            admitted.gate.leave();
-        }
+        self.state().gates(key).for_each(Gate::leave);
     }
 
     pub(super) fn revoked(&self, key: &BackendKey, grants: &[GrantId]) {
@@ -355,7 +350,7 @@ impl Drone {
         let mut state = self.state();
         let news = state.ledger.take_news(Instant::now());
         (state.urgent, state.told_of_news) = (false, false);
-        let notices = self.outbox().take();
+        let notices = self.notices.outbox().take();
         drop(state);
         notices.into_iter().chain(news.into_iter().map(ToDrone::Uses)).collect()
     }
@@ -363,7 +358,7 @@ impl Drone {
     /// Whether news wait that should go out at once; `None`: there are none at all.
     pub(super) fn news(&self) -> Option<bool> {
         let mut state = self.state();
-        let notices = !self.outbox().is_empty();
+        let notices = !self.notices.outbox().is_empty();
         let news = (notices || state.ledger.has_news()).then_some(notices || state.urgent);
         state.told_of_news = news.is_some();
         news
@@ -373,7 +368,8 @@ impl Drone {
         self.state().ledger.next_linger()
     }
 
-    /// Forgets backends that nothing uses, and says whether the whole drone has been unused for `limit`.
+    /// Forgets backends that nothing uses, and says whether the whole drone has been unused for
+    /// `limit`.
     pub(super) fn sweep(&self, limit: Duration) -> bool {
         let now = Instant::now();
         let mut guard = self.state();

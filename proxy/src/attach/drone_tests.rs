@@ -10,7 +10,7 @@ use jetway_protocol::spec::Protocol;
 use jetway_protocol::status::{End, EndReason};
 use tokio::time::{Instant, advance, timeout};
 
-use super::admission::{Admission, Door, NotAdmitted};
+use super::admission::{Admission, DialVia, NotAdmitted};
 use super::drone::Drone;
 use super::gate::ended_seen;
 use super::ledger::BackendKey;
@@ -50,7 +50,7 @@ fn end() -> End {
 
 fn attached() -> Arc<Drone> {
     let drone = Arc::new(Drone::new(DroneId::random(), "127.0.0.1:1".into()));
-    drone.connected(Door::Direct, Instant::now());
+    drone.connected(DialVia::Direct, Instant::now());
     drone
 }
 
@@ -85,14 +85,14 @@ async fn nobody_vouches_while_no_stream_stands() {
     let refused = drone.enter(&key(), GRANT, DEADLINE, None).await.unwrap_err();
     assert_eq!(refused, NotAdmitted::TimedOut { drone_answers: false });
 
-    drone.connected(Door::Direct, Instant::now());
+    drone.connected(DialVia::Direct, Instant::now());
     assert!(!drone.vouches_for(&key(), GRANT), "what the last stream said does not count on this one");
     assert_eq!(answer_all(&drone, &ready()), 1, "what is open is asked for again");
     assert!(drone.vouches_for(&key(), GRANT));
 }
 
-/// A process that stood still (SIGSTOP, a frozen cgroup) longer than the deadline may find its addresses given away,
-/// whichever of its tasks runs first.
+/// A process that stood still (SIGSTOP, a frozen cgroup) longer than the deadline may find its
+/// addresses given away, whichever of its tasks runs first.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_stood_still_trusts_no_stream() {
     let drone = attached();
@@ -122,7 +122,7 @@ async fn an_end_that_is_said_twice_is_seen_when_the_last_socket_is_gone() {
     // The stream broke, and the next one begins with the ends that were not acknowledged.
     drone.disconnected();
     drone.hello();
-    drone.connected(Door::Direct, Instant::now());
+    drone.connected(DialVia::Direct, Instant::now());
     drone.ended(&key(), &end());
     assert!(!drone.sweep(HOLD) && !seen(&drone), "something of it is still open");
     drop(held);

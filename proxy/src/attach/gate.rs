@@ -1,29 +1,32 @@
-//! The way out of an admission: what everything open under one grant waits for, and the word that all of it is closed.
+//! The way out of an admission: everything open under one grant waits for its gate, and the last of
+//! it to go says that all is closed.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use jetway_protocol::attach::ToDrone;
-use jetway_protocol::status::End;
+use jetway_protocol::status::{End, EndReason};
 use tokio_util::sync::CancellationToken;
 
-use super::drone::Drone;
 use super::ledger::BackendKey;
-use crate::ending::Step;
+use super::outbox::Notices;
+use crate::io::signal::Signal;
 
-/// Why what was open must be closed now.
+/// Why all uses must be closed now.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Closed {
     Ended(End),
     Revoked,
 }
 
-/// One grant's gate. Whoever carries bytes under the grant holds it and watches it.
+/// One grant's gate. Every carrier of bytes under the grant holds it and watches it.
 #[derive(Debug)]
 pub struct Gate {
     token: CancellationToken,
     why: OnceLock<Closed>,
-    leaving: Step,
+    leaving: Signal,
+    ending: CancellationToken,
+    end_reason: OnceLock<Option<EndReason>>,
     _presence: Arc<Presence>,
 }
 
@@ -32,7 +35,9 @@ impl Gate {
         Self {
             token: CancellationToken::new(),
             why: OnceLock::new(),
-            leaving: Step::default(),
+            leaving: Signal::default(),
+            ending: CancellationToken::new(),
+            end_reason: OnceLock::new(),
             _presence: presence,
         }
     }
@@ -42,12 +47,24 @@ impl Gate {
         self.token.cancel();
     }
 
+    pub(super) fn ends(&self, reason: Option<EndReason>) {
+        let _first_reason_stays = self.end_reason.set(reason);
+        self.ending.cancel();
+    }
+
+    /// Returns when it is known that the backend will end; with the reason, where it is known
+    /// already.
+    pub async fn ending(&self) -> Option<EndReason> {
+        self.ending.cancelled().await;
+        self.end_reason.get().copied().flatten()
+    }
+
     pub(super) fn leave(&self) {
         self.leaving.take();
     }
 
     /// Taken when clients should come back elsewhere, although nothing is closed yet.
-    pub fn leaving(&self) -> &Step {
+    pub fn leaving(&self) -> &Signal {
         &self.leaving
     }
 
@@ -72,18 +89,18 @@ impl Gate {
     }
 }
 
-/// Exists as long as anything of this proxy may still send to the backend's address. When the backend has ended and
-/// the last holder is gone, the drone is told that the address is free of us.
+/// Exists as long as anything of this proxy may still send to the backend's address. When the
+/// backend has ended and the last holder is gone, the drone is told that the address is free of us.
 #[derive(Debug)]
 pub struct Presence {
-    drone: Weak<Drone>,
+    notices: Arc<Notices>,
     key: BackendKey,
     ended: std::sync::atomic::AtomicBool,
 }
 
 impl Presence {
-    pub(super) fn new(drone: Weak<Drone>, key: BackendKey) -> Self {
-        Self { drone, key, ended: false.into() }
+    pub(super) fn new(notices: Arc<Notices>, key: BackendKey) -> Self {
+        Self { notices, key, ended: false.into() }
     }
 
     pub(super) fn set_ended(&self) {
@@ -93,14 +110,24 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        if *self.ended.get_mut()
-            && let Some(drone) = self.drone.upgrade()
-        {
-            drone.tell(ended_seen(&self.key));
+        if *self.ended.get_mut() {
+            self.notices.tell(ended_seen(&self.key));
         }
     }
 }
 
 pub(super) fn ended_seen(key: &BackendKey) -> ToDrone {
     ToDrone::EndedSeen { backend: key.backend.clone(), fencing_token: key.fencing_token }
+}
+
+#[cfg(test)]
+impl Gate {
+    /// One of no drone.
+    pub fn alone() -> Arc<Self> {
+        let key = BackendKey {
+            backend: jetway_protocol::ids::BackendId::random(),
+            fencing_token: jetway_protocol::ids::FencingToken(1),
+        };
+        Arc::new(Self::new(Arc::new(Presence::new(Arc::default(), key))))
+    }
 }

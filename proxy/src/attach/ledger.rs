@@ -1,6 +1,7 @@
-//! How many uses each backend of one drone has through this proxy, and what of it the drone has not been told.
+//! The uses of each backend of one drone through this proxy, and the counts that the drone has not
+//! been told yet.
 //!
-//! Pure: time comes in as an argument. Sending is `stream.rs`' business, admission `drone.rs`'.
+//! Pure: time comes in as an argument. `stream` sends, `drone` admits.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
@@ -17,7 +18,8 @@ pub struct BackendKey {
     pub fencing_token: FencingToken,
 }
 
-/// Of the number alone: no two runs share one, and every request looks its backend up several times.
+/// Of the number alone: no two runs share one, and every request looks its backend up several
+/// times.
 impl Hash for BackendKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.fencing_token.hash(state);
@@ -33,7 +35,7 @@ struct Tally {
     linger_noted: Option<Instant>,
     /// Asks on the way. Their answers count as a use over there, so "0" must not overtake them.
     asks: u32,
-    /// What the drone was last told. `None`: it may believe something of its own.
+    /// The counts that the drone was last told. `None`: it may believe something of its own.
     reported: Option<(u32, u32)>,
 }
 
@@ -88,7 +90,8 @@ impl Ledger {
         tally.asks = tally.asks.saturating_add(1);
     }
 
-    /// An ask was answered or given up. Either way the drone may count a use that we must confirm or take back.
+    /// An ask was answered or given up. Either way the drone may count a use that we must confirm
+    /// or take back.
     pub fn ask_ends(&mut self, key: &BackendKey) {
         let Some(tally) = self.backends.get_mut(key) else { return };
         tally.asks = tally.asks.saturating_sub(1);
@@ -139,8 +142,8 @@ impl Ledger {
         !self.dirty.is_empty()
     }
 
-    /// Whether what is to be reported of this backend cannot wait: the last use is over, or the drone must be told
-    /// what its answer has become.
+    /// Whether what is to be reported of this backend cannot wait: the last use is over, or the
+    /// drone must be told what its answer has become.
     pub fn is_urgent(&self, key: &BackendKey, now: Instant) -> bool {
         self.backends.get(key).is_some_and(|tally| {
             let (uses, _) = tally.uses(now);
@@ -148,7 +151,7 @@ impl Ledger {
         })
     }
 
-    /// What the drone should be told now, each backend once. Counts as told.
+    /// The counts to tell the drone now, each backend once. They count as told.
     pub fn take_news(&mut self, now: Instant) -> Vec<Uses> {
         self.expire(now);
         let mut news = Vec::new();
@@ -167,7 +170,7 @@ impl Ledger {
         news
     }
 
-    /// Everything that is open, for a stream that begins: what is not in it counts as closed.
+    /// All open uses, for a stream that begins: a backend that is not in it counts as closed.
     pub fn take_all(&mut self, now: Instant) -> Vec<Uses> {
         self.expire(now);
         self.dirty.clear();
@@ -307,7 +310,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, once all is over and the lingers have run out, the drone's last word is 0.
+        /// Whatever happens, once all is over and the lingers have run out, the drone's last word
+        /// is 0.
         #[test]
         fn the_last_word_is_zero(steps in proptest::collection::vec((0u8..5, 0u64..12_000), 0..60)) {
             let (mut ledger, key) = (Ledger::default(), key("a"));

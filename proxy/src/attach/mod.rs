@@ -1,17 +1,20 @@
-//! The attach streams: one WebSocket to each drone in use, and through it who may enter, what is open, what has ended.
+//! The attach streams: one WebSocket to each drone in use. A stream admits requests, reports uses,
+//! and hears of ends.
 //!
-//! `ledger` counts, `drone` admits (its `state` under one lock; what it gives is an `admission`), `gate` closes, `outbox`
-//! keeps notices, `stream` talks (`pings` says what it stands on, `whereabouts` where it is dialled). No request's bytes pass here.
+//! `ledger` counts, `drone` admits (its `state` under one lock; it gives an `admission`), `gate`
+//! closes, `outbox` keeps notices, `stream` talks (it stands on `pings`, and is dialled at an
+//! `address`, with an `identity`). No request's bytes pass here.
 
+mod address;
 mod admission;
 mod drone;
 mod gate;
+mod identity;
 mod ledger;
 mod outbox;
 mod pings;
 mod state;
 mod stream;
-mod whereabouts;
 
 #[cfg(test)]
 mod drone_tests;
@@ -20,38 +23,18 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use jetway_protocol::ids::{BootId, DroneId, ProxyId};
+use jetway_protocol::ids::DroneId;
 use jetway_protocol::token::TokenContent;
-use jetway_service::client::Client;
-use jetway_service::lifecycle::Lifecycle;
-use tokio_util::sync::CancellationToken;
 
-pub use admission::{Admission, Door, NotAdmitted, Using};
+pub use admission::{Admission, DialVia, NotAdmitted, Using};
 pub use drone::Drone;
 pub use gate::{Closed, Gate};
+pub use identity::Identity;
 pub use ledger::BackendKey;
 pub use state::Stages;
 
 /// Drones that one proxy talks to at a time.
 const DRONES_MAX: usize = 8192;
-
-/// What every stream needs to know of this process.
-#[derive(Debug)]
-pub struct Identity {
-    pub proxy: ProxyId,
-    pub name: String,
-    pub boot_id: BootId,
-    /// The network namespace, as the drone compares it.
-    pub netns: String,
-    /// The credential for drones.
-    pub bearer: String,
-    pub controllers: Vec<String>,
-    /// For asking a controller where a drone is now.
-    pub client: Client,
-    pub lifecycle: Lifecycle,
-    /// Ends the streams: after the last closes of clients, before our own.
-    pub stop: CancellationToken,
-}
 
 #[derive(Debug)]
 pub struct Drones {

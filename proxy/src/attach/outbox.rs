@@ -1,15 +1,39 @@
-//! Notices that wait for the stream, first in, first out. Pure; counts of uses are the ledger's business.
+//! Notices that wait for the stream, first in, first out, and the way to it for all who have one.
+//! Counts of uses are the ledger's business.
 //!
-//! Only what is for the timeline has a limit of its own here and is left out beyond it. Every other notice is needed
-//! for a session to idle, a wait to end or an address to come back, and there are never more of them than there is
-//! open: an ask that was not sent yet goes together with its client.
+//! Only what is for the timeline has a limit of its own here and is left out beyond it. Every other
+//! notice is needed for a session to idle, a wait to end or an address to come back, and there are
+//! never more of them than there is open: an ask that was not sent yet goes together with its
+//! client.
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jetway_protocol::attach::ToDrone;
+use tokio::sync::Notify;
 
 /// First bytes that wait, at most.
 const FIRST_BYTES_MAX: usize = 4096;
+
+/// The notices of a drone, which its stream waits for. They outlive the handle of the drone where a
+/// gate still has them.
+#[derive(Debug, Default)]
+pub struct Notices {
+    outbox: Mutex<Outbox>,
+    pub(super) wake: Notify,
+}
+
+impl Notices {
+    /// Puts a notice behind those that wait for the stream.
+    pub(super) fn tell(&self, message: ToDrone) {
+        self.outbox().put(message);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -40,7 +64,8 @@ impl Outbox {
         self.messages.push_back(message);
     }
 
-    /// Leaves out what belonged to the last stream: its asks are made again when the next one stands.
+    /// Leaves out the notices of the last stream: its asks are made again when the next one
+    /// stands.
     pub(super) fn begin_stream(&mut self) {
         let of_an_ask = |message: &ToDrone| {
             matches!(message, ToDrone::Ask { .. } | ToDrone::Follow { .. } | ToDrone::Forget { .. })

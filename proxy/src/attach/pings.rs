@@ -1,4 +1,4 @@
-//! What a proxy asks of a drone to know that its stream stands: pings, each worth its own sending.
+//! The pings of a stream: a pong shows that the drone was there when its ping was sent.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,7 +19,7 @@ impl Pings {
     pub fn next(&mut self, now: Instant) -> Message {
         self.next += 1;
         self.sent.push_back((self.next, now));
-        // What a pong is worth nothing for is forgotten.
+        // Pings whose pong would come too late are forgotten.
         self.sent.retain(|(_, at)| now.duration_since(*at) < Duration::from_secs(DEADLINE_SECONDS));
         Message::Ping(self.next.to_be_bytes().to_vec().into())
     }

@@ -1,16 +1,16 @@
-//! What is known of one drone's backends: who was admitted on which stream, who waits. Only ever touched under
-//! `drone.rs`' lock; nothing here waits or talks.
+//! The state of one drone's backends: admitted grants and their stream, waiting asks. Only ever
+//! touched under the lock of `drone`; nothing here waits or talks.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use jetway_protocol::attach::{DEADLINE_SECONDS, Entry, Stage, ToDrone};
+use jetway_protocol::attach::{DEADLINE_SECONDS, Entry, Stage, ToDrone, stands};
 use jetway_protocol::ids::GrantId;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::admission::{Admission, Door, NotAdmitted, Using};
+use super::admission::{Admission, DialVia, NotAdmitted, Using};
 use super::drone::Drone;
 use super::gate::{Gate, Presence};
 use super::ledger::{BackendKey, Ledger};
@@ -19,7 +19,7 @@ use super::ledger::{BackendKey, Ledger};
 pub(super) struct State {
     pub(super) ledger: Ledger,
     pub(super) backends: HashMap<BackendKey, Backend>,
-    /// What has ended and is not gone from here yet.
+    /// Backends that have ended and are not gone from here yet.
     pub(super) closing: HashMap<BackendKey, Weak<Presence>>,
     pub(super) asks: HashMap<u64, Ask>,
     pub(super) next_ask: u64,
@@ -40,20 +40,21 @@ pub(super) struct State {
 
 #[derive(Debug)]
 pub(super) struct Stream {
-    door: Door,
+    door: DialVia,
     /// When that was sent which the drone has answered last.
     answered_from: Instant,
 }
 
 impl Stream {
-    pub(super) fn new(door: Door, answered_from: Instant) -> Self {
+    pub(super) fn new(door: DialVia, answered_from: Instant) -> Self {
         Self { door, answered_from }
     }
 
-    /// The drone may have taken the stream for broken since, and may give addresses away before long. Whoever asks looks at the
-    /// clock: after a process stood still, others may run before the stream's own task does.
+    /// The drone may have taken the stream for broken since, and may give addresses away before
+    /// long. Each caller looks at the clock: after a process stood still, others may run before
+    /// the stream's own task does.
     pub(super) fn stands(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.answered_from) < Duration::from_secs(DEADLINE_SECONDS)
+        stands(now.saturating_duration_since(self.answered_from))
     }
 
     pub(super) fn answered(&mut self, sent_at: Instant) {
@@ -93,9 +94,9 @@ pub type Stages = watch::Sender<Option<Stage>>;
 pub(super) struct Ask {
     pub(super) key: BackendKey,
     pub(super) grant: GrantId,
-    /// Absent: nobody waits; it is asked whether what is open may stay open.
+    /// Absent: no request waits; the ask is whether open uses may stay open.
     pub(super) reply: Option<oneshot::Sender<Result<Admission, NotAdmitted>>>,
-    /// For whoever looks on.
+    /// For a waiting page.
     pub(super) stages: Option<Stages>,
 }
 
@@ -118,13 +119,14 @@ impl State {
         }
     }
 
-    /// Whether the stream's task is to be woken for what has just become news.
+    /// Whether the stream's task is to be woken for the latest news.
     pub(super) fn must_wake(&mut self) -> bool {
         let knows = std::mem::replace(&mut self.told_of_news, true);
         self.urgent || !knows
     }
 
-    /// The way without a question: the stream stands, the backend is in use, the grant was seen on this stream.
+    /// The way without a question: the stream stands, the backend is in use, the grant was seen on
+    /// this stream.
     pub(super) fn admit_again(
         &mut self,
         drone: &Arc<Drone>,
@@ -142,16 +144,22 @@ impl State {
         Some(Admission { entry, gate, door, using })
     }
 
-    /// What the drone has said of the grant on the stream that stands.
+    /// The drone's answer for the grant, on the stream that stands.
     pub(super) fn vouched(
         &self,
         key: &BackendKey,
         grant: GrantId,
         now: Instant,
-    ) -> Option<(&Admitted, &Door)> {
+    ) -> Option<(&Admitted, &DialVia)> {
         let stream = self.stream.as_ref().filter(|stream| stream.stands(now))?;
         let admitted = self.backends.get(key)?.grants.get(&grant)?;
         (admitted.generation == self.generation).then_some((admitted, &stream.door))
+    }
+
+    /// Of everything that is open on a backend.
+    pub(super) fn gates(&self, key: &BackendKey) -> impl Iterator<Item = &Gate> {
+        let grants = self.backends.get(key).into_iter().flat_map(|backend| backend.grants.values());
+        grants.map(|admitted| &*admitted.gate)
     }
 
     /// Whether something of a backend that has ended is still open here.
@@ -172,7 +180,7 @@ impl State {
         ask
     }
 
-    /// Notes what a `ready` said; `for_client`: and begins the use that it was asked for.
+    /// Notes a `ready`; `for_client`: and begins the use that it was asked for.
     pub(super) fn admit(
         &mut self,
         drone: &Arc<Drone>,
@@ -182,7 +190,7 @@ impl State {
         for_client: bool,
     ) -> Option<Admission> {
         let backend = self.backends.entry(key.clone()).or_insert_with(|| Backend {
-            presence: Arc::new(Presence::new(Arc::downgrade(drone), key.clone())),
+            presence: Arc::new(Presence::new(drone.notices.clone(), key.clone())),
             grants: HashMap::new(),
         });
         let entry = Arc::new(entry);

@@ -1,7 +1,8 @@
-//! The WebSocket to one drone: dialled on first need, kept while used, dialled again when it breaks.
+//! The WebSocket to one drone: dialled on first need, kept while used, dialled again when it
+//! breaks.
 //!
-//! A broken stream closes nothing: tunnels go on, requests wait, and the next stream's first message says what is
-//! open. What a message means is decided in `drone.rs`.
+//! A broken stream closes nothing: tunnels go on, requests wait, and the next stream's first
+//! message says what is open. `drone` acts on its messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +18,12 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::Identity;
-use super::admission::Door;
+use super::address::{Addresses, look_up};
+use super::admission::DialVia;
 use super::drone::Drone;
+use super::identity::Identity;
 use super::ledger::BackendKey;
 use super::pings::Pings;
-use super::whereabouts::{Addresses, look_up};
 
 /// From the first packet to the drone's `Welcome`.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -74,7 +75,7 @@ pub async fn keep(drone: &Arc<Drone>, identity: &Identity) {
             let (socket, direct, sent_at) = connect(drone, identity, &address).await?;
             tracing::debug!(drone = %drone.id, %address, direct, "attached");
             addresses.works(address.clone());
-            drone.connected(if direct { Door::Direct } else { Door::Drone(address.clone()) }, sent_at);
+            drone.connected(if direct { DialVia::Direct } else { DialVia::Drone(address.clone()) }, sent_at);
             run(socket, drone).await
         };
         let ended = identity.stop.run_until_cancelled(life).await;
@@ -182,7 +183,7 @@ async fn run(mut socket: Socket, drone: &Arc<Drone>) -> Result<Unused, Broken> {
         let timer = [merging, drone.next_linger()].into_iter().flatten().min();
         let woken = tokio::select! {
             message = socket.next() => Woken::Message(message),
-            () = drone.wake.notified() => Woken::News,
+            () = drone.notices.wake.notified() => Woken::News,
             () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => Woken::News,
             _ = ping.tick() => Woken::Ping,
             () = sleep_until(falls_at) => return Err(Broken::Silent),
@@ -232,6 +233,9 @@ fn handle(drone: &Arc<Drone>, message: ToProxy) {
     match message {
         ToProxy::Answer { ask, outcome } => drone.answered(ask, outcome),
         ToProxy::Stage { ask, stage } => drone.staged(ask, stage),
+        ToProxy::Ending { backend, fencing_token, reason } => {
+            drone.ending(&BackendKey { backend, fencing_token }, reason);
+        }
         ToProxy::Ended { backend, fencing_token, end } => {
             drone.ended(&BackendKey { backend, fencing_token }, &end);
         }
@@ -329,7 +333,8 @@ mod tests {
         }
     }
 
-    /// A drone that says something every second. Where it `answers`, it also reads, and so sends its pongs.
+    /// A drone that says something every second. Where it `answers`, it also reads, and so sends
+    /// its pongs.
     async fn talkative(listener: &tokio::net::TcpListener, answers: bool) {
         let (stream, _) = listener.accept().await.unwrap();
         let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
@@ -356,7 +361,7 @@ mod tests {
                 let url = format!("ws://{address}/attach");
                 let (socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
                 let drone = Arc::new(Drone::new(jetway_protocol::ids::DroneId::random(), String::new()));
-                drone.connected(Door::Direct, Instant::now());
+                drone.connected(DialVia::Direct, Instant::now());
                 timeout(Duration::from_secs(60), run(socket, &drone)).await
             };
             let ended = tokio::select! {

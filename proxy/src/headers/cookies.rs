@@ -1,13 +1,15 @@
-//! Cookies of sessions that share an origin: each is kept below its own session's path, so that no session's cookies reach
-//! another's process, and none is set for a whole domain.
+//! Cookies of sessions that share an origin: each is kept below its own session's path, so that no
+//! session's cookies reach another's process, and none is set for a whole domain.
 //!
-//! A `Set-Cookie` is read as browsers read it (RFC 6265 §5.2): attributes between semicolons, the last of a kind counts.
+//! A `Set-Cookie` is read as browsers read it (RFC 6265 §5.2): attributes between semicolons, the
+//! last of a kind counts.
 
 use http::header::HeaderValue;
 
-use super::response::Shared;
+use super::origin::Shared;
 
-/// Bytes of an attribute's value, at most: browsers pass over a longer one (RFC 6265bis §5.6), so that a path no longer confines.
+/// Bytes of an attribute's value, at most: browsers pass over a longer one (RFC 6265bis §5.6), so
+/// that a path no longer confines.
 const VALUE_BYTES_MAX: usize = 1024;
 
 /// The same cookie, confined. `shared` is `None` where the session has an origin of its own.
@@ -53,7 +55,7 @@ fn below(shared: &Shared<'_>, path: Option<&[u8]>) -> Vec<u8> {
         Some(_) if shared.path_is_kept => prefix.to_vec(),
         Some(b"/") => prefix.to_vec(),
         Some(path) => [prefix, path].concat(),
-        // As browsers do: the directory of what was asked for (§5.1.4).
+        // As browsers do: the directory of the request's path (§5.1.4).
         None => {
             let asked = shared.asked.as_bytes();
             let directory = &asked[..asked.iter().rposition(|b| *b == b'/').unwrap_or(0)];

@@ -1,14 +1,15 @@
-//! For whom a request comes, in the two ways that applications read: `X-Forwarded-*`, and `Forwarded` (RFC 7239).
+//! For whom a request comes, in the two ways that applications read: `X-Forwarded-*`, and
+//! `Forwarded` (RFC 7239).
 //!
-//! What a trusted forwarder has said is extended; what anybody else said is gone by then.
+//! The word of a trusted forwarder is extended; any other client's word is gone by then.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
-use super::request::Unwritable;
-use crate::forwarders::Peer;
+use super::value::Unwritable;
+use crate::peer::forwarders::Peer;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -48,8 +49,8 @@ fn scheme(headers: &HeaderMap, told: &Forwarding<'_>) -> &'static str {
     }
 }
 
-/// An IPv6 address needs brackets and so quotes (RFC 7239 §6), and so does a host with a port. No host that
-/// [`crate::route::host`] lets pass has quotes or backslashes in it.
+/// An IPv6 address needs brackets and so quotes (RFC 7239 §6), and so does a host with a port. No
+/// host that [`crate::route::host`] lets pass has quotes or backslashes in it.
 fn element(ip: IpAddr, host: &str, scheme: &str) -> String {
     match ip {
         IpAddr::V4(ip) => format!("for={ip};host=\"{host}\";proto={scheme}"),

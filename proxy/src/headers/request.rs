@@ -1,23 +1,25 @@
-//! What a backend gets: the client's headers without what is not the client's to say, and ours.
+//! A backend's headers: the client's without those that the client has no say in, and ours.
 
 use http::header::{self, CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{Method, Version};
 
+use super::fields::{remove_nominated, remove_where, tokens};
+use super::fixed::FixedHeaders;
 use super::forwarded::{self, Forwarding};
-use super::standing::{Standing, value};
-use super::{is_hop_by_hop, is_ours, remove_nominated, remove_where, tokens};
+use super::rules::{self, InRequest};
+use super::value::{Unwritable, value};
 
 pub(super) const VERIFIED_PATH: HeaderName = HeaderName::from_static("x-verified-path");
 
-/// What a backend is told of one request.
+/// The proxy's word to a backend on one request.
 pub struct Told<'a> {
-    pub standing: &'a Standing,
+    pub fixed: &'a FixedHeaders,
     pub verified_path: &'a str,
     pub forwarding: Forwarding<'a>,
     pub upgrade: Option<&'a Upgrade>,
 }
 
-/// What to ask the backend to switch to.
+/// The protocol that the backend is asked to switch to.
 #[derive(Debug)]
 pub struct Upgrade {
     pub protocol: HeaderValue,
@@ -25,12 +27,8 @@ pub struct Upgrade {
     pub key: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} cannot be written as a header")]
-pub struct Unwritable(pub HeaderName);
-
-/// Whether a body is framed in a way that is passed on as it came. Chunks are made anew for the backend; of whatever else
-/// was laid around or inside of them, it would be told nothing.
+/// Whether a body is framed in a way that is passed on as it came. Chunks are made anew for the
+/// backend; of whatever else was laid around or inside of them, it would be told nothing.
 pub fn framing_is_plain(headers: &HeaderMap) -> bool {
     let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let chunked =
@@ -38,8 +36,9 @@ pub fn framing_is_plain(headers: &HeaderMap) -> bool {
     chunked && encodings.next().is_none()
 }
 
-/// What of an HTTP/2 request could be read in two ways once it is HTTP/1.1. Most of that never comes here: h2 itself refuses
-/// fields of connections, `TE` other than trailers, upper case, control characters, and lengths that the data contradict.
+/// A part of an HTTP/2 request that could be read in two ways once it is HTTP/1.1. Most never
+/// comes here: h2 itself refuses fields of connections, `TE` other than trailers, upper case,
+/// control characters, and lengths that the data contradict.
 pub fn oddity(headers: &HeaderMap) -> Option<&'static str> {
     if headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
         return Some("a request has one Content-Length at most");
@@ -51,8 +50,8 @@ pub fn oddity(headers: &HeaderMap) -> Option<&'static str> {
 
 /// The protocol that a request asks to switch to, where that may be passed on.
 ///
-/// Not from HTTP/1.0, and not with a body. Nor to another HTTP or to TLS: inside of that tunnel, requests with
-/// whatever `x-verified-*` a client likes would reach the backend.
+/// Not from HTTP/1.0, and not with a body. Nor to another HTTP or to TLS: inside of that tunnel,
+/// requests with whatever `x-verified-*` a client likes would reach the backend.
 pub fn upgrade_wanted(
     version: Version,
     method: &Method,
@@ -79,7 +78,13 @@ pub fn to_backend(headers: &mut HeaderMap, told: &Told<'_>) -> Result<(), Unwrit
     let takes_trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
     let trusted = told.forwarding.peer.trusted;
     remove_nominated(headers);
-    remove_where(headers, |name| is_hop_by_hop(name) || *name == header::TE || is_ours(name, trusted));
+    remove_where(headers, |name| match rules::in_request(name.as_str().as_bytes()) {
+        InRequest::Removed | InRequest::Connection | InRequest::Te => true,
+        InRequest::Forwarders => !trusted,
+        InRequest::Passes | InRequest::Noticed | InRequest::Host | InRequest::Length | InRequest::Cookie => {
+            false
+        }
+    });
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -97,12 +102,13 @@ pub fn to_backend(headers: &mut HeaderMap, told: &Told<'_>) -> Result<(), Unwrit
     if trusted {
         forwarded::tell(headers, &told.forwarding)?;
     }
-    told.standing.set(headers);
+    told.fixed.set(headers);
     headers.insert(VERIFIED_PATH, value(&VERIFIED_PATH, told.verified_path)?);
     Ok(())
 }
 
-/// HTTP/2 cuts cookies into crumbs; whoever does not speak it must get them in one piece (RFC 9113 §8.2.3).
+/// HTTP/2 cuts cookies into crumbs; an HTTP/1.1 server must get them in one piece (RFC 9113
+/// §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
         let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
@@ -122,7 +128,7 @@ mod tests {
 
     use super::super::map;
     use super::*;
-    use crate::forwarders::Peer;
+    use crate::peer::forwarders::Peer;
 
     fn entry() -> Entry {
         Entry {
@@ -144,8 +150,8 @@ mod tests {
         let peer = Peer { address: "192.0.2.7:1".parse().unwrap(), trusted };
         let host = Arc::from("h");
         let forwarding = Forwarding { peer, scheme: "https", host: &host };
-        let standing = Standing::new(entry, &backend, &forwarding).unwrap();
-        let told = Told { standing: &standing, verified_path: "/tok/a", forwarding, upgrade };
+        let fixed = FixedHeaders::new(entry, &backend, &forwarding).unwrap();
+        let told = Told { fixed: &fixed, verified_path: "/tok/a", forwarding, upgrade };
         to_backend(&mut headers, &told).unwrap();
         headers
     }

@@ -1,48 +1,29 @@
-//! What a client gets: the backend's headers without those that concern other sessions, and ours.
+//! A client's headers: the backend's without those that concern other sessions, and ours.
 
 use http::header::{
-    self, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, SEC_WEBSOCKET_ACCEPT, SET_COOKIE,
-    UPGRADE,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION,
+    HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, SEC_WEBSOCKET_ACCEPT, SET_COOKIE, UPGRADE,
 };
 
-use super::{cookies, is_hop_by_hop, remove_nominated, remove_where};
+use super::cookies;
+use super::fields::{remove_nominated, remove_where};
+use super::origin::Shared;
+use super::rules::{self, InAnswer};
 
-/// Plane's name, kept for what was written for it.
+/// Plane's name, kept for clients that were written for it.
 pub(super) const BACKEND_ID: HeaderName = HeaderName::from_static("x-plane-backend-id");
-/// What a browser applies to a whole origin, whichever path said it. Where sessions share one, none may: the first widens a
-/// service worker's reach, the second throws everybody's data away, the next three send others' URLs, and so their tokens, or all
-/// their traffic elsewhere, and the last changes how everybody is reached.
-pub(super) static WHOLE_ORIGIN: [HeaderName; 6] = [
-    HeaderName::from_static("service-worker-allowed"),
-    HeaderName::from_static("clear-site-data"),
-    HeaderName::from_static("nel"),
-    HeaderName::from_static("report-to"),
-    header::ALT_SVC,
-    header::STRICT_TRANSPORT_SECURITY,
-];
 
 /// An application that says one of these decides for itself.
 pub(super) static CORS: [HeaderName; 3] =
     [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_HEADERS];
 /// Where it says none.
 pub(super) const EVERY_ORIGIN: [&str; 3] = ["*", "*", "*, Authorization"];
-/// The URL has the token in it: nobody else is to see more of it than where it came from. Not `no-referrer`, which takes the
-/// Origin from forms as well, and with it what applications know cross-site requests by.
+/// The URL has the token in it: no other site is to see more of it than its origin. Not
+/// `no-referrer`, which takes the Origin from forms as well, and with it what applications know
+/// cross-site requests by.
 pub(super) const POLICY: &str = "strict-origin";
 
-/// An origin that a session has in common with others: the path form.
-#[derive(Debug, Clone, Copy)]
-pub struct Shared<'a> {
-    /// Everything of the session is below this path: the token's, or the token's and a port's. No slash at its end.
-    pub prefix: &'a str,
-    /// The path of the request, as the client sent it.
-    pub asked: &'a str,
-    /// The application sees its prefix.
-    pub path_is_kept: bool,
-}
-
-/// What becomes another protocol's with the answer.
+/// The part of the connection that becomes another protocol's with the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switched {
     /// The whole connection.
@@ -51,8 +32,8 @@ pub enum Switched {
     Stream,
 }
 
-/// From the backend's headers to the client's. `backend`: its id. `switched`: the answer is the 101 that was asked for. `shared` is `None` where the
-/// session has an origin of its own.
+/// From the backend's headers to the client's. `backend`: its id. `switched`: the answer is the 101
+/// that was asked for. `shared` is `None` where the session has an origin of its own.
 pub fn to_client(
     headers: &mut HeaderMap,
     backend: &HeaderValue,
@@ -63,10 +44,16 @@ pub fn to_client(
     remove_nominated(headers);
     let (mut has_cookies, mut has_policy, mut has_cors) = (false, false, false);
     remove_where(headers, |name| {
-        has_cookies |= *name == SET_COOKIE;
-        has_policy |= *name == REFERRER_POLICY;
-        has_cors |= CORS.contains(name);
-        is_hop_by_hop(name) || (shared.is_some() && WHOLE_ORIGIN.contains(name))
+        let rule = rules::in_answer(name.as_str().as_bytes());
+        has_cookies |= rule == InAnswer::Cookie;
+        has_policy |= rule == InAnswer::Policy;
+        has_cors |= rule == InAnswer::Cors;
+        match rule {
+            InAnswer::Removed | InAnswer::Connection | InAnswer::Encoding => true,
+            InAnswer::OwnOrigin => shared.is_some(),
+            InAnswer::Passes | InAnswer::Cookie | InAnswer::Policy | InAnswer::Cors => false,
+            InAnswer::Id | InAnswer::Length | InAnswer::Date => false,
+        }
     });
     match (switched, protocol) {
         (Some(Switched::Connection), Some(protocol)) => {
@@ -91,7 +78,8 @@ pub fn to_client(
     }
 }
 
-/// Tokens are in the path, not in cookies: another origin learns nothing that it could not ask for itself.
+/// Tokens are in the path, not in cookies: another origin learns nothing that it could not ask for
+/// itself.
 pub fn allow_every_origin(headers: &mut HeaderMap) {
     for (name, value) in CORS.iter().zip(EVERY_ORIGIN) {
         headers.insert(name, HeaderValue::from_static(value));
@@ -156,22 +144,38 @@ mod tests {
             ("Report-To", "{}"),
             ("Alt-Svc", "h2=\"evil:443\""),
             ("Strict-Transport-Security", "max-age=1"),
+            ("WWW-Authenticate", "Basic realm=\"your password\""),
+            ("Use-As-Dictionary", "match=\"/*\""),
+            ("Accept-CH", "Sec-CH-UA-Model"),
+            ("Set-Login", "logged-out"),
+            ("Origin-Agent-Cluster", "?0"),
             ("Set-Cookie", "a=b; Path=/; Domain=example.com"),
             ("Set-Cookie", "c=d"),
         ];
+        let whole = &lines[..lines.len() - 2];
         let headers = answered(true, &lines);
-        for (name, _) in &lines[..6] {
+        for (name, _) in whole {
             assert!(!headers.contains_key(*name), "{name}");
         }
         let cookies: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
         assert_eq!(cookies, ["a=b; Path=/tok", "c=d; Path=/tok"]);
 
         let headers = answered(false, &lines);
-        for (name, value) in &lines[..6] {
+        for (name, value) in whole {
             assert_eq!(headers[*name], value, "an origin of its own is the session's");
         }
         let cookies: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
         assert_eq!(cookies, ["a=b; Path=/", "c=d"], "but not its parent domain");
+    }
+
+    #[test]
+    fn no_application_speaks_with_the_proxys_mark() {
+        for mark in ["jetway", "jetway; error=http_request_denied", "other, \"jetway\"; error=a", "cdn"] {
+            let lines = [("Proxy-Status", "cdn"), ("proxy-status", mark)];
+            for shared in [true, false] {
+                assert!(!answered(shared, &lines).contains_key("proxy-status"), "{mark}");
+            }
+        }
     }
 
     #[test]

@@ -1,22 +1,25 @@
-//! The head of a backend's answer: what its client gets of it, and where its body ends (RFC 9112 §6.3). Pure.
+//! The head of a backend's answer: the head for its client, and the end of its body (RFC 9112
+//! §6.3). Pure.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use jetway_protocol::time::UnixMicros;
 
 use super::chunks::{Body, Chunks, Malformed};
-use crate::headers::plain::{self, AnswerLine};
-use crate::headers::{self, Shared};
+use crate::headers::framing::Framing;
+use crate::headers::rules::{self, InAnswer};
+use crate::headers::{self, Shared, plain};
+use crate::upstream::HEAD_BYTES_MAX;
 
 /// Lines of nearly every answer, and of any.
 const LINES: usize = 48;
 const LINES_MAX: usize = 100;
 
-/// What an answer is made for.
+/// The request that an answer is made for.
 #[derive(Debug, Clone, Copy)]
 pub struct For<'a> {
     /// To a HEAD, there is no body.
@@ -31,7 +34,7 @@ pub struct For<'a> {
 
 /// A head that was written down for its client.
 #[derive(Debug)]
-pub struct Head {
+pub struct ResponseHead {
     /// Bytes of the head, up to and including the empty line.
     pub length: usize,
     pub body: Body,
@@ -44,12 +47,12 @@ pub enum Read {
     Partial,
     /// One that comes before the answer (RFC 9110 §15.2), of so many bytes.
     Interim(usize),
-    /// To another protocol, that nobody asked for.
+    /// To another protocol, without a wish for it.
     Switching,
-    Answer(Head),
+    Answer(ResponseHead),
 }
 
-/// Writes what the client gets to `text`.
+/// Writes the head for the client to `text`.
 pub fn read(bytes: &[u8], wanted: &For<'_>, text: &mut Vec<u8>) -> Result<Read, Malformed> {
     let mut lines = [httparse::EMPTY_HEADER; LINES];
     let mut response = httparse::Response::new(&mut lines);
@@ -68,11 +71,10 @@ pub fn read(bytes: &[u8], wanted: &For<'_>, text: &mut Vec<u8>) -> Result<Read, 
     }
 }
 
-/// What its lines say.
+/// The content of its lines.
 #[derive(Debug, Default)]
 struct Said {
-    content_length: Option<u64>,
-    is_chunked: bool,
+    framing: Framing,
     closes: bool,
     has_date: bool,
     has_policy: bool,
@@ -89,6 +91,7 @@ fn answer(
 ) -> Result<Read, Malformed> {
     let status = response.code.ok_or(Malformed)?;
     match status {
+        _ if length > HEAD_BYTES_MAX => return Err(Malformed),
         101 => return Ok(Read::Switching),
         100..200 => return Ok(Read::Interim(length)),
         200..1000 => {}
@@ -96,64 +99,53 @@ fn answer(
     }
     let said = Said::by(response.headers)?;
     let is_1_1 = response.version == Some(1);
-    let body = match (status, said.content_length) {
+    said.framing.check(!is_1_1)?;
+    let Framing { is_chunked, length: content_length, .. } = said.framing;
+    let body = match (status, content_length) {
         _ if wanted.is_head => Body::None,
         (204 | 304, _) => Body::None,
-        // Chunks are HTTP/1.1's; of an older server they would be anything (RFC 9112 §6.1).
-        _ if said.is_chunked && is_1_1 => Body::Chunks(Chunks::default()),
-        _ if said.is_chunked => return Err(Malformed),
+        _ if is_chunked => Body::Chunks(Chunks::default()),
         (_, Some(0)) => Body::None,
         (_, Some(length)) => Body::Length(length),
         (_, None) => Body::ToTheEnd,
     };
-    // A length beside chunks is somebody's mistake, and what follows may be somebody's answer to another request.
-    let is_odd = said.is_chunked && said.content_length.is_some();
-    let goes_on = is_1_1 && !said.closes && !is_odd && !matches!(body, Body::ToTheEnd);
+    let goes_on = is_1_1 && !said.closes && !matches!(body, Body::ToTheEnd);
     text.extend_from_slice(b"HTTP/1.1 ");
     text.extend_from_slice(format!("{status} ").as_bytes());
     let canonical = || StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let reason = response.reason.filter(|reason| !reason.is_empty()).or_else(canonical);
     text.extend_from_slice(reason.unwrap_or_default().as_bytes());
     text.extend_from_slice(b"\r\n");
-    let without_length = status == 204 || said.is_chunked;
-    if said.is_ruled {
-        by_rule(response.headers, wanted, without_length, text)?;
+    let content_length = content_length.filter(|_| status != 204);
+    if said.is_ruled || said.framing.is_repeated {
+        by_rule(response.headers, wanted, content_length, text)?;
     } else {
-        as_it_came(response.headers, &said, wanted, without_length, text);
+        as_it_came(response.headers, &said, wanted, content_length.is_some(), text);
     }
     if matches!(body, Body::Chunks(_) | Body::ToTheEnd) {
         plain::write_line(text, "transfer-encoding", b"chunked");
     }
     finish(text, said.has_date, wanted.closes);
-    Ok(Read::Answer(Head { length, body, goes_on }))
+    Ok(Read::Answer(ResponseHead { length, body, goes_on }))
 }
 
 impl Said {
     fn by(lines: &[httparse::Header<'_>]) -> Result<Self, Malformed> {
         let mut said = Self::default();
         for line in lines {
-            match plain::answer_line(line.name) {
-                AnswerLine::Passes => {}
-                AnswerLine::Length => {
-                    let length = plain::length(line.value).ok_or(Malformed)?;
-                    if said.content_length.is_some_and(|before| before != length) {
-                        return Err(Malformed);
-                    }
-                    said.is_ruled |= said.content_length.is_some();
-                    said.content_length = Some(length);
+            match rules::in_answer(line.name.as_bytes()) {
+                InAnswer::Passes => {}
+                InAnswer::Length => said.framing.length(line.value)?,
+                InAnswer::Encoding => said.framing.encoding(line.value)?,
+                InAnswer::Connection if line.value.eq_ignore_ascii_case(b"close") => said.closes = true,
+                InAnswer::Connection if line.value.eq_ignore_ascii_case(b"keep-alive") => {}
+                InAnswer::Connection => (said.is_ruled, said.closes) = (true, true),
+                InAnswer::Date => said.has_date = true,
+                InAnswer::Policy => said.has_policy = true,
+                InAnswer::Cors => said.has_cors = true,
+                InAnswer::Removed | InAnswer::OwnOrigin | InAnswer::Cookie | InAnswer::Id => {
+                    said.is_ruled = true;
                 }
-                AnswerLine::Encoding if line.value.eq_ignore_ascii_case(b"chunked") && !said.is_chunked => {
-                    said.is_chunked = true;
-                }
-                // What would be laid around or inside of the chunks, its client would be told nothing of.
-                AnswerLine::Encoding => return Err(Malformed),
-                AnswerLine::Connection if line.value.eq_ignore_ascii_case(b"close") => said.closes = true,
-                AnswerLine::Connection if line.value.eq_ignore_ascii_case(b"keep-alive") => {}
-                AnswerLine::Connection => (said.is_ruled, said.closes) = (true, true),
-                AnswerLine::Date => said.has_date = true,
-                AnswerLine::Policy => said.has_policy = true,
-                AnswerLine::Cors => said.has_cors = true,
-                AnswerLine::Ruled => said.is_ruled = true,
             }
         }
         Ok(said)
@@ -164,13 +156,13 @@ fn as_it_came(
     lines: &[httparse::Header<'_>],
     said: &Said,
     wanted: &For<'_>,
-    without_length: bool,
+    has_length: bool,
     text: &mut Vec<u8>,
 ) {
     for line in lines {
-        match plain::answer_line(line.name) {
-            AnswerLine::Connection | AnswerLine::Encoding => {}
-            AnswerLine::Length if without_length => {}
+        match rules::in_answer(line.name.as_bytes()) {
+            InAnswer::Connection | InAnswer::Encoding => {}
+            InAnswer::Length if !has_length => {}
             _ => plain::write_line(text, line.name, line.value),
         }
     }
@@ -180,23 +172,20 @@ fn as_it_came(
 fn by_rule(
     lines: &[httparse::Header<'_>],
     wanted: &For<'_>,
-    without_length: bool,
+    content_length: Option<u64>,
     text: &mut Vec<u8>,
 ) -> Result<(), Malformed> {
     let mut headers = HeaderMap::with_capacity(lines.len() + 6);
     for line in lines {
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| Malformed)?;
         let value = HeaderValue::from_bytes(line.value).map_err(|_| Malformed)?;
-        if name == CONTENT_LENGTH {
-            headers.insert(name, value);
-        } else {
+        if name != CONTENT_LENGTH {
             headers.append(name, value);
         }
     }
     headers::to_client(&mut headers, wanted.backend, wanted.shared.as_ref(), None);
-    headers.remove(TRANSFER_ENCODING);
-    if without_length {
-        headers.remove(CONTENT_LENGTH);
+    if let Some(length) = content_length {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     plain::write_all(text, &headers);
     Ok(())
@@ -227,7 +216,7 @@ thread_local! {
     static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
 }
 
-/// Whoever passes an answer on that says no time, says when it came (RFC 9110 §6.6.1).
+/// A proxy dates an answer that has no date (RFC 9110 §6.6.1).
 fn write_date(text: &mut Vec<u8>) {
     let second = u64::try_from(UnixMicros::now().0 / 1_000_000).unwrap_or(0);
     DATE.with_borrow_mut(|(written, date)| {
@@ -249,7 +238,7 @@ mod tests {
         For { is_head: false, backend: &BACKEND, shared: None, closes: false }
     }
 
-    fn told(answer: &str, wanted: &For<'_>) -> Result<(Head, String), Option<Malformed>> {
+    fn told(answer: &str, wanted: &For<'_>) -> Result<(ResponseHead, String), Option<Malformed>> {
         let mut text = Vec::new();
         match read(answer.as_bytes(), wanted, &mut text) {
             Ok(Read::Answer(head)) => Ok((head, String::from_utf8(text).unwrap())),
@@ -279,8 +268,8 @@ mod tests {
         let table: [(&str, &str, bool); 12] = [
             ("1.1 200 OK\r\nContent-Length: 0", "None", true),
             ("1.1 200 OK\r\nContent-Length: 7\r\nContent-Length: 7", "Length(7)", true),
+            ("1.1 200 OK\r\nContent-Length: 7, 7", "Length(7)", true),
             ("1.1 200 OK\r\nTransfer-Encoding: Chunked", "Chunks", true),
-            ("1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 7", "Chunks", false),
             ("1.1 200 OK", "ToTheEnd", false),
             ("1.1 200 OK\r\nContent-Length: 7\r\nConnection: close", "Length(7)", false),
             ("1.1 200 OK\r\nContent-Length: 7\r\nConnection: keep-alive, x-a", "Length(7)", false),
@@ -304,7 +293,8 @@ mod tests {
     fn what_could_be_read_in_two_ways_is_no_answer() {
         for answer in [
             "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Length: 8\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 7, 7\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 7, 8\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 7\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: +7\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",

@@ -1,15 +1,17 @@
-//! A body as its backend frames it, and as its client gets it. Pure: what to write comes out as bytes.
+//! A body as its backend frames it, and as its client gets it. Pure: the bytes to write come out.
 
-/// All trailers of a body.
-const TRAILER_BYTES_MAX: usize = 16 * 1024;
-const TRAILERS_MAX: usize = 64;
+use crate::headers::framing::Misframed;
+use crate::problem::Problem;
+use crate::upstream::HEAD_BYTES_MAX;
+
+// The bounds are hyper's, so that both lanes end a body at the same byte or refuse it.
+/// Lines of trailers; in bytes, they are bounded as a head is.
+const TRAILERS_MAX: usize = 100;
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// Of a chunk's size, in digits: more than any file has.
-const DIGITS_MAX: u32 = 15;
-/// Of a chunk's extensions, which nobody reads.
-const EXTENSION_BYTES_MAX: u32 = 4 * 1024;
+/// Extensions of all chunks of a body, which no one reads.
+const EXTENSION_BYTES_MAX: u32 = 16 * 1024;
 
-/// What is still to come.
+/// The part of a body that is still to come.
 #[derive(Debug)]
 pub enum Body {
     None,
@@ -33,14 +35,27 @@ pub enum Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
+impl From<Misframed> for Malformed {
+    fn from(Misframed: Misframed) -> Self {
+        Malformed
+    }
+}
+
+impl From<Malformed> for Problem {
+    fn from(Malformed: Malformed) -> Self {
+        Problem::BadAnswer
+    }
+}
+
 /// A chunked body (RFC 9112 §7.1).
 #[derive(Debug, Default)]
 pub struct Chunks {
     at: At,
     /// Of the chunk that is being read.
     left: u64,
-    /// How many of what is counted where it stands.
-    count: u32,
+    /// The chunk's size has a digit at least.
+    has_size: bool,
+    extension_bytes: u32,
     trailers: Vec<u8>,
 }
 
@@ -48,6 +63,8 @@ pub struct Chunks {
 enum At {
     #[default]
     Size,
+    /// White space behind the size.
+    Space,
     Extension,
     SizeEnd,
     Data,
@@ -68,7 +85,7 @@ impl Body {
         }
     }
 
-    /// Takes what has come, and writes what the client gets of it.
+    /// Takes the next bytes, and writes those for the client.
     pub fn take(&mut self, bytes: &[u8], text: &mut Vec<u8>) -> Result<Progress, Malformed> {
         match self {
             Body::None => Ok(Progress::Done { beyond: bytes.len() }),
@@ -123,8 +140,7 @@ impl Chunks {
                     continue;
                 }
                 At::Trailers => {
-                    self.trailers.push(*first);
-                    if self.has_all_trailers()? {
+                    if self.ends_with(*first)? {
                         text.extend_from_slice(LAST_CHUNK);
                         return Ok(Progress::Done { beyond: rest.len() });
                     }
@@ -137,40 +153,49 @@ impl Chunks {
     }
 
     fn framing(&mut self, byte: u8) -> Result<(), Malformed> {
-        self.count += 1;
         let digit = char::from(byte).to_digit(16).filter(|_| self.at == At::Size);
         if let Some(digit) = digit {
-            self.left = self.left * 16 + u64::from(digit);
-            return if self.count > DIGITS_MAX { Err(Malformed) } else { Ok(()) };
+            self.left = self.left.checked_mul(16).ok_or(Malformed)? + u64::from(digit);
+            self.has_size = true;
+            return Ok(());
         }
-        let next = match (self.at, byte) {
-            // A size has a digit at least.
-            (At::Size, _) if self.count == 1 => return Err(Malformed),
-            (At::Size | At::Extension, b'\r') => At::SizeEnd,
-            (At::Size, b';' | b' ' | b'\t') => At::Extension,
+        self.at = match (self.at, byte) {
+            (At::Size, _) if !self.has_size => return Err(Malformed),
+            (At::Size | At::Space | At::Extension, b'\r') => At::SizeEnd,
+            (At::Size | At::Space, b' ' | b'\t') => At::Space,
+            (At::Size | At::Space, b';') => At::Extension,
             (At::Extension, b'\n') => return Err(Malformed),
-            (At::Extension, _) if self.count <= EXTENSION_BYTES_MAX => return Ok(()),
+            (At::Extension, _) => {
+                self.extension_bytes += 1;
+                if self.extension_bytes >= EXTENSION_BYTES_MAX {
+                    return Err(Malformed);
+                }
+                At::Extension
+            }
             (At::SizeEnd, b'\n') if self.left == 0 => At::Trailers,
             (At::SizeEnd, b'\n') => At::Data,
             (At::DataReturn, b'\r') => At::DataEnd,
             (At::DataEnd, b'\n') => At::Size,
             _ => return Err(Malformed),
         };
-        (self.at, self.count) = (next, 0);
+        self.has_size = false;
         Ok(())
     }
 
-    /// Whether the empty line behind them has come. They go no further: no plain request takes any (RFC 9110 §6.5.1).
-    fn has_all_trailers(&self) -> Result<bool, Malformed> {
-        if self.trailers.len() > TRAILER_BYTES_MAX {
+    /// One byte more of the trailers, and whether it ends them. They go no further: no plain
+    /// request takes any (RFC 9110 §6.5.1).
+    fn ends_with(&mut self, byte: u8) -> Result<bool, Malformed> {
+        let is_bare_return = self.trailers.ends_with(b"\r") && byte != b'\n';
+        if is_bare_return || self.trailers.len() >= HEAD_BYTES_MAX {
             return Err(Malformed);
         }
+        self.trailers.push(byte);
         if self.trailers != b"\r\n" && !self.trailers.ends_with(b"\r\n\r\n") {
             return Ok(false);
         }
         let mut lines = [httparse::EMPTY_HEADER; TRAILERS_MAX];
         match httparse::parse_headers(&self.trailers, &mut lines) {
-            Ok(httparse::Status::Complete((length, _))) if length == self.trailers.len() => Ok(true),
+            Ok(httparse::Status::Complete(_)) => Ok(true),
             _ => Err(Malformed),
         }
     }
@@ -203,6 +228,7 @@ mod tests {
             ("003;a=\"b\"\r\nabc\r\n0 \r\n\r\nmore", "3\r\nabc\r\n0\r\n\r\n", Progress::Done { beyond: 4 }),
             ("1\r\na\r\n0\r\nX-Sum: 1\r\nX-Verified-User: r\r\n\r\n", "1\r\na\r\n0\r\n\r\n", done),
             ("A\r\nabc", "3\r\nabc\r\n", Progress::More),
+            ("0000000000000000001 \t;a\r\na\r\n0\r\n\r\n", "1\r\na\r\n0\r\n\r\n", done),
         ] {
             assert_eq!(taken(chunks(), &[sent.as_bytes()]), Ok((got.to_owned(), progress)), "{sent:?}");
         }
@@ -222,11 +248,16 @@ mod tests {
             "1\r\nab",
             "1\r\na\n0\r\n\r\n",
             "1;a\na",
-            "1000000000000000\r\n",
-            "0\r\n\nx",
+            "10000000000000000\r\n",
+            "1 2\r\n",
+            "1 a\r\n",
+            "0\r\n\rx",
             "0\r\nbad name: x\r\n\r\n",
         ] {
             assert_eq!(taken(chunks(), &[sent.as_bytes(), b"\r\n\r\n"]), Err(Malformed), "{sent:?}");
+        }
+        for long in [format!("2;{}\r\nok\r\n", "x".repeat(17_000)), format!("0\r\n{}", "x".repeat(70_000))] {
+            assert_eq!(taken(chunks(), &[long.as_bytes()]), Err(Malformed));
         }
         assert_eq!(chunks().end(&mut Vec::new()), Err(Malformed));
         assert_eq!(Body::Length(1).end(&mut Vec::new()), Err(Malformed));

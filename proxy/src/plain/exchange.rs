@@ -1,12 +1,11 @@
-//! One plain request to its backend, and the answer back. What is answered is decided by the same steps as for any other request
-//! (`Server::admitted`); when the connection between has ended and nothing was answered, the request is asked once more.
+//! One plain request to its backend, and the answer back. It is admitted by the same steps as any
+//! other request (`Server::admitted`); when the connection to the backend has ended without an
+//! answer, the request is asked once more.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Method, Response};
 use http_body_util::BodyExt;
 use jetway_protocol::ids::BackendId;
@@ -15,33 +14,32 @@ use jetway_protocol::time::UnixMicros;
 use tokio::time::Instant;
 
 use super::Lane;
-use super::answer::{self, For, Read};
-use super::chunks::{Malformed, Progress};
-use super::request::{self, Head};
-use super::sides::{Came, Stop, Upstream};
-use crate::allowance;
-use crate::answer::{Problem, wants_page};
-use crate::attach::Admission;
-use crate::body::OutBody;
-use crate::buffers::Text;
-use crate::forward::{RESPONSE_HEAD_MAX, UNWRITABLE};
+use super::answer::{self, For};
+use super::chunks::Progress;
+use super::heads::{Answered, HeadReader};
+use super::request::{self, RequestHead};
+use super::sockets::{BackendSocket, Received, Stop};
+use crate::forward::exchange::RESPONSE_HEAD_MAX;
+use crate::forward::response_body::ResponseBody;
 use crate::headers::Forwarding;
 use crate::headers::plain::tell_backend;
-use crate::listener::Serving;
-use crate::route::Place;
-use crate::serve::{Admitted, Asking};
-use crate::upstream::Call;
+use crate::io::buffers::Text;
+use crate::limits::shares;
+use crate::pages::answer::wants_page;
+use crate::problem::{Problem, unwritable};
+use crate::request::server::{Admitted, Asking};
+use crate::request::serving::Serving;
+use crate::route::PathParts;
+use crate::route::untokened;
+use crate::upstream::dial_target::DialTargets;
 
-/// A backend's head, before it is nobody's any more.
-const ANSWER_HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// What came of one request.
+/// The end of one request.
 pub enum Outcome {
     Served,
     /// The connection is of no more use.
     Over,
     /// It is for hyper, as it came. Nothing of it was sent.
-    NotPlain(Came),
+    NotPlain(Received),
 }
 
 /// Why a request is not answered by its backend.
@@ -74,21 +72,15 @@ fn broken_off(_stop: Stop) -> Unanswered {
     Unanswered::Gone
 }
 
-/// A request as it is sent, and what it is asked for.
+/// A request as it is sent, and the answer that it wants.
 struct Asks<'a> {
     text: &'a [u8],
     wanted: For<'a>,
     is_repeatable: bool,
 }
 
-/// An answer's head, and the bytes that it came in.
-struct Answered {
-    head: answer::Head,
-    came: Came,
-}
-
 impl Lane<'_> {
-    pub async fn serve(&mut self, head: Head, came: Came, text: Text) -> Outcome {
+    pub async fn serve(&mut self, head: RequestHead, came: Received, text: Text) -> Outcome {
         let (mut backend, method) = (None, head.method.clone());
         let for_a_person = head.takes_html && wants_page(&method, &request::headers(came.bytes()));
         let mut came = Some(came);
@@ -97,6 +89,13 @@ impl Lane<'_> {
             Err(Unanswered::Gone) => Outcome::Over,
             Err(Unanswered::NotPlain) => came.map_or(Outcome::Over, Outcome::NotPlain),
             Err(Unanswered::Problem(reason)) => {
+                let reason = match &came {
+                    Some(came) if reason == Problem::TokenInvalid => {
+                        let bytes = came.bytes();
+                        untokened::explained(reason, &request::path(bytes), &request::headers(bytes))
+                    }
+                    _ => reason,
+                };
                 let answer = self.serving.server.problem(&reason, backend.as_ref(), for_a_person);
                 self.answer(answer, &method).await
             }
@@ -105,44 +104,43 @@ impl Lane<'_> {
 
     async fn pass_on(
         &mut self,
-        mut head: Head,
-        came: &mut Option<Came>,
+        mut head: RequestHead,
+        came: &mut Option<Received>,
         mut text: Text,
         for_a_person: bool,
         asked_for: &mut Option<BackendId>,
     ) -> Result<(), Unanswered> {
         let (wall, since) = (UnixMicros::now(), Instant::now());
-        let bytes = came.as_ref().map_or(&b""[..], Came::bytes);
+        let bytes = came.as_ref().map_or(&b""[..], Received::bytes);
         let Serving { connection, server, .. } = self.serving;
-        let host = connection.lone_host(head.host(bytes)).map_err(crate::serve::bad_request)?;
-        if let Some(client) = allowance::Client::of(connection.peer) {
+        let host = connection.lone_host(head.host(bytes)).map_err(crate::request::server::bad_request)?;
+        let path = head.path(bytes);
+        let place = PathParts::of(path).ok_or(Unanswered::NotPlain)?;
+        if let Some(client) = shares::ClientKey::of(connection.peer) {
             server.allowances.clients.ask(client)?;
         }
-        let path = head.path(bytes);
-        let place = Place::of(path).ok_or(Unanswered::NotPlain)?;
-        let Place { token, is_static, port, .. } = place;
-        let asking = Asking { host: &host, token, is_static, port, for_a_person, stages: None };
+        let PathParts { token, is_static, port, .. } = place;
+        let is_counted = false;
+        let asking = Asking { host: &host, token, is_static, port, for_a_person, stages: None, is_counted };
         let mut admitted = tokio::select! {
             biased;
             admitted = server.admitted(connection, &asking, since, asked_for) => admitted?,
             () = self.client.gone() => return Err(Unanswered::Gone),
         };
-        let linger = u64::from(admitted.admission.entry.linger_seconds);
-        admitted.admission.using.linger = Some(Duration::from_secs(linger));
         if admitted.port.protocol != Protocol::Http1 {
+            connection.counted.set();
             return Err(Unanswered::NotPlain);
         }
+        let linger = u64::from(admitted.admission.entry.linger_seconds);
+        admitted.admission.using.linger = Some(Duration::from_secs(linger));
         let forwarding = Forwarding { peer: connection.peer, scheme: admitted.scheme, host: &host };
-        let told = tell_backend(&mut text.0, &admitted.standing, path, &mut head.said, &forwarding);
-        told.map_err(|reason| {
-            tracing::warn!(backend = %admitted.key.backend, %reason, "a request that no header can tell of");
-            UNWRITABLE
-        })?;
+        let told = tell_backend(&mut text.0, &admitted.fixed, path, &mut head.said, &forwarding);
+        told.map_err(|reason| unwritable(&admitted.key.backend, &reason))?;
         text.0.extend_from_slice(b"\r\n");
         text.0.extend_from_slice(&bytes[head.body.clone()]);
         let shared = admitted.admission.entry.subdomain.is_none().then(|| place.shared());
         let is_head = head.method == Method::HEAD;
-        let wanted = For { is_head, backend: &admitted.standing.backend, shared, closes: false };
+        let wanted = For { is_head, backend: &admitted.fixed.backend, shared, closes: false };
         let mut reply = Text::borrow();
         let hold = server.hold.saturating_sub(since.elapsed());
         let asks = Asks { text: &text.0, wanted, is_repeatable: head.is_repeatable() };
@@ -155,18 +153,20 @@ impl Lane<'_> {
         self.bring_back(upstream, answered, reply).await
     }
 
-    /// Over the connection of the last request, or a new one. The first may be closed by the backend at the same moment: then once more,
-    /// if that does no harm.
+    /// Over the connection of the last request, or a new one. The first may be closed by the
+    /// backend at the same moment: then once more, if that does no harm. What must not be sent
+    /// twice goes only where the kernel has not heard of an end.
     async fn exchange(
         &mut self,
         admitted: &Admitted,
         hold: Duration,
         asks: &Asks<'_>,
         reply: &mut Text,
-    ) -> Result<(Upstream, Answered), Unanswered> {
+    ) -> Result<(BackendSocket, Answered), Unanswered> {
         let gate = &admitted.admission.gate;
         let mut kept = self.upstream.take().filter(|idle| idle.leads_to(gate, admitted.port));
         let idle = poll_fn(|cx| Poll::Ready(kept.take().and_then(|idle| idle.waiting(cx)))).await;
+        let idle = idle.filter(|idle| asks.is_repeatable || idle.is_open());
         if let Some(mut idle) = idle {
             match self.ask(&mut idle, asks, reply).await {
                 Err(Unanswered::Problem(Problem::Terminated)) if asks.is_repeatable => reply.0.clear(),
@@ -186,38 +186,24 @@ impl Lane<'_> {
     /// To the head of the answer.
     async fn ask(
         &mut self,
-        upstream: &mut Upstream,
+        upstream: &mut BackendSocket,
         asks: &Asks<'_>,
         reply: &mut Text,
     ) -> Result<Answered, Unanswered> {
         let Self { client, clock, serving, .. } = self;
         clock.set(Some(Instant::now() + RESPONSE_HEAD_MAX));
         upstream.write(asks.text, client, clock).await.map_err(unanswered)?;
-        let mut early = Vec::new();
+        let mut heads = HeadReader::default();
         loop {
-            let mut came = upstream.read(client, clock).await.map_err(unanswered)?;
-            if came.bytes().is_empty() || early.len() > ANSWER_HEAD_BYTES_MAX {
+            let came = upstream.read(client, clock).await.map_err(unanswered)?;
+            if came.bytes().is_empty() {
                 return Err(Problem::Terminated.into());
             }
-            if !early.is_empty() {
-                early.extend_from_slice(came.bytes());
-                came = Came::Left(Bytes::from(std::mem::take(&mut early)));
-            }
-            let mut passed = 0;
-            loop {
-                let bytes = &came.bytes()[passed..];
-                let closes = serving.connection.ending.is_closing();
-                match answer::read(bytes, &For { closes, ..asks.wanted }, &mut reply.0) {
-                    Ok(Read::Answer(mut head)) => {
-                        clock.set(None);
-                        head.length += passed;
-                        return Ok(Answered { head, came });
-                    }
-                    Ok(Read::Interim(length)) => passed += length,
-                    Ok(Read::Partial) => break early.extend_from_slice(bytes),
-                    Ok(Read::Switching) => return Err(Problem::UnaskedUpgrade.into()),
-                    Err(Malformed) => return Err(Problem::Terminated.into()),
-                }
+            let closes = serving.connection.drain.is_closing();
+            let wanted = For { closes, ..asks.wanted };
+            if let Some(answered) = heads.take(came, &wanted, &mut reply.0)? {
+                clock.set(None);
+                return Ok(answered);
             }
         }
     }
@@ -225,14 +211,13 @@ impl Lane<'_> {
     /// The answer, to its last byte. No buffer is held while there is nothing of it.
     async fn bring_back(
         &mut self,
-        mut upstream: Upstream,
+        mut upstream: BackendSocket,
         answered: Answered,
         mut reply: Text,
     ) -> Result<(), Unanswered> {
         let Self { client, clock, .. } = self;
-        let Answered { head: answer::Head { length, mut body, goes_on }, came } = answered;
-        let first = body.take(&came.bytes()[length..], &mut reply.0);
-        let mut progress = first.map_err(|Malformed| Problem::Terminated)?;
+        let Answered { head: answer::ResponseHead { length, mut body, goes_on }, came } = answered;
+        let mut progress = body.take(&came.bytes()[length..], &mut reply.0)?;
         drop(came);
         upstream.write_to(client, &reply.0).await.map_err(broken_off)?;
         drop(reply);
@@ -260,11 +245,11 @@ impl Lane<'_> {
     }
 
     /// An answer of our own.
-    async fn answer(&mut self, answer: Response<OutBody>, method: &Method) -> Outcome {
+    async fn answer(&mut self, answer: Response<ResponseBody>, method: &Method) -> Outcome {
         let (parts, body) = answer.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let mut text = Text::borrow();
-        let closes = self.serving.connection.ending.is_closing();
+        let closes = self.serving.connection.drain.is_closing();
         answer::own(&Response::from_parts(parts, ()), body.len(), closes, &mut text.0);
         if *method != Method::HEAD {
             text.0.extend_from_slice(&body);
@@ -277,11 +262,14 @@ impl Lane<'_> {
     }
 }
 
-async fn dial(serving: &Serving, admitted: &Admitted, hold: Duration) -> Result<Upstream, Problem> {
+async fn dial(serving: &Serving, admitted: &Admitted, hold: Duration) -> Result<BackendSocket, Problem> {
     let Admitted { key, grant, drone, admission, port, .. } = admitted;
-    let again = drone.enter_again(key, *grant, hold).await?;
-    let Admission { entry, door, .. } = again.as_ref().unwrap_or(admission);
-    let address = SocketAddr::new(entry.address.ip(), port.port);
-    let stream = serving.connection.dialer.dial_bare(&Call { key, address, door }).await?;
-    Ok(Upstream::new(stream, &admission.gate, *port))
+    let until = Instant::now() + hold;
+    let mut targets = DialTargets::new((key, *grant), drone, admission, *port, until);
+    loop {
+        match serving.connection.dialer.dial_bare(&targets.next().await?).await {
+            Err(Problem::DroneSilent) => {}
+            dialled => return dialled.map(|stream| BackendSocket::new(stream, &admission.gate, *port)),
+        }
+    }
 }

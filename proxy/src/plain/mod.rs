@@ -1,15 +1,18 @@
-//! Plain requests: HTTP/1.1 on both sides, with a body that has come in one piece with the head or none, and with nothing in their heads
-//! that a rule of `headers` would change. That is nearly all of what a page asks for. Such a head is looked through once and passed on as
-//! it came, ours behind it, and so is its answer.
+//! Plain requests: HTTP/1.1 on both sides, with a body that has come in one piece with the head or
+//! none, and with nothing in their heads that a rule of `headers` would change. Nearly all
+//! requests of a page are plain. Such a head is looked through once and passed on as it came, ours
+//! behind it, and so is its answer.
 //!
-//! Whatever else a client sends is hyper's, from that request's first byte to the connection's end: no request is acted on after
-//! two parsers. `request`, `answer` and `chunks` are pure, `sides` has the two sockets, `exchange` one request.
+//! Whatever else a client sends is hyper's, from that request's first byte to the connection's end:
+//! no request is acted on after two parsers. `request`, `answer`, `heads` and `chunks` are pure,
+//! `sockets` has the two sockets, `exchange` one request.
 
 pub mod answer;
 pub mod chunks;
 mod exchange;
+mod heads;
 pub mod request;
-mod sides;
+mod sockets;
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -20,12 +23,12 @@ use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use self::exchange::Outcome;
-use self::sides::{Came, Client, Clock, Upstream};
-use crate::buffers::Text;
-use crate::listener::Serving;
-use crate::socket::Socket;
+use self::sockets::{BackendSocket, ClientSocket, Clock, Received};
+use crate::io::buffers::Text;
+use crate::io::socket::Socket;
+use crate::request::serving::Serving;
 
-/// What becomes of the connection.
+/// The connection's next step.
 pub enum Next {
     Over,
     /// It goes on with hyper.
@@ -45,16 +48,16 @@ pub async fn serve(socket: Socket, serving: &Serving) -> Next {
     tokio::select! {
         biased;
         next = Lane::new(stream, left, serving).run() => next,
-        () = serving.connection.ending.is_cut() => Next::Over,
+        () = serving.connection.drain.is_cut() => Next::Over,
     }
 }
 
 /// One connection, as long as it is plain.
 struct Lane<'a> {
     serving: &'a Serving,
-    client: Client,
+    client: ClientSocket,
     /// That of the last request.
-    upstream: Option<Upstream>,
+    upstream: Option<BackendSocket>,
     clock: Clock,
     has_served: bool,
 }
@@ -62,11 +65,11 @@ struct Lane<'a> {
 impl<'a> Lane<'a> {
     fn new(stream: TcpStream, left: Bytes, serving: &'a Serving) -> Self {
         let clock = Clock::until(Instant::now() + serving.limits.head);
-        Self { serving, client: Client::new(stream, left), upstream: None, clock, has_served: false }
+        Self { serving, client: ClientSocket::new(stream, left), upstream: None, clock, has_served: false }
     }
 
     async fn run(mut self) -> Next {
-        let mut closing = self.serving.connection.ending.closing();
+        let mut closing = self.serving.connection.drain.closing();
         loop {
             consume_budget().await;
             let came = match self.next(&mut closing).await {
@@ -84,15 +87,16 @@ impl<'a> Lane<'a> {
                 Outcome::Over => return Next::Over,
                 Outcome::NotPlain(came) => return self.hand_over(&came),
             }
-            if self.serving.connection.ending.is_closing() {
+            if self.serving.connection.drain.is_closing() {
                 return Next::Over;
             }
             self.client.left = next;
         }
     }
 
-    /// What the client sends next. Nothing: the process is ending, and hyper knows how connections end.
-    async fn next(&mut self, closing: &mut (impl Future<Output = ()> + Unpin)) -> Result<Came, Next> {
+    /// The client's next bytes. None: the process is ending, and hyper knows how connections
+    /// end.
+    async fn next(&mut self, closing: &mut (impl Future<Output = ()> + Unpin)) -> Result<Received, Next> {
         self.clock.set(Some(Instant::now() + self.serving.limits.head));
         let Self { client, upstream, clock, .. } = self;
         poll_fn(|cx| {
@@ -101,14 +105,14 @@ impl<'a> Lane<'a> {
                 return Poll::Ready(came.ok_or(Next::Over));
             }
             if std::pin::Pin::new(&mut *closing).poll(cx).is_ready() {
-                return Poll::Ready(Ok(Came::Left(Bytes::new())));
+                return Poll::Ready(Ok(Received::Left(Bytes::new())));
             }
             clock.poll(cx).map(|()| Err(Next::Over))
         })
         .await
     }
 
-    fn hand_over(self, came: &Came) -> Next {
+    fn hand_over(self, came: &Received) -> Next {
         let ahead = Bytes::copy_from_slice(came.bytes());
         Next::Hyper { socket: Socket::new(self.client.stream, ahead), has_served: self.has_served }
     }

@@ -1,15 +1,16 @@
-//! A plain request's head: where it goes, and what of it its backend gets. Pure.
+//! A plain request's head: where it goes, and the head for its backend. Pure.
 
 use std::ops::Range;
 
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::headers::plain::{self, Line};
-use crate::route::Place;
-use crate::waiting;
+use crate::headers::rules::{self, InRequest};
+use crate::headers::{framing, plain};
+use crate::pages::page::STAGE_TYPE;
+use crate::route::PathParts;
 
-/// More lines than a browser sends; whoever sends more is served all the same.
+/// More lines than a browser sends; a longer head is served by hyper.
 const LINES_MAX: usize = 48;
 
 const HTML: &[u8] = b"text/html";
@@ -17,27 +18,28 @@ const WELL_KNOWN: &str = ".well-known";
 static PLAIN: [Method; 7] =
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// A head that was written down for its backend, but for what stands behind it.
+/// A head that was written down for its backend, without our lines behind it.
 #[derive(Debug)]
-pub struct Head {
+pub struct RequestHead {
     pub method: Method,
     /// In the bytes that were read, as all that follows.
     pub body: Range<usize>,
     path: Range<usize>,
     host: Range<usize>,
-    /// What a forwarder has said of others.
+    /// A forwarder's lines on others.
     pub said: HeaderMap,
-    /// It may be somebody who looks at the answer.
+    /// A person may look at the answer.
     pub takes_html: bool,
 }
 
-impl Head {
+impl RequestHead {
     pub fn path<'a>(&self, bytes: &'a [u8]) -> &'a str {
         // It has passed `is_plain_path`, so it is ASCII.
         std::str::from_utf8(&bytes[self.path.clone()]).unwrap_or("/")
     }
 
-    /// Whether it may be asked twice (RFC 9110 §9.2.2), and there is nothing that would have to be sent twice.
+    /// Whether it may be asked twice (RFC 9110 §9.2.2), and there is nothing that would have to be
+    /// sent twice.
     pub fn is_repeatable(&self) -> bool {
         self.method.is_idempotent() && self.body.is_empty()
     }
@@ -47,11 +49,11 @@ impl Head {
     }
 }
 
-/// Writes the backend's request line and the client's own lines to `text`. `None`: it is not plain, or
-/// not all of it is here, body and all.
+/// Writes the backend's request line and the client's own lines to `text`. `None`: it is not plain,
+/// or not all of it is here, body and all.
 ///
-/// `trusted`: it comes from one who may speak for others.
-pub fn read(bytes: &[u8], trusted: bool, text: &mut Vec<u8>) -> Option<Head> {
+/// `trusted`: it comes from a forwarder.
+pub fn read(bytes: &[u8], trusted: bool, text: &mut Vec<u8>) -> Option<RequestHead> {
     let mut lines = [httparse::EMPTY_HEADER; LINES_MAX];
     let mut request = httparse::Request::new(&mut lines);
     let httparse::Status::Complete(length) = request.parse(bytes).ok()? else { return None };
@@ -64,41 +66,52 @@ pub fn read(bytes: &[u8], trusted: bool, text: &mut Vec<u8>) -> Option<Head> {
         Some((path, _)) => (path, &target[path.len()..]),
         None => (target, ""),
     };
-    // What is below `.well-known` (RFC 8615) is asked of the proxy.
-    let place = Place::of(path).filter(|place| is_plain(target) && place.token != WELL_KNOWN)?;
+    // Paths below `.well-known` (RFC 8615) are the proxy's.
+    let place = PathParts::of(path).filter(|place| is_plain(target) && place.token != WELL_KNOWN)?;
     for part in [method.as_str(), " ", place.forward(), query, " HTTP/1.1\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }
     let (mut host, mut body, mut said) = (None, None, HeaderMap::new());
     let (mut has_cookie, mut takes_html) = (false, false);
     for httparse::Header { name, value } in request.headers.iter() {
-        match plain::line(name, value) {
-            Line::Passes if name.eq_ignore_ascii_case("accept") => {
-                if *value == waiting::STAGE_TYPE.as_bytes() {
+        match rules::in_request(name.as_bytes()) {
+            InRequest::Passes if name.eq_ignore_ascii_case("accept") => {
+                if *value == STAGE_TYPE.as_bytes() {
                     return None;
                 }
                 takes_html |= value.windows(HTML.len()).any(|part| part == HTML);
             }
-            Line::Passes => {}
-            Line::Dropped => continue,
-            Line::Cookie if has_cookie => return None,
-            Line::Cookie => has_cookie = true,
-            Line::Host if host.is_some() => return None,
-            Line::Host => host = Some(range(bytes, value)),
-            Line::Length if body.is_some() => return None,
-            Line::Length => body = Some(usize::try_from(plain::length(value)?).ok()?),
-            Line::Forwarding if trusted => {
+            InRequest::Passes => {}
+            // The default.
+            InRequest::Connection if value.eq_ignore_ascii_case(b"keep-alive") => continue,
+            InRequest::Cookie if has_cookie => return None,
+            InRequest::Cookie => has_cookie = true,
+            InRequest::Host if host.is_some() => return None,
+            InRequest::Host => host = Some(range(bytes, value)),
+            InRequest::Length if body.is_some() => return None,
+            InRequest::Length => body = Some(usize::try_from(framing::digits(value)?).ok()?),
+            InRequest::Forwarders if trusted => {
                 let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
                 said.append(name, HeaderValue::from_bytes(value).ok()?);
                 continue;
             }
-            Line::Forwarding | Line::Ruled => return None,
+            InRequest::Forwarders | InRequest::Removed | InRequest::Noticed => return None,
+            InRequest::Connection | InRequest::Te => return None,
         }
         plain::write_line(text, name, value);
     }
     let body = length..length.checked_add(body.unwrap_or(0))?;
     bytes.get(body.clone())?;
-    Some(Head { method, body, path: range(bytes, path.as_bytes()), host: host?, said, takes_html })
+    Some(RequestHead { method, body, path: range(bytes, path.as_bytes()), host: host?, said, takes_html })
+}
+
+/// The path of a head that was read, without its query.
+pub fn path(bytes: &[u8]) -> String {
+    let mut lines = [httparse::EMPTY_HEADER; LINES_MAX];
+    let mut request = httparse::Request::new(&mut lines);
+    let _was_read_before = request.parse(bytes);
+    let target = request.path.unwrap_or("/");
+    target.split_once('?').map_or(target, |(path, _)| path).to_owned()
 }
 
 /// All lines of a head that was read.
@@ -123,7 +136,8 @@ fn range(whole: &[u8], part: &[u8]) -> Range<usize> {
     start..start + part.len()
 }
 
-/// Of letters that nobody reads in two ways (RFC 3986 §2.2, §2.3), so that nothing is cut off or refused behind us.
+/// Of letters that no server reads in two ways (RFC 3986 §2.2, §2.3), so that nothing is cut off or
+/// refused behind us.
 fn is_plain(target: &str) -> bool {
     target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/?".contains(&byte))
 }
@@ -132,7 +146,7 @@ fn is_plain(target: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn sent(request: &str) -> Option<(Head, String)> {
+    fn sent(request: &str) -> Option<(RequestHead, String)> {
         let mut text = Vec::new();
         let head = read(request.as_bytes(), false, &mut text)?;
         Some((head, String::from_utf8(text).unwrap()))
@@ -209,6 +223,10 @@ mod tests {
             ("GET", "Host: h\r\nX-Verified-Username: root\r\n"),
             ("GET", "Host: h\r\nX_Verified_Username: root\r\n"),
             ("GET", "Host: h\r\nX-Forwarded-For: 1.2.3.4\r\n"),
+            ("GET", "Host: h\r\nX-Real-IP: 1.2.3.4\r\n"),
+            ("GET", "Host: h\r\nRemote_User: root\r\n"),
+            ("GET", "Host: h\r\nProxy: http://evil\r\n"),
+            ("POST", "Host: h\r\nContent_Length: 1\r\n"),
             ("GET", "Host: h\r\n folded: x\r\n"),
             ("GET", "Host: h\r\nname : x\r\n"),
         ] {
@@ -221,12 +239,13 @@ mod tests {
 
     #[test]
     fn a_forwarders_word_is_kept_apart() {
-        let request =
-            b"GET /tok/ HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=1\r\n\r\n";
+        let request = b"GET /tok/ HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=1\r\n\
+            X-Real-IP: 1.2.3.4\r\n\r\n";
         let mut text = Vec::new();
         let head = read(request, true, &mut text).unwrap();
         assert_eq!(text, b"GET / HTTP/1.1\r\nHost: h\r\n");
         assert_eq!(head.said["x-forwarded-for"], "1.2.3.4");
         assert_eq!(head.said["forwarded"], "for=1");
+        assert_eq!(head.said["x-real-ip"], "1.2.3.4");
     }
 }

@@ -1,6 +1,7 @@
-//! What a small request costs the proxy's own code, in instructions: a number that a busy machine does not change, so that a
-//! regression shows where times show nothing. Counted by callgrind, between the head that has come and the answer that goes;
-//! hyper's and the kernel's parts are not in it.
+//! What a small request costs the proxy's own code, in instructions: a number that a busy machine
+//! does not change, so that a regression shows where times show nothing. Counted by callgrind,
+//! between the head that has come and the answer that goes; hyper's and the kernel's parts are not
+//! in it.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers")]
 
@@ -10,7 +11,7 @@ mod backends;
 #[path = "../proxy/controller.rs"]
 mod controller;
 #[path = "../proxy/play.rs"]
-#[expect(dead_code, reason = "it serves the other tests")]
+#[expect(unused_imports, reason = "it serves the other tests")]
 mod play;
 #[path = "../proxy/raw.rs"]
 #[expect(dead_code, reason = "it serves the other tests")]
@@ -31,10 +32,11 @@ const PERCENT_MORE: u64 = 8;
 struct Way {
     /// The test that is run under callgrind.
     test: &'static str,
-    /// What is counted, with all that it calls. Where the compiler has put one function into another, that one stands for it: of each
-    /// group, the largest counts.
+    /// What is counted, with all that it calls. Where the compiler has put one function into
+    /// another, that one stands for it: of each group, the largest counts.
     counted: &'static [&'static [&'static str]],
-    /// Of one request, as it was when this was written. Lower it with the code; raising it wants a reason in the commit.
+    /// Of one request, as it was when this was written. Lower it with the code; raising it wants a
+    /// reason in the commit.
     instructions: u64,
 }
 
@@ -45,7 +47,7 @@ const PLAIN: Way = Way {
 };
 /// Whatever the rules of `headers` speak of.
 const RULED: Way =
-    Way { test: "ruled_requests", counted: &[&["serve::Server::respond::"]], instructions: 42_200 };
+    Way { test: "ruled_requests", counted: &[&["server::Server::respond::"]], instructions: 42_200 };
 
 #[test]
 fn a_plain_request_costs_no_more_instructions_than_it_did() {
@@ -80,7 +82,8 @@ fn costs(way: &Way) {
     assert!(each <= before * (100 + PERCENT_MORE) / 100, "{each} instructions, {before} before");
 }
 
-/// The most that a function of one of these names has taken, as a line like `1,234 (5.6%)  file:name [object]` says.
+/// The most that a function of one of these names has taken, as a line like `1,234 (5.6%)
+/// file:name [object]` says.
 fn largest(table: &str, names: &[&str]) -> u64 {
     let of = |line: &str| {
         let (count, _) = line.trim_start().split_once(' ')?;

@@ -98,7 +98,7 @@ async fn what_the_drone_refuses_is_said() {
     let play = Play::new().await;
     let table = [
         (Outcome::Ended { end: an_end() }, 410, "backend_ended"),
-        (Outcome::Stopping { status: Status::Terminating }, 410, "backend_ended"),
+        (Outcome::Stopping { status: Status::Terminating, reason: None }, 410, "backend_ended"),
         (Outcome::Unknown, 410, "token_invalid"),
         (Outcome::NoGrant, 410, "token_revoked"),
     ];
@@ -176,8 +176,8 @@ async fn a_subdomain_is_served_under_its_own_host_only() {
     for (host, status) in [
         ("sub.example.com", 200),
         ("SUB.example.com:443", 200),
-        ("example.com", 403),
-        ("x.sub.example.com", 403),
+        ("example.com", 404),
+        ("x.sub.example.com", 404),
     ] {
         let mut client = Raw::connect(play.proxy.address).await;
         client.send(format!("GET /{token}/ HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await;

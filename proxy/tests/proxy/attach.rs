@@ -1,4 +1,5 @@
-//! What the drone hears: when it is asked, what it is told of uses, and what a broken stream changes (nothing).
+//! What the drone hears: when it is asked, what it is told of uses, and what a broken stream
+//! changes (nothing).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -135,8 +136,8 @@ async fn a_use_that_begins_while_another_grant_asks_is_not_taken_back() {
     }
 }
 
-/// A backend that answers the first request of its first connection, drops the second one unanswered when told to, and
-/// serves on any later connection. Counts its connections.
+/// A backend that answers the first request of its first connection, drops the second one
+/// unanswered when told to, and serves on any later connection. Counts its connections.
 async fn drops_the_second(play: &Play, drop_it: Arc<Notify>) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     let connections = Arc::new(AtomicUsize::new(0));
@@ -170,8 +171,8 @@ async fn without_a_stream_nothing_is_dialled() {
         play.drone.set_away(true);
         play.drone.break_stream();
         play.drone.refuses(1).await;
-        // Its upstream dies while the drone is away: to send it again, the proxy would have to dial an address that
-        // nobody vouches for.
+        // Its upstream dies while the drone is away: to send it again, the proxy would have to dial
+        // an address that nobody vouches for.
         drop_it.notify_one();
         play.drone.refuses(3).await;
         assert_eq!(connections.load(Ordering::Relaxed), 1);

@@ -48,7 +48,8 @@ pub async fn echo_socket(lifecycle: &Lifecycle) -> SocketAddr {
     .await
 }
 
-/// Answers each request with `200` and its own head as the body, and keeps what it saw, byte by byte.
+/// Answers each request with `200` and its own head as the body, and keeps what it saw, byte by
+/// byte.
 pub async fn mirror(lifecycle: &Lifecycle) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let heads = seen.clone();

@@ -1,4 +1,5 @@
-//! Balancers that others wrote, in front of the proxy: HAProxy and nginx, as their documentation has it for WebSockets.
+//! Balancers that others wrote, in front of the proxy: HAProxy and nginx, as their documentation
+//! has it for WebSockets.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -83,7 +84,8 @@ impl Balancer {
     }
 }
 
-/// Pages and WebSockets come through, and the application is told of the client what the balancer knows.
+/// Pages and WebSockets come through, and the application is told of the client what the balancer
+/// knows.
 async fn carries(play: &Play, balancer: &Balancer, told: &[&str]) {
     let (address, _) = mirror(&play.lifecycle).await;
     let (_, token) = play.ready_backend(address);
@@ -109,7 +111,8 @@ async fn carries(play: &Play, balancer: &Balancer, told: &[&str]) {
 async fn haproxy_speaks_http_in_front_of_it() {
     let play = Stage { trusted: &["127.0.0.1"], ..Stage::default() }.begin().await;
     let balancer = Balancer::haproxy(play.proxy.address, "http", "").await;
-    // It adds a second field; the proxy makes one list of both, with the balancer's own address last.
+    // It adds a second field; the proxy makes one list of both, with the balancer's own address
+    // last.
     carries(&play, &balancer, &["x-forwarded-for: 198.51.100.1, 127.0.0.5, 127.0.0.1"]).await;
 }
 

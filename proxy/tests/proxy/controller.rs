@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{Path, State};
@@ -9,27 +10,32 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use jetway_protocol::certificates::{ChallengeAnswers, ChallengeWanted};
+use jetway_protocol::certificates::{Given, Pending, PendingWanted, Shown, Wanted};
 use jetway_protocol::controller_api::{DroneAddress, ProxyHeartbeat, ProxyRegistered};
 use jetway_protocol::ids::{DroneId, InstallationId};
 use jetway_protocol::secret::Purpose;
 use jetway_protocol::time::UnixMicros;
 use jetway_service::lifecycle::Lifecycle;
+use jetway_testkit::drone::AttachedDrone;
 use tokio::net::TcpListener;
 
-use crate::play::{CLUSTER, FakeDrone, secret};
+use crate::play::{CLUSTER, secret};
 
 pub struct FakeController {
     pub address: SocketAddr,
     pub installation: InstallationId,
     pub answers: std::sync::atomic::AtomicBool,
-    drone: Arc<FakeDrone>,
+    drone: Arc<AttachedDrone>,
     /// What issuers are shown, by challenge and name.
     pub shown: Mutex<HashMap<(String, String), Vec<String>>>,
+    /// How often the proxy has fetched that.
+    pub fetches: AtomicU64,
+    /// Hosts that a certificate was asked for.
+    pub hosts: AtomicU64,
 }
 
 impl FakeController {
-    pub async fn start(lifecycle: &Lifecycle, answers: bool, drone: &Arc<FakeDrone>) -> Arc<Self> {
+    pub async fn start(lifecycle: &Lifecycle, answers: bool, drone: &Arc<AttachedDrone>) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let controller = Arc::new(Self {
             address: listener.local_addr().unwrap(),
@@ -37,31 +43,53 @@ impl FakeController {
             answers: answers.into(),
             drone: drone.clone(),
             shown: Mutex::default(),
+            fetches: AtomicU64::default(),
+            hosts: AtomicU64::default(),
         });
         let router = Router::new()
             .route("/internal/proxies/register", post(register))
             .route("/internal/drones/{id}", get(where_is))
-            .route("/internal/challenges", post(challenge))
+            .route("/internal/challenges/pending", post(pending))
+            .route("/internal/certificates", post(certificate))
             .with_state(controller.clone());
         lifecycle.spawn_until_stopped(async move { axum::serve(listener, router).await.unwrap() });
         controller
     }
 }
 
-async fn challenge(
+impl FakeController {
+    /// Who is no proxy is told so, and whoever comes while it does not answer.
+    fn refuses(&self, headers: &HeaderMap) -> Option<StatusCode> {
+        if !authorized(headers, Purpose::ProxyToController) {
+            return Some(StatusCode::UNAUTHORIZED);
+        }
+        let is_away = !self.answers.load(std::sync::atomic::Ordering::Relaxed);
+        is_away.then_some(StatusCode::SERVICE_UNAVAILABLE)
+    }
+}
+
+async fn pending(
     State(controller): State<Arc<FakeController>>,
     headers: HeaderMap,
-    Json(wanted): Json<ChallengeWanted>,
+    Json(PendingWanted {}): Json<PendingWanted>,
 ) -> Response {
-    if !authorized(&headers, Purpose::ProxyToController) {
-        return StatusCode::UNAUTHORIZED.into_response();
+    if let Some(no) = controller.refuses(&headers) {
+        return no.into_response();
     }
-    if !controller.answers.load(std::sync::atomic::Ordering::Relaxed) {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
-    let key = (wanted.challenge.as_str().to_owned(), wanted.name);
-    let values = controller.shown.lock().unwrap().get(&key).cloned().unwrap_or_default();
-    Json(ChallengeAnswers { values }).into_response()
+    let shown =
+        controller.shown.lock().unwrap().clone().into_iter().flat_map(|((challenge, name), values)| {
+            let one = move |value| Shown { challenge: challenge.parse().unwrap(), name: name.clone(), value };
+            values.into_iter().map(one)
+        });
+    let pending = Pending { shown: shown.collect() };
+    controller.fetches.fetch_add(1, Ordering::Relaxed);
+    Json(pending).into_response()
+}
+
+/// There are none.
+async fn certificate(State(controller): State<Arc<FakeController>>, Json(_): Json<Wanted>) -> Response {
+    controller.hosts.fetch_add(1, Ordering::Relaxed);
+    Json(Given::Nothing { reason: "none".into(), ask_again_ms: 30_000 }).into_response()
 }
 
 async fn register(
@@ -69,11 +97,8 @@ async fn register(
     headers: HeaderMap,
     Json(_): Json<ProxyHeartbeat>,
 ) -> Response {
-    if !authorized(&headers, Purpose::ProxyToController) {
-        return StatusCode::UNAUTHORIZED.into_response();
-    }
-    if !controller.answers.load(std::sync::atomic::Ordering::Relaxed) {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    if let Some(no) = controller.refuses(&headers) {
+        return no.into_response();
     }
     let cluster = CLUSTER.parse().unwrap();
     Json(ProxyRegistered { installation: controller.installation, cluster, heartbeat_ms: 1000 })
@@ -88,6 +113,6 @@ async fn where_is(State(controller): State<Arc<FakeController>>, Path(id): Path<
     Json(DroneAddress { drone: id, advertise, last_heartbeat: UnixMicros::now() }).into_response()
 }
 
-pub fn authorized(headers: &HeaderMap, purpose: Purpose) -> bool {
+fn authorized(headers: &HeaderMap, purpose: Purpose) -> bool {
     secret().authorizes(purpose, headers.get("authorization").map(|value| value.as_bytes()))
 }

@@ -1,4 +1,5 @@
-//! A proxy that is to be replaced: balancers notice first, nobody is refused, and WebSockets are told to come back, each between two frames.
+//! A proxy that is to be replaced: balancers notice first, nobody is refused, and WebSockets are
+//! told to come back, each between two frames.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,7 +60,7 @@ async fn a_close_comes_between_two_frames_though_there_is_no_pause_between_them(
     let mut client = Raw::connect(play.proxy.address).await;
     let key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13";
     let head = format!(
-        "GET /{token}/ HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n{key}\r\n\r\n"
+        "GET /{token}/ HTTP/1.1\r\nhost: example.com\r\nconnection: upgrade\r\nupgrade: websocket\r\n{key}\r\n\r\n"
     );
     client.send(head.as_bytes()).await;
     assert_eq!(client.head().await.status, 101);
@@ -95,8 +96,10 @@ async fn what_is_no_websocket_is_sent_nothing() {
     let mut client = Raw::connect(play.proxy.address).await;
     client
         .send(
-            format!("GET /{token}/ HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n")
-                .as_bytes(),
+            format!(
+                "GET /{token}/ HTTP/1.1\r\nhost: example.com\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n"
+            )
+            .as_bytes(),
         )
         .await;
     assert_eq!(client.head().await.status, 101);
@@ -145,7 +148,8 @@ async fn a_drain_ends_with_the_last_that_is_open() {
     assert!(timeout(IN_TIME, stop).await.expect("as soon as nothing is open").unwrap());
 }
 
-/// The kernel deals connections out among those who listen: this many in a row are hardly all one's.
+/// The kernel deals connections out among those who listen: this many in a row are hardly all
+/// one's.
 async fn both_are_ready(at: std::net::SocketAddr) {
     let mut in_a_row = 0;
     while in_a_row < 40 {
@@ -153,7 +157,8 @@ async fn both_are_ready(at: std::net::SocketAddr) {
     }
 }
 
-/// The next proxy listens beside the old one, which then ends: every connection of a stream of them is answered.
+/// The next proxy listens beside the old one, which then ends: every connection of a stream of them
+/// is answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_proxy_takes_another_s_place_and_no_connection_is_refused() {
     let stage = Stage { reuse_port: true, ..Stage::default() };

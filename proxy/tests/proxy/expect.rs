@@ -12,8 +12,9 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 async fn asks(play: &Play, token: &str) -> Raw {
     let mut client = Raw::connect(play.proxy.address).await;
-    let head =
-        format!("POST /{token}/ HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n");
+    let head = format!(
+        "POST /{token}/ HTTP/1.1\r\nhost: example.com\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n"
+    );
     client.send(head.as_bytes()).await;
     client
 }
@@ -91,7 +92,8 @@ async fn a_backend_that_knows_nothing_of_it_gets_the_body_all_the_same() {
     let begun = Instant::now();
     let mut client = asks(&play, &token).await;
     assert_eq!(client.head().await.status, 100);
-    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    let took = begun.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(3)).contains(&took), "{took:?}");
     client.send(b"hello").await;
     assert_eq!(client.answer().await.status, 200);
 }

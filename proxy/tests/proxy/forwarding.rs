@@ -1,4 +1,5 @@
-//! Whose address a backend is told: the socket's, a balancer's word by the PROXY protocol, a forwarder's by its headers.
+//! Whose address a backend is told: the socket's, a balancer's word by the PROXY protocol, a
+//! forwarder's by its headers.
 
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout};
@@ -52,6 +53,23 @@ async fn a_strangers_word_is_replaced_and_a_forwarders_extended() {
             "forwarded: for=203.0.113.5, for=127.0.0.1;host=\"example.com\";proto=http",
         ],
     );
+}
+
+#[tokio::test]
+async fn names_for_a_client_and_its_user_are_a_forwarders() {
+    let lines =
+        "X-Real-IP: 203.0.113.5\r\nremote-user: ann\r\nX_Real_IP: 1.1.1.1\r\nproxy: http://2.2.2.2\r\n";
+    for (trusted, passes) in [(&[][..], false), (&["127.0.0.0/8"][..], true)] {
+        let play = Stage { trusted, ..Stage::default() }.begin().await;
+        // In the plain lane, if no other line is ruled, and in hyper's.
+        for lines in [lines, "X-Real-IP: 203.0.113.5\r\nRemote-User: ann\r\n"] {
+            let seen = told(&play, b"", lines).await.to_ascii_lowercase();
+            for line in ["x-real-ip: 203.0.113.5\r\n", "remote-user: ann\r\n"] {
+                assert_eq!(seen.contains(line), passes, "{line} in {seen}");
+            }
+            assert!(!seen.contains("1.1.1.1") && !seen.contains("2.2.2.2"), "{seen}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -157,7 +175,8 @@ async fn the_protocol_needs_somebody_to_be_trusted() {
     assert!(refused.unwrap_err().to_string().contains("--trusted-forwarders"));
 }
 
-/// Whoever says nothing, or too little, is let go of when the time of a head is over; it costs others nothing.
+/// Whoever says nothing, or too little, is let go of when the time of a head is over; it costs
+/// others nothing.
 #[tokio::test]
 async fn silence_in_the_place_of_a_header_ends() {
     let play = Stage { trusted: &["127.0.0.1"], proxy_protocol: true, ..Stage::default() }.begin().await;

@@ -1,4 +1,5 @@
-//! HTTP/2 to the backend: what gRPC needs of it (both directions at once, trailers, back-pressure), frame by frame.
+//! HTTP/2 to the backend: what gRPC needs of it (both directions at once, trailers, back-pressure),
+//! frame by frame.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::play::{Play, Stage, entry};
 use crate::raw::Raw;
 
 /// An application that speaks HTTP/2 alone; counts its connections.
-async fn backend<F, S>(lifecycle: &Lifecycle, serve: S) -> (SocketAddr, Arc<AtomicUsize>)
+pub async fn backend<F, S>(lifecycle: &Lifecycle, serve: S) -> (SocketAddr, Arc<AtomicUsize>)
 where
     F: Future<Output = ()> + Send + 'static,
     S: Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Clone + Send + 'static,
@@ -67,6 +68,22 @@ async fn echo(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
     down.send_trailers(trailers).unwrap();
 }
 
+/// Answers whatever it is asked.
+pub async fn ok(_request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let mut body = respond.send_response(Response::new(()), false).unwrap();
+    body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+}
+
+/// Answers at the end of a body, which has to come whole.
+pub async fn drains(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let mut up = request.into_body();
+    while let Some(data) = up.data().await {
+        let Ok(data) = data else { return };
+        up.flow_control().release_capacity(data.len()).unwrap();
+    }
+    let _the_stream_may_be_over = respond.send_response(Response::new(()), true);
+}
+
 fn call(token: &str, path: &str) -> Request<()> {
     let mut request = request(Method::POST, &format!("/{token}{path}"));
     request.headers_mut().insert("te", "trailers".parse().unwrap());
@@ -74,7 +91,7 @@ fn call(token: &str, path: &str) -> Request<()> {
     request
 }
 
-fn h2c(play: &Play, address: SocketAddr) -> String {
+pub fn h2c(play: &Play, address: SocketAddr) -> String {
     let mut entry = entry(address);
     entry.protocol = Protocol::H2c;
     play.backend_of(entry).1
@@ -82,7 +99,8 @@ fn h2c(play: &Play, address: SocketAddr) -> String {
 
 #[tokio::test]
 async fn a_call_streams_both_ways_and_ends_with_its_status() {
-    // Through the drone more often: the backend's first frame may come with the drone's answer, or after it.
+    // Through the drone more often: the backend's first frame may come with the drone's answer, or
+    // after it.
     for direct in [true].into_iter().chain([false; 10]) {
         let play = Stage { direct, ..Stage::default() }.begin().await;
         let (address, connections) = backend(&play.lifecycle, echo).await;

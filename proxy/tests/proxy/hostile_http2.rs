@@ -1,11 +1,11 @@
-//! What no good client of HTTP/2 sends: each is refused by a status, by the reset of its stream or by the end of its connection, and
-//! a backend sees nothing of it.
+//! What no good client of HTTP/2 sends: each is refused by a status, by the reset of its stream or
+//! by the end of its connection, and a backend sees nothing of it.
 
 use h2::Reason;
 use http::{Method, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::backends::{mirror, next_head, raw};
 use crate::http2_client::{Http2, IN_TIME, head, request, whole};
@@ -23,7 +23,7 @@ fn malformed() -> Heard {
 
 /// Each head, and what becomes of it.
 fn heads(path: &str) -> Vec<(&'static str, Lines, Heard)> {
-    let usual = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")];
+    let usual = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "example.com")];
     let with = |more: &[(&'static str, &'static str)]| -> Lines {
         let own = |lines: &[(&str, &str)]| -> Lines {
             lines.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -35,10 +35,10 @@ fn heads(path: &str) -> Vec<(&'static str, Lines, Heard)> {
     };
     vec![
         ("usual", with(&[]), Heard::Status(200)),
-        ("Host as in the target", with(&[("host", "a")]), Heard::Status(200)),
-        ("no authority, but Host", with(&[(":authority", ""), ("host", "a")]), malformed()),
+        ("Host as in the target", with(&[("host", "example.com")]), Heard::Status(200)),
+        ("no authority, but Host", with(&[(":authority", ""), ("host", "example.com")]), malformed()),
         ("another Host", with(&[("host", "b")]), Heard::Status(400)),
-        ("two Hosts", with(&[("host", "a"), ("host", "a")]), Heard::Status(400)),
+        ("two Hosts", with(&[("host", "example.com"), ("host", "example.com")]), Heard::Status(400)),
         ("user in the authority", with(&[(":authority", "u@a")]), Heard::Status(400)),
         ("path in the authority", with(&[(":authority", "a/b")]), malformed()),
         ("space in the authority", with(&[(":authority", "a b")]), malformed()),
@@ -86,7 +86,8 @@ async fn heads_that_mean_two_things() {
         client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&lines))).await;
         let heard = client.hears().await;
         let passed = heard == Heard::Status(200);
-        // A decoder that meets bytes which cannot stand in a header may as well give the connection up.
+        // A decoder that meets bytes which cannot stand in a header may as well give the connection
+        // up.
         let refused =
             |heard: &Heard| matches!(heard, Heard::Reset(_) | Heard::End(Some(_)) | Heard::Status(400));
         let as_expected = heard == expect || (expect == malformed() && refused(&heard));
@@ -97,7 +98,7 @@ async fn heads_that_mean_two_things() {
     seen.lock().unwrap().clear();
     for path in [odd_path.as_str(), "", "*", "relative", "http://a/b", "/a b"] {
         let mut client = Frames::connect(&play).await;
-        let lines = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")];
+        let lines = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "example.com")];
         client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&lines))).await;
         let heard = client.hears().await;
         let refused = matches!(heard, Heard::Reset(_) | Heard::End(Some(_)) | Heard::Status(400 | 410));
@@ -112,7 +113,7 @@ async fn data_that_contradict_their_length_reach_no_backend_as_another_request()
     let (address, seen) = mirror(&play.lifecycle).await;
     let (_, token) = play.ready_backend(address);
     let path = format!("/{token}/");
-    let smuggled = b"GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
+    let smuggled = b"GET /smuggled HTTP/1.1\r\nhost: example.com\r\n\r\n";
     for (length, data) in [("1", &smuggled[..]), ("0", smuggled), ("1000", smuggled)] {
         seen.lock().unwrap().clear();
         let mut client = Frames::connect(&play).await;
@@ -120,7 +121,7 @@ async fn data_that_contradict_their_length_reach_no_backend_as_another_request()
             (":method", "POST"),
             (":scheme", "http"),
             (":path", &path),
-            (":authority", "a"),
+            (":authority", "example.com"),
             ("content-length", length),
         ];
         client.send(&frame(HEADERS, END_HEADERS, 1, &fields(&lines))).await;
@@ -160,7 +161,7 @@ async fn heads_that_are_too_large() {
 async fn a_flood_of_continuations_ends_the_connection() {
     let play = Play::new().await;
     let mut client = Frames::connect(&play).await;
-    let lines = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
+    let lines = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "example.com")];
     client.send(&frame(HEADERS, END_STREAM, 1, &fields(&lines))).await;
     let more = frame(CONTINUATION, 0, 1, &fields(&[("x", &"y".repeat(8 * 1024))]));
     for _ in 0..200 {
@@ -173,7 +174,8 @@ async fn a_flood_of_continuations_ends_the_connection() {
     );
 }
 
-/// CVE-2023-44487: requests that are taken back as soon as they were made cost the backend, and not the client.
+/// CVE-2023-44487: requests that are taken back as soon as they were made cost the backend, and not
+/// the client.
 #[tokio::test]
 async fn requests_taken_back_at_once_are_bounded() {
     let play = Play::new().await;
@@ -190,7 +192,7 @@ async fn requests_taken_back_at_once_are_bounded() {
     .await;
     let (_, token) = play.ready_backend(address);
     let client = Http2::connect(play.proxy.address).await;
-    let mut made = 0;
+    let (begun, mut made) = (Instant::now(), 0);
     while made < 100_000 {
         let Ok(mut sender) = client.sender.clone().ready().await else { break };
         let asked = Request::get(format!("http://example.com/{token}/")).body(()).unwrap();
@@ -204,7 +206,10 @@ async fn requests_taken_back_at_once_are_bounded() {
     assert!(made < 100_000, "the connection is closed");
     timeout(IN_TIME, client.end).await.expect("the connection has ended").unwrap().unwrap_err();
     let reached = reached.load(std::sync::atomic::Ordering::Relaxed);
-    assert!(reached <= 1000, "{reached} of {made} reached the backend");
+    // What may be taken back at once, then 32 a second, and those that are open when the connection
+    // is cut.
+    let most = 256 + 33 * (begun.elapsed().as_secs() as usize + 1) + 128;
+    assert!(reached <= most, "{reached} of {made} reached the backend, and not {most}");
     assert_eq!(Http2::connect(play.proxy.address).await.get("/ready").await.status, 200);
 }
 
@@ -219,7 +224,8 @@ async fn no_more_streams_than_were_offered_are_open() {
     let (_, token) = play.ready_backend(address);
     let path = format!("/{token}/");
     let mut client = Frames::connect(&play).await;
-    let lines = [(":method", "GET"), (":scheme", "http"), (":path", path.as_str()), (":authority", "a")];
+    let lines =
+        [(":method", "GET"), (":scheme", "http"), (":path", path.as_str()), (":authority", "example.com")];
     for number in 0..300_u32 {
         client.send(&frame(HEADERS, END_HEADERS | END_STREAM, number * 2 + 1, &fields(&lines))).await;
     }
@@ -245,6 +251,7 @@ async fn identity_in_every_spelling_is_removed_from_trailers_and_heads() {
 
 #[tokio::test]
 async fn no_frames_make_it_fall() {
+    let panics = crate::raw::panics();
     let play = Play::new().await;
     for seed in 0_u64..200 {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -262,15 +269,19 @@ async fn no_frames_make_it_fall() {
         }
     }
     assert_eq!(Http2::connect(play.proxy.address).await.get("/ready").await.status, 200);
+    assert!(play.proxy_lifecycle.stop().await, "each connection has ended");
+    assert_eq!(panics.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
 /// Who begins like HTTP/2 and goes on otherwise, or not at all.
 #[tokio::test]
 async fn a_preface_that_is_none() {
     let play = Play::new().await;
-    for begun in
-        ["PRI * HTTP/2.0\r\n\r\nSM\r\n\rX", "PRI * HTTP/1.1\r\nhost: a\r\n\r\n", "PRJ / HTTP/1.1\r\n\r\n"]
-    {
+    for begun in [
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\rX",
+        "PRI * HTTP/1.1\r\nhost: example.com\r\n\r\n",
+        "PRJ / HTTP/1.1\r\n\r\n",
+    ] {
         let mut client = Raw::connect(play.proxy.address).await;
         client.send(begun.as_bytes()).await;
         assert_eq!(client.head().await.status, 400, "{begun:?}");

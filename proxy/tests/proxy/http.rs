@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::{get as on_get, post};
 use futures_util::StreamExt;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::backends::{app, mirror, next_head, raw};
 use crate::play::Play;
@@ -20,7 +20,8 @@ async fn bodies_are_streamed_both_ways() {
     let address = app(&play.lifecycle, Router::new().route("/echo", post(echo))).await;
     let (_, token) = play.ready_backend(address);
     let mut client = Raw::connect(play.proxy.address).await;
-    let head = format!("POST /{token}/echo HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n");
+    let head =
+        format!("POST /{token}/echo HTTP/1.1\r\nhost: example.com\r\ntransfer-encoding: chunked\r\n\r\n");
     client.send(head.as_bytes()).await;
     client.send(b"3\r\none\r\n").await;
     assert_eq!(client.head().await.status, 200);
@@ -110,7 +111,7 @@ async fn a_backend_that_drops_idle_connections_is_asked_again() {
     for _ in 0..3 {
         assert_eq!(client.get(&format!("/{token}/"), &[]).await.body, "ok");
     }
-    let head = format!("POST /{token}/ HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\nx");
+    let head = format!("POST /{token}/ HTTP/1.1\r\nhost: example.com\r\ncontent-length: 1\r\n\r\nx");
     client.send(head.as_bytes()).await;
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.code().as_str()), (502, "backend_failed"), "a body is not sent twice");
@@ -135,7 +136,7 @@ async fn trailers_pass_without_what_is_ours() {
     let (_, token) = play.ready_backend(address);
     let mut client = Raw::connect(play.proxy.address).await;
     let request = format!(
-        "POST /{token}/ HTTP/1.1\r\nhost: h\r\nte: trailers\r\nconnection: te\r\ntransfer-encoding: chunked\r\n\
+        "POST /{token}/ HTTP/1.1\r\nhost: example.com\r\nte: trailers\r\nconnection: te\r\ntransfer-encoding: chunked\r\n\
          trailer: x-sum, x-verified-username, x_verified_secret\r\n\r\n\
          1\r\na\r\n0\r\nx-sum: 7\r\nX-Verified-Username: root\r\nx_verified_secret: 1\r\n\r\n"
     );
@@ -155,8 +156,9 @@ async fn expect_continue_and_http_1_0_work() {
     let address = app(&play.lifecycle, Router::new().route("/", post(echo))).await;
     let (_, token) = play.ready_backend(address);
     let mut client = Raw::connect(play.proxy.address).await;
-    let head =
-        format!("POST /{token}/ HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n");
+    let head = format!(
+        "POST /{token}/ HTTP/1.1\r\nhost: example.com\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+    );
     client.send(head.as_bytes()).await;
     assert_eq!(client.head().await.status, 100);
     client.send(b"ok").await;
@@ -165,7 +167,7 @@ async fn expect_continue_and_http_1_0_work() {
     let (address, _) = mirror(&play.lifecycle).await;
     let (_, token) = play.ready_backend(address);
     let mut client = Raw::connect(play.proxy.address).await;
-    client.send(format!("GET /{token}/a HTTP/1.0\r\nhost: h\r\n\r\n").as_bytes()).await;
+    client.send(format!("GET /{token}/a HTTP/1.0\r\nhost: example.com\r\n\r\n").as_bytes()).await;
     let text = client.rest().await;
     assert!(text.contains(" 200 OK\r\n") && text.contains("GET /a HTTP/1.1\r\n"), "{text}");
 }
@@ -186,7 +188,7 @@ async fn a_head_request_and_a_204_have_no_body() {
     let (_, token) = play.ready_backend(address);
     let mut client = Raw::connect(play.proxy.address).await;
     for _ in 0..3 {
-        client.send(format!("HEAD /{token}/ HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes()).await;
+        client.send(format!("HEAD /{token}/ HTTP/1.1\r\nhost: example.com\r\n\r\n").as_bytes()).await;
         assert_eq!(client.head().await.header("content-length"), Some("5"));
         assert_eq!(client.get(&format!("/{token}/"), &[]).await.status, 204);
     }
@@ -196,7 +198,10 @@ async fn a_head_request_and_a_204_have_no_body() {
 async fn no_backend_at_its_address_is_a_502() {
     let play = Play::new().await;
     let (_, token) = play.ready_backend("127.0.0.1:1".parse().unwrap());
+    let begun = Instant::now();
     let answer = get(play.proxy.address, &format!("/{token}/"), &[]).await;
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(500)..Duration::from_secs(3)).contains(&took), "{took:?}");
     assert_eq!((answer.status, answer.code().as_str()), (502, "backend_unreachable"));
     assert_eq!(answer.header("proxy-status"), Some("jetway; error=connection_refused"));
 }

@@ -179,7 +179,8 @@ async fn a_request_that_is_taken_back_ends_at_the_backend_too() {
     play.drone.uses_become(&backend, 0, 0).await;
 }
 
-/// What is left of a session that has ended is let go of, though its reader sleeps, and the client's other requests go on.
+/// What is left of a session that has ended is let go of, though its reader sleeps, and the
+/// client's other requests go on.
 #[tokio::test]
 async fn an_end_frees_the_address_and_spares_the_rest_of_the_connection() {
     let play = Play::new().await;

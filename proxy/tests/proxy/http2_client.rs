@@ -7,6 +7,7 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -39,6 +40,10 @@ impl Http2 {
     pub async fn connect(proxy: SocketAddr) -> Self {
         let stream = TcpStream::connect(proxy).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream).await
+    }
+
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         // What one stream does not read must not keep the others from being read here.
         let mut builder = h2::client::Builder::new();
         builder.initial_connection_window_size(16 * 1024 * 1024);

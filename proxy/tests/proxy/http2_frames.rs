@@ -98,7 +98,8 @@ impl Frames {
     }
 }
 
-/// Of an answer's fields, `:status` comes first, from the static table (RFC 7541, appendix A) or with a value of its own.
+/// Of an answer's fields, `:status` comes first, from the static table (RFC 7541, appendix A) or
+/// with a value of its own.
 struct StatusDecoder;
 
 impl StatusDecoder {

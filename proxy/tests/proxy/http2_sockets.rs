@@ -28,7 +28,8 @@ async fn connect(play: &Play) -> Sender {
     play.lifecycle.spawn_until_stopped(async move {
         let _its_end_is_seen_by_its_streams = connection.await;
     });
-    // The server's SETTINGS, which come before any answer, say whether it knows of extended CONNECT.
+    // The server's SETTINGS, which come before any answer, say whether it knows of extended
+    // CONNECT.
     let ready = Request::get("http://example.com/ready").body(Empty::new()).unwrap();
     timeout(IN_TIME, sender.send_request(ready)).await.unwrap().unwrap();
     sender
@@ -175,8 +176,47 @@ async fn an_end_closes_the_websockets_of_one_session_alone() {
     play.drone.end(&ends);
     let told = timeout(IN_TIME, one.next()).await.expect("it is closed");
     let Some(Ok(Message::Close(Some(why)))) = told else { panic!("{told:?}") };
-    assert_eq!(u16::from(why.code), 4410);
+    assert_eq!((u16::from(why.code), why.reason.as_str()), (4410, "idle"));
     echoes(&mut other, "b").await;
+}
+
+#[tokio::test]
+async fn the_word_of_an_end_comes_after_the_applications_own() {
+    let play = Play::new().await;
+    let leaves = raw(&play.lifecycle, |raw| async move {
+        let Ok(mut socket) = tokio_tungstenite::accept_async(raw.stream).await else { return };
+        socket.next().await;
+    });
+    let (backend, token) = play.ready_backend(leaves.await);
+    let mut sender = connect(&play).await;
+    let mut socket = open(&mut sender, &token).await;
+    socket.send(Message::text("exit")).await.unwrap();
+    let word = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        play.drone.end(&backend);
+    };
+    let (told, ()) = tokio::join!(timeout(IN_TIME, socket.next()), word);
+    let Some(Ok(Message::Close(Some(why)))) = told.expect("it is closed") else { panic!("no close") };
+    assert_eq!((u16::from(why.code), why.reason.as_str()), (4410, "idle"));
+}
+
+#[tokio::test]
+async fn one_to_what_has_ended_is_opened_and_closed() {
+    let play = Play::new().await;
+    let backend = jetway_protocol::ids::BackendId::random();
+    play.drone.set(&backend, jetway_protocol::attach::Outcome::Ended { end: crate::play::an_end() });
+    let token = play.seal(&play.content(&backend));
+    let mut sender = connect(&play).await;
+    for _ in 0..200 {
+        let mut socket = open(&mut sender, &token).await;
+        let told = timeout(IN_TIME, socket.next()).await.expect("it is closed");
+        let Some(Ok(Message::Close(Some(why)))) = told else { panic!("{told:?}") };
+        assert_eq!((u16::from(why.code), why.reason.as_str()), (4410, "idle"));
+    }
+    let mut request = ask(&token, "websocket");
+    request.headers_mut().insert("sec-websocket-version", "8".parse().unwrap());
+    let answer = timeout(IN_TIME, sender.send_request(request)).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 410);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Connections to a backend that wait for the next request of a client: they go when they are of no use, and nobody waits for them.
+//! Connections to a backend that wait for the next request of a client: they go when they are of no
+//! use, and nobody waits for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,5 @@
-//! Answers that take their time, or are a part of something: they pass as they come, and as they are.
+//! Answers that take their time, or are a part of something: they pass as they come, and as they
+//! are.
 
 use std::time::Duration;
 

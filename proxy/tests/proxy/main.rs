@@ -1,4 +1,5 @@
-//! The proxy over real sockets: a drone and a controller that are played, backends that are real small servers.
+//! The proxy over real sockets: a drone and a controller that are played, backends that are real
+//! small servers.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers")]
 
@@ -11,17 +12,23 @@ mod controller;
 mod drain;
 mod ends;
 mod expect;
+mod forged;
 mod forwarding;
 mod grpc;
+mod handshakes;
 mod hostile_http2;
+mod hosts;
 mod http;
 mod http2;
 mod http2_client;
 mod http2_frames;
 mod http2_sockets;
 mod https;
+mod interim;
 mod issuers;
 mod kept;
+mod lanes;
+mod last_words;
 mod long;
 mod origins;
 mod plain;
@@ -32,4 +39,6 @@ mod real_clients;
 mod shares;
 mod stop;
 mod upgrades;
+mod vanished;
+mod vouched;
 mod waiting;

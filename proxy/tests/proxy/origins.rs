@@ -2,7 +2,7 @@
 
 use crate::backends::{echo_socket, mirror};
 use crate::play::{Play, entry};
-use crate::raw::Raw;
+use crate::raw::{self, Raw};
 
 #[tokio::test]
 async fn a_websocket_from_a_page_that_is_not_listed_is_refused() {
@@ -42,4 +42,22 @@ async fn plain_requests_are_the_applications_to_judge() {
     let (_, token) = play.backend_of(listed);
     let answer = crate::raw::get(play.proxy.address, &format!("/{token}/"), &["origin: https://evil"]).await;
     assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn a_path_without_token_is_explained_in_both_lanes() {
+    let play = Play::new().await;
+    let address = play.proxy.address;
+    let page = "sec-fetch-site: same-origin";
+    // `connection: close` is none of the plain lane's.
+    for lane in ["accept: */*", "connection: close"] {
+        let icon = raw::get(address, "/favicon.ico", &[page, lane]).await;
+        assert_eq!((icon.status, icon.code().as_str()), (404, "route_not_found"));
+        let script = raw::get(address, "/static/app.js?v=1", &[page, lane]).await;
+        assert_eq!((script.status, script.code().as_str()), (410, "token_invalid"));
+        assert!(script.body.contains("the application asked for an absolute path"), "{}", script.body);
+        let typed = raw::get(address, "/static/app.js", &["sec-fetch-site: none", lane]).await;
+        assert_eq!((typed.status, typed.code().as_str()), (410, "token_invalid"));
+        assert!(typed.body.contains("carries no valid token"), "{}", typed.body);
+    }
 }

@@ -1,4 +1,5 @@
-//! Plain requests take a shorter way than others: whoever asks must not be able to tell, and neither must who answers.
+//! Plain requests take a shorter way than others: whoever asks must not be able to tell, and
+//! neither must who answers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -65,8 +65,8 @@ async fn a_name_before_the_subdomain_leads_to_its_port() {
         (format!("debug--sub.{CLUSTER}"), format!("/{token}/_port/other/a"), 400, (1, 3)),
         (format!("other--sub.{CLUSTER}"), path.clone(), 404, (1, 3)),
         (format!("--sub.{CLUSTER}"), path.clone(), 404, (1, 3)),
-        (format!("debug--other.{CLUSTER}"), path.clone(), 403, (1, 3)),
-        (CLUSTER.to_owned(), path.clone(), 403, (1, 3)),
+        (format!("debug--other.{CLUSTER}"), path.clone(), 404, (1, 3)),
+        (CLUSTER.to_owned(), path.clone(), 404, (1, 3)),
     ] {
         assert_eq!(under(&play, &host, &path).await.status, status, "{host}{path}");
         assert_eq!(seen(), counts, "{host}{path}");

@@ -1,12 +1,26 @@
 //! A client that writes what it likes, and reads what comes, byte by byte.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, ToSocketAddrs};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 const READ_MAX: Duration = Duration::from_secs(10);
+
+/// Counts this process's panics from here on: a runtime catches those of its tasks, and the proxy
+/// goes on without them.
+pub fn panics() -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let (counted, usual) = (count.clone(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        usual(panic);
+    }));
+    count
+}
 
 pub struct Raw {
     pub stream: TcpStream,
@@ -133,17 +147,5 @@ impl Raw {
             answer.body = self.rest().await;
         }
         answer
-    }
-}
-
-/// Waits until `found` finds something.
-pub async fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -54,7 +54,8 @@ async fn nghttp_and_h2load_are_served() {
     let (_play, url) = play().await;
     let output = run("nghttp", &["-v", &format!("{url}/")]).await;
     let said = String::from_utf8_lossy(&output.stdout);
-    for line in [":status: 200", "SETTINGS_MAX_CONCURRENT_STREAMS", "ENABLE_CONNECT_PROTOCOL"] {
+    let streams = "SETTINGS_MAX_CONCURRENT_STREAMS(0x03):128";
+    for line in [":status: 200", streams, "ENABLE_CONNECT_PROTOCOL"] {
         assert!(said.contains(line) || line.starts_with("ENABLE") && said.contains("0x08"), "{line}: {said}");
     }
     let output = run("h2load", &["-n", "2000", "-c", "4", "-m", "50", &format!("{url}/")]).await;

@@ -8,6 +8,7 @@ use jetway_proxy::Share;
 use tokio::time::{Instant, timeout};
 
 use crate::backends::{echo_socket, echoes, mirror, open_socket};
+use crate::grpc;
 use crate::play::{Play, Stage};
 use crate::raw::{Raw, get};
 
@@ -127,7 +128,7 @@ async fn a_body_that_stops_is_a_408_and_its_connection_to_the_backend_is_over() 
     .await;
     let (_, token) = play.ready_backend(address);
     let mut client = Raw::connect(play.proxy.address).await;
-    let head = format!("POST /{token}/ HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\n12345");
+    let head = format!("POST /{token}/ HTTP/1.1\r\nhost: example.com\r\ncontent-length: 10\r\n\r\n12345");
     client.send(head.as_bytes()).await;
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.code().as_str()), (408, "request_timeout"));
@@ -146,11 +147,28 @@ async fn a_body_that_goes_on_slowly_arrives() {
     .await;
     let (_, token) = play.ready_backend(address);
     let mut client = Raw::connect(play.proxy.address).await;
-    client.send(format!("POST /{token}/ HTTP/1.1\r\nhost: h\r\ncontent-length: 6\r\n\r\n").as_bytes()).await;
+    client
+        .send(format!("POST /{token}/ HTTP/1.1\r\nhost: example.com\r\ncontent-length: 6\r\n\r\n").as_bytes())
+        .await;
     let mut pace = tokio::time::interval(Duration::from_millis(150));
     for piece in "abcdef".chars() {
         pace.tick().await;
         client.send(piece.to_string().as_bytes()).await;
     }
     assert_eq!(client.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn an_h2c_session_is_counted_once_a_request() {
+    for (client, token) in [(per_second(2), Share::default()), (Share::default(), per_second(2))] {
+        let play = Stage { client, token, ..Stage::default() }.begin().await;
+        let (address, _) = grpc::backend(&play.lifecycle, grpc::ok).await;
+        let path = format!("/{}/", grpc::h2c(&play, address));
+        // The first begins in the plain lane, and hyper's takes it over.
+        let mut client = Raw::connect(play.proxy.address).await;
+        for request in ["first", "second"] {
+            assert_eq!(client.get(&path, &[]).await.status, 200, "{request}");
+        }
+        assert_eq!(client.get(&path, &[]).await.status, 429, "the third of two a second");
+    }
 }

@@ -1,4 +1,5 @@
-//! The proxy's own stop: its order, and what the drone hears of it (nothing that looks like a close).
+//! The proxy's own stop: its order, and what the drone hears of it (nothing that looks like a
+//! close).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -45,7 +45,9 @@ async fn bytes_glued_to_either_side_of_the_101_arrive() {
     let (_, token) = play.ready_backend(address);
     let mut client = Raw::connect(play.proxy.address).await;
     let lines = ASK.join("\r\n");
-    client.send(format!("GET /{token}/ HTTP/1.1\r\nhost: h\r\n{lines}\r\n\r\nearly").as_bytes()).await;
+    client
+        .send(format!("GET /{token}/ HTTP/1.1\r\nhost: example.com\r\n{lines}\r\n\r\nearly").as_bytes())
+        .await;
     let answer = client.head().await;
     assert_eq!((answer.status, answer.header("upgrade")), (101, Some("websocket")));
     assert_eq!(client.rest().await, "gluedearly");
@@ -78,9 +80,11 @@ async fn what_follows_a_refused_upgrade_is_a_request_of_its_own() {
     let (address, seen) = mirror(&play.lifecycle).await;
     let (_, token) = play.ready_backend(address);
     let mut client = Raw::connect(play.proxy.address).await;
-    let smuggled = "GET /admin HTTP/1.1\r\nhost: h\r\nx-verified-username: root\r\n\r\n";
+    let smuggled = "GET /admin HTTP/1.1\r\nhost: example.com\r\nx-verified-username: root\r\n\r\n";
     let lines = ASK.join("\r\n");
-    client.send(format!("GET /{token}/ HTTP/1.1\r\nhost: h\r\n{lines}\r\n\r\n{smuggled}").as_bytes()).await;
+    client
+        .send(format!("GET /{token}/ HTTP/1.1\r\nhost: example.com\r\n{lines}\r\n\r\n{smuggled}").as_bytes())
+        .await;
     assert_eq!(client.answer().await.status, 200);
     assert_eq!(client.answer().await.status, 410, "it has no token");
     let seen = seen.lock().unwrap();

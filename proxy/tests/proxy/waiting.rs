@@ -1,10 +1,12 @@
-//! Requests that come before their session is ready: scripts are held, people are told, and what tells them asks in its own way.
+//! Requests that come before their session is ready: scripts are held, people are told, and what
+//! tells them asks in its own way.
 
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use jetway_protocol::attach::{Outcome, Stage, ToDrone, ToProxy};
+use jetway_protocol::hint::Hint;
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::Status;
 use serde_json::json;
@@ -44,7 +46,8 @@ async fn a_person_is_told_and_a_script_is_held() {
     let (backend, token) = starting(&play);
     let begun = Instant::now();
     let page = raw::get(play.proxy.address, &format!("/{token}/"), &PAGE).await;
-    assert!(begun.elapsed() >= Duration::from_millis(350), "{:?}", begun.elapsed());
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(350)..Duration::from_millis(2000)).contains(&took), "{took:?}");
     assert_eq!((page.status, page.header("retry-after")), (504, Some("1")));
     assert!(page.body.contains("<p>a brand</p>") && page.body.contains("role=\"status\""), "{}", page.body);
     let policy = page.header("content-security-policy").unwrap();
@@ -70,7 +73,7 @@ async fn a_page_hears_each_stage_once_and_that_it_may_enter() {
     let path = format!("/{token}/");
     let mut page = Raw::connect(play.proxy.address).await;
     page.send_get(&path, &[STAGE]).await;
-    let stage = |status| Stage { status, elapsed_ms: 7, usual_ms: Some(3000) };
+    let stage = |status| Stage { status, elapsed_ms: 7, usual_ms: Some(3000), hint: None };
     let ask = followed(&play, 1).await;
     play.drone.push(ToProxy::Stage { ask, stage: stage(Status::Loading) });
     let told = page.answer().await;
@@ -112,4 +115,30 @@ async fn a_page_hears_why_nothing_came_of_it() {
     assert_eq!((told.status, told.code().as_str()), (410, "backend_ended"));
     let told = raw::get(play.proxy.address, "/nonsense/", &[STAGE]).await;
     assert_eq!((told.status, told.code().as_str()), (410, "token_invalid"));
+}
+
+#[tokio::test]
+async fn a_page_hears_what_holds_a_start_up() {
+    let play = Play::new().await;
+    let (_, token) = starting(&play);
+    let path = format!("/{token}/");
+    let hint =
+        Some(Hint { code: "listens_elsewhere".to_owned(), message: "it listens on 0.0.0.0:3000".to_owned() });
+    let stage = |hint| Stage { status: Status::Waiting, elapsed_ms: 7, usual_ms: None, hint };
+    let mut page = Raw::connect(play.proxy.address).await;
+    page.send_get(&path, &[STAGE, "x-jetway-stage: waiting", "x-jetway-hint:"]).await;
+    let ask = followed(&play, 1).await;
+    play.drone.push(ToProxy::Stage { ask, stage: stage(None) });
+    play.drone.push(ToProxy::Stage { ask, stage: stage(hint.clone()) });
+    let told = page.answer().await.json();
+    assert_eq!((&told["status"], &told["hint"]["code"]), (&json!("waiting"), &json!("listens_elsewhere")));
+
+    // What the page shows already is no news; that it is over is.
+    page.send_get(&path, &[STAGE, "x-jetway-stage: waiting", "x-jetway-hint: listens_elsewhere"]).await;
+    let ask = followed(&play, 2).await;
+    play.drone.push(ToProxy::Stage { ask, stage: stage(hint) });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(page.buffer.is_empty() && page.stream.try_read(&mut [0]).is_err());
+    play.drone.push(ToProxy::Stage { ask, stage: stage(None) });
+    assert_eq!(page.answer().await.json(), json!({ "status": "waiting", "elapsed_ms": 7, "usual_ms": null }));
 }
