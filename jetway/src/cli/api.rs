@@ -6,16 +6,22 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use jetway_protocol::error::ErrorBody;
+use jetway_api::ErrorBody;
+use jetway_api::backends::Backends;
+use jetway_api::drones::{Drone, Drones};
 use jetway_service::client;
 use jetway_service::secrets::Source;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+/// Where `jetway dev` serves it.
+pub const DEFAULT_API_URL: &str = "http://127.0.0.1:8080";
 
 #[derive(Debug, Clone, Args)]
 pub struct ApiArguments {
     /// The controller's API
-    #[arg(long, env = "JETWAY_API_URL", default_value = "http://127.0.0.1:8080", global = true)]
+    #[arg(long, env = "JETWAY_API_URL", default_value = DEFAULT_API_URL, global = true)]
     pub api_url: String,
     /// The API's bearer key
     #[arg(long, env = "JETWAY_API_KEY", hide_env_values = true)]
@@ -37,23 +43,43 @@ struct Client {
     key: Option<String>,
 }
 
+/// What this version knows of an answer, and all that the controller said: `--json` prints that.
+#[derive(Debug)]
+pub struct Answer<T> {
+    pub known: T,
+    pub whole: Value,
+}
+
 /// Longer than any wait that the API itself allows.
 const CALL_SECONDS_MAX: u64 = 330;
 
 impl ApiArguments {
-    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    /// The same at another controller.
+    pub fn at(&self, url: &str) -> Self {
+        Self { api_url: url.to_owned(), client: OnceLock::new(), ..self.clone() }
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Answer<T>> {
         self.answer(self.client()?.get(&self.url(path))).await
     }
 
-    pub async fn post<B: Serialize>(&self, path: &str, body: &B) -> anyhow::Result<Value> {
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<Answer<T>> {
         self.answer(self.client()?.post(&self.url(path)).json(body)).await
     }
 
-    pub async fn put<B: Serialize>(&self, path: &str, body: &B) -> anyhow::Result<Value> {
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<Answer<T>> {
         self.answer(self.client()?.put(&self.url(path)).json(body)).await
     }
 
-    pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Answer<T>> {
         self.answer(self.client()?.delete(&self.url(path))).await
     }
 
@@ -63,12 +89,20 @@ impl ApiArguments {
         if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }
 
-    async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> anyhow::Result<Answer<T>> {
         let response = self.send(request.timeout(Duration::from_secs(CALL_SECONDS_MAX))).await?;
         if !response.status().is_success() {
             return Err(refused(response).await);
         }
-        response.json().await.context("the API's answer is not JSON: is this URL a Jetway controller?")
+        let whole: Value = response
+            .json()
+            .await
+            .context("the API's answer is not JSON: is this URL a Jetway controller?")?;
+        let known = T::deserialize(&whole).context("the API's answer is not one that this version knows")?;
+        Ok(Answer { known, whole })
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
@@ -98,22 +132,70 @@ impl ApiArguments {
         format!("{}{path}", self.api_url.trim_end_matches('/'))
     }
 
-    /// The id of the session that `name` means: an id itself, or the key of one that lives.
+    /// The drone of this name.
+    pub async fn drone(&self, name: &str) -> anyhow::Result<Drone> {
+        let drones: Drones = self.get("/ctrl/drones").await?.known;
+        let named = drones.drones.into_iter().find(|drone| drone.name.as_str() == name);
+        named.with_context(|| format!("no drone is called {name:?} (jetway status lists them)"))
+    }
+
+    /// The id of the session that `name` means: the key of one that lives, or an id itself.
     pub async fn backend_of(&self, name: &str, namespace: &str) -> anyhow::Result<String> {
-        let list = self
-            .get(&format!(
-                "/ctrl/backends?limit=1&state=live&key={}&namespace={}",
-                encode(name),
-                encode(namespace)
-            ))
-            .await?;
-        if let Some(id) = list["backends"][0]["backend_id"].as_str() {
-            return Ok(id.to_owned());
+        match self.find(name, namespace, "&state=live").await? {
+            Some(id) => Ok(id),
+            None => bail!(
+                "no session runs for the key {name:?}{} (jetway ls shows those that do)",
+                self.elsewhere(name, namespace, "&state=live").await
+            ),
         }
-        if name.parse::<jetway_protocol::ids::BackendId>().is_ok() {
-            return Ok(name.to_owned());
+    }
+
+    /// The same, where the last one that has ended will do.
+    pub async fn last_backend_of(&self, name: &str, namespace: &str) -> anyhow::Result<String> {
+        match self.find(name, namespace, "").await? {
+            Some(id) => Ok(id),
+            None => bail!(
+                "no session runs for the key {name:?}, and none has ended within the last day{} (jetway ls --all shows them)",
+                self.elsewhere(name, namespace, "").await
+            ),
         }
-        bail!("no session runs for the key {name:?} (jetway ls shows those that do)")
+    }
+
+    /// The newest, which is the one that lives if one does.
+    async fn find(&self, name: &str, namespace: &str, state: &str) -> anyhow::Result<Option<String>> {
+        let (key, namespace) = (encode(name), encode(namespace));
+        let path = format!("/ctrl/backends?limit=1&key={key}&namespace={namespace}{state}");
+        let list: Backends = self.get(&path).await?.known;
+        if let Some(backend) = list.backends.first() {
+            return Ok(Some(backend.backend_id.to_string()));
+        }
+        if name.parse::<jetway_protocol::ids::BackendId>().is_err() {
+            return Ok(None);
+        }
+        let request = self.client()?.get(&self.url(&format!("/ctrl/backends/{key}")));
+        let response = self.send(request.timeout(Duration::from_secs(CALL_SECONDS_MAX))).await?;
+        match response.status() {
+            status if status.is_success() => Ok(Some(name.to_owned())),
+            reqwest::StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(refused(response).await),
+        }
+    }
+
+    /// For the message: other namespaces that have the key.
+    async fn elsewhere(&self, name: &str, namespace: &str, state: &str) -> String {
+        let path = format!("/ctrl/backends?limit=50&key={}{state}", encode(name));
+        let list = self.get::<Backends>(&path).await.map(|answer| answer.known.backends);
+        let list = list.unwrap_or_default();
+        let found = list.iter().filter_map(|backend| backend.key.as_ref());
+        let found = found.map(|key| key.namespace.as_str());
+        let others: std::collections::BTreeSet<&str> = found.filter(|other| *other != namespace).collect();
+        match others.first() {
+            None => String::new(),
+            Some(&"") => "; one of the same name has no namespace: leave --namespace out".to_owned(),
+            Some(other) => {
+                format!("; there is one in another namespace: --namespace {}", super::output::shown(other))
+            }
+        }
     }
 }
 

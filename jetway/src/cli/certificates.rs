@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use jetway_api::certificates::{Certificate, Certificates, Ordered};
 use jetway_protocol::time::UnixMicros;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::api::{ApiArguments, encode};
-use super::output::{self, word};
+use super::output;
 
 #[derive(Debug, Args)]
 pub struct CertificatesArguments {
@@ -34,46 +35,47 @@ pub async fn run(arguments: CertificatesArguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(api: &ApiArguments) -> anyhow::Result<ExitCode> {
-    let list = api.get("/ctrl/certificates").await?;
+    let list = api.get::<Certificates>("/ctrl/certificates").await?;
     if api.json {
-        output::json(&list);
+        output::json(&list.whole);
         return Ok(ExitCode::SUCCESS);
     }
-    let certificates = list["certificates"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let certificates = &list.known.certificates;
     if certificates.is_empty() {
         output::line("no certificates are ordered (jetway controller --acme-certificate HOST orders one)");
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<_> = certificates.iter().map(row).collect();
     output::table(&["CERTIFICATE", "STATE", "ENDS IN", "NEXT ORDER IN", "FAILURES"], &rows);
-    for one in certificates.iter().filter(|one| one["problem"].is_string()) {
-        output::line(&format!("{}: {}", word(&one["id"]), word(&one["problem"])));
+    for one in certificates {
+        if let Some(problem) = &one.problem {
+            output::line(&format!("{}: {}", output::shown(&one.id), output::shown(problem)));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(one: &Value) -> Vec<String> {
+fn row(one: &Certificate) -> Vec<String> {
     let now = UnixMicros::now().millis();
-    let until = |name: &str, over: &str| match one[name].as_i64() {
+    let until = |at: Option<i64>, over: &str| match at {
         Some(at) if at > now => output::age((at - now) / 1000),
         Some(_) => over.to_owned(),
         None => "-".to_owned(),
     };
-    let failures = one["failures"].as_u64().unwrap_or_default().to_string();
     vec![
-        word(&one["id"]),
-        word(&one["state"]),
-        until("expires_at", "over"),
-        until("next_order_at", "now"),
-        failures,
+        output::shown(&one.id),
+        one.state.as_str().to_owned(),
+        until(one.expires_at, "over"),
+        until(one.next_order_at, "now"),
+        one.failures.to_string(),
     ]
 }
 
 async fn retry(api: &ApiArguments, certificate: &str) -> anyhow::Result<ExitCode> {
     let path = format!("/ctrl/certificates/{}/retry", encode(certificate));
-    let answer = api.post(&path, &json!({})).await?;
+    let answer = api.post::<Ordered>(&path, &json!({})).await?;
     if api.json {
-        output::json(&answer);
+        output::json(&answer.whole);
     } else {
         output::line(&format!("{} is ordered now; see: jetway certificates", output::shown(certificate)));
     }

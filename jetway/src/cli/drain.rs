@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use jetway_api::drones::Updated;
 use serde_json::{Value, json};
 
 use super::api::{ApiArguments, encode};
@@ -24,22 +25,13 @@ pub struct DrainArguments {
 
 pub async fn run(arguments: DrainArguments) -> anyhow::Result<ExitCode> {
     let api = &arguments.api;
-    let drones = api.get("/ctrl/drones").await?;
-    let named = drones["drones"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|drone| drone["name"] == arguments.drone.as_str());
-    let Some(drone) = named else {
-        anyhow::bail!("no drone is called {:?} (jetway status lists them)", arguments.drone);
-    };
-    let cluster = drone["cluster"].as_str().unwrap_or_default();
+    let drone = api.drone(&arguments.drone).await?;
     let verb = if arguments.undo { "undrain" } else { "drain" };
-    let path = format!("/ctrl/c/{}/d/{}/{verb}", encode(cluster), encode(&arguments.drone));
+    let path = format!("/ctrl/c/{}/d/{}/{verb}", encode(drone.cluster.as_str()), encode(&arguments.drone));
     let body = arguments.deadline_seconds.map_or(Value::Null, |seconds| json!({"deadline_seconds": seconds}));
-    let answer = api.post(&path, &body).await?;
+    let answer = api.post::<Updated>(&path, &body).await?;
     if api.json {
-        output::json(&answer);
+        output::json(&answer.whole);
     } else {
         let now = match arguments.deadline_seconds {
             _ if arguments.undo => "takes new sessions".to_owned(),
@@ -48,7 +40,7 @@ pub async fn run(arguments: DrainArguments) -> anyhow::Result<ExitCode> {
                 format!("takes no new sessions; those that still run in {seconds} s are stopped")
             }
         };
-        let changed = if answer["updated"] == true { "" } else { " (as before)" };
+        let changed = if answer.known.updated { "" } else { " (as before)" };
         output::line(&format!("{} {now}{changed}", arguments.drone));
     }
     Ok(ExitCode::SUCCESS)

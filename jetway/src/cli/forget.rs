@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
+use jetway_api::drones::Forgotten;
 use serde_json::json;
 
 use super::api::{ApiArguments, encode};
@@ -28,17 +29,11 @@ pub async fn run(arguments: ForgetArguments) -> anyhow::Result<ExitCode> {
              off, and say --confirmed-dead"
         );
     }
-    let drones = api.get("/ctrl/drones").await?;
-    let named =
-        drones["drones"].as_array().into_iter().flatten().find(|drone| drone["name"] == name.as_str());
-    let Some(drone) = named else {
-        bail!("no drone is called {name:?} (jetway status lists them)");
-    };
-    let cluster = drone["cluster"].as_str().unwrap_or_default();
-    let path = format!("/ctrl/c/{}/d/{}/forget", encode(cluster), encode(name));
-    let answer = api.post(&path, &json!({ "confirmed_dead": true })).await?;
+    let drone = api.drone(name).await?;
+    let path = format!("/ctrl/c/{}/d/{}/forget", encode(drone.cluster.as_str()), encode(name));
+    let answer = api.post::<Forgotten>(&path, &json!({ "confirmed_dead": true })).await?;
     if api.json {
-        output::json(&answer);
+        output::json(&answer.whole);
     } else {
         output::line(&format!("{name} counts as dead; the keys of its sessions are free"));
     }

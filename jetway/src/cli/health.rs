@@ -3,7 +3,6 @@
 //! is set up for plain http, and `main` gives it the smallest runtime.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
 use super::output;
+use super::role::{Role, Running};
 
 #[derive(Debug, Args)]
 pub struct HealthArguments {
@@ -25,49 +25,6 @@ pub struct HealthArguments {
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Of a failing answer's body, in the error.
 const BODY_CHARS_MAX: usize = 300;
-/// What this command's line may be called in `/proc/1/cmdline`.
-const EXECUTABLE: &str = "jetway";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Controller,
-    Drone,
-    Proxy,
-}
-
-const ROLES: [Role; 3] = [Role::Controller, Role::Drone, Role::Proxy];
-
-impl Role {
-    fn name(self) -> &'static str {
-        match self {
-            Role::Controller => "controller",
-            Role::Drone => "drone",
-            Role::Proxy => "proxy",
-        }
-    }
-
-    fn path(self) -> &'static str {
-        match self {
-            Role::Controller => "/pub/health",
-            Role::Drone => "/health",
-            Role::Proxy => "/ready",
-        }
-    }
-
-    /// Where it listens unless it was told otherwise.
-    fn listen(self) -> &'static str {
-        match self {
-            Role::Controller => "127.0.0.1:8080",
-            Role::Drone => "127.0.0.1:7070",
-            Role::Proxy => "127.0.0.1:9090",
-        }
-    }
-
-    fn called(name: &str) -> Option<Self> {
-        ROLES.into_iter().find(|role| role.name() == name)
-    }
-}
-
 pub async fn run(arguments: HealthArguments) -> anyhow::Result<ExitCode> {
     let first = std::fs::read("/proc/1/cmdline").ok();
     let listen = std::env::var("JETWAY_LISTEN").ok();
@@ -81,7 +38,8 @@ pub async fn run(arguments: HealthArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(url: &str) -> anyhow::Result<u16> {
+/// The status of a good answer.
+pub async fn ask(url: &str) -> anyhow::Result<u16> {
     let client = jetway_service::client::builder().timeout(DEADLINE).build()?;
     let response =
         client.get(url).send().await.map_err(|error| {
@@ -97,7 +55,7 @@ async fn ask(url: &str) -> anyhow::Result<u16> {
 
 /// Whom to ask: the URL given, else the role given or found, at the address that it was told to listen on.
 fn url(of: Option<&str>, first: &[u8], listen: Option<&str>) -> anyhow::Result<String> {
-    let running = running(first);
+    let running = Running::of(first).map(|running| (running.role, running.flag("listen").map(str::to_owned)));
     let (role, told) = match (of, running) {
         (Some(url), _) if url.starts_with("http://") || url.starts_with("https://") => {
             return Ok(url.to_owned());
@@ -123,7 +81,7 @@ fn url(of: Option<&str>, first: &[u8], listen: Option<&str>) -> anyhow::Result<S
 }
 
 /// Who listens everywhere is reached on loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -132,28 +90,12 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The role that process 1 runs and its `--listen`, from its command line. An init such as Docker's may stand before it.
-fn running(cmdline: &[u8]) -> Option<(Role, Option<String>)> {
-    let text = String::from_utf8_lossy(cmdline);
-    let mut words = text.split('\0');
-    words.find(|word| Path::new(word).file_name().is_some_and(|name| name == EXECUTABLE))?;
-    let role = words.next().and_then(Role::called)?;
-    let mut told = None;
-    while let Some(word) = words.next() {
-        match word.split_once('=') {
-            Some(("--listen", address)) => told = Some(address.to_owned()),
-            None if word == "--listen" => told = words.next().map(str::to_owned),
-            Some(_) | None => {}
-        }
-    }
-    Some((role, told))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::cli::role::ROLES;
 
     /// The argument, process 1's command line, `JETWAY_LISTEN`, and what is expected.
     type Case<'a> = (Option<&'a str>, &'a [u8], Option<&'a str>, &'a str);

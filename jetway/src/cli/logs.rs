@@ -1,4 +1,5 @@
-//! `jetway logs KEY`: what the application printed, as plain bytes.
+//! `jetway logs KEY`: what the application printed, as plain bytes; of the last session of the key,
+//! where none runs.
 
 use std::process::ExitCode;
 
@@ -18,6 +19,9 @@ pub struct LogsArguments {
     /// Lines from the end; all by default
     #[arg(long)]
     tail: Option<u32>,
+    /// The time before each line
+    #[arg(long, short)]
+    timestamps: bool,
     /// The key's namespace
     #[arg(long, default_value = "")]
     namespace: String,
@@ -26,8 +30,9 @@ pub struct LogsArguments {
 }
 
 pub async fn run(arguments: LogsArguments) -> anyhow::Result<ExitCode> {
-    let id = arguments.api.backend_of(&arguments.session, &arguments.namespace).await?;
-    let mut path = format!("/ctrl/backends/{}/logs?follow={}", encode(&id), arguments.follow);
+    let id = arguments.api.last_backend_of(&arguments.session, &arguments.namespace).await?;
+    let LogsArguments { follow, timestamps, .. } = arguments;
+    let mut path = format!("/ctrl/backends/{}/logs?follow={follow}&timestamps={timestamps}", encode(&id));
     if let Some(tail) = arguments.tail {
         path.push_str(&format!("&tail={tail}"));
     }

@@ -3,17 +3,20 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use jetway_api::backends::{BackendSummary, Backends};
 use jetway_protocol::time::UnixMicros;
-use serde_json::Value;
 
 use super::api::{ApiArguments, encode};
-use super::output::{self, word};
+use super::output;
 
 #[derive(Debug, Args)]
 pub struct LsArguments {
     /// Only sessions of this key
     #[arg(long)]
     key: Option<String>,
+    /// Only sessions whose key is in this namespace
+    #[arg(long)]
+    namespace: Option<String>,
     /// Only sessions on this drone
     #[arg(long)]
     drone: Option<String>,
@@ -29,7 +32,8 @@ pub struct LsArguments {
 
 pub async fn run(arguments: LsArguments) -> anyhow::Result<ExitCode> {
     let mut path = format!("/ctrl/backends?limit={}", arguments.limit);
-    for (name, value) in [("key", &arguments.key), ("drone", &arguments.drone)] {
+    let LsArguments { key, namespace, drone, .. } = &arguments;
+    for (name, value) in [("key", key), ("namespace", namespace), ("drone", drone)] {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", encode(value)));
         }
@@ -37,37 +41,37 @@ pub async fn run(arguments: LsArguments) -> anyhow::Result<ExitCode> {
     if !arguments.all {
         path.push_str("&state=live");
     }
-    let list = arguments.api.get(&path).await?;
+    let list = arguments.api.get::<Backends>(&path).await?;
     if arguments.api.json {
-        output::json(&list);
+        output::json(&list.whole);
         return Ok(ExitCode::SUCCESS);
     }
-    let backends = list["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let Backends { backends, next_cursor } = &list.known;
     if backends.is_empty() {
         output::line("no sessions (start one: jetway connect KEY --image IMAGE)");
         return Ok(ExitCode::SUCCESS);
     }
-    output::table(&["KEY", "STATUS", "DRONE", "AGE", "ID"], &backends.iter().map(row).collect::<Vec<_>>());
-    if list["next_cursor"].is_string() {
+    let head = ["NAMESPACE", "KEY", "STATUS", "DRONE", "AGE", "ID"];
+    output::table(&head, &backends.iter().map(row).collect::<Vec<_>>());
+    if next_cursor.is_some() {
         output::line("… and more (narrow it with --key or --drone, or raise --limit up to 200)");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(backend: &Value) -> Vec<String> {
-    let key = match &backend["key"]["name"] {
-        Value::String(name) => match backend["key"]["namespace"].as_str() {
-            None | Some("") => output::shown(name),
-            Some(namespace) => output::shown(&format!("{namespace}/{name}")),
-        },
-        _ => "-".to_owned(),
+fn row(backend: &BackendSummary) -> Vec<String> {
+    let key = backend.key.as_ref();
+    let part = |text: Option<&str>| output::word(text.filter(|text| !text.is_empty()));
+    let status = match backend.end_reason {
+        Some(reason) => format!("{} ({})", backend.status, reason.as_str()),
+        None => backend.status.to_string(),
     };
-    let age = backend["created_at"]
-        .as_i64()
-        .map_or("-".to_owned(), |created| output::age((UnixMicros::now().millis() - created) / 1000));
-    let status = match backend["end_reason"].as_str() {
-        Some(reason) => format!("{} ({reason})", word(&backend["status"])),
-        None => word(&backend["status"]),
-    };
-    vec![key, status, word(&backend["drone"]), age, word(&backend["backend_id"])]
+    vec![
+        part(key.map(|key| key.namespace.as_str())),
+        part(key.map(|key| key.name.as_str())),
+        status,
+        backend.drone.to_string(),
+        output::age((UnixMicros::now().millis() - backend.created_at) / 1000),
+        backend.backend_id.to_string(),
+    ]
 }

@@ -32,9 +32,9 @@ pub fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// A member's text, or a dash.
-pub fn word(value: &Value) -> String {
-    shown(value.as_str().unwrap_or("-"))
+/// A text that may be absent, or a dash.
+pub fn word(text: Option<&str>) -> String {
+    shown(text.unwrap_or("-"))
 }
 
 /// Columns as wide as their widest cell, two spaces apart.

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use jetway_api::pools::{Deleted, LearnedKind, Pool, Pools, Slots};
+use jetway_protocol::warm::SlotTier;
 use serde_json::{Value, json};
 
 use super::api::{ApiArguments, encode};
@@ -83,13 +85,13 @@ pub async fn run(arguments: PoolArguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn ls(api: &ApiArguments) -> anyhow::Result<ExitCode> {
-    let list = api.get("/ctrl/pools").await?;
+    let list = api.get::<Pools>("/ctrl/pools").await?;
     if api.json {
-        output::json(&list);
+        output::json(&list.whole);
         return Ok(ExitCode::SUCCESS);
     }
-    let all = |name: &str| list[name].as_array().map(Vec::as_slice).unwrap_or_default();
-    let rows: Vec<_> = all("pools").iter().chain(all("learned")).map(row).collect();
+    let Pools { pools, learned } = &list.known;
+    let rows: Vec<_> = pools.iter().map(row).chain(learned.iter().map(learned_row)).collect();
     if rows.is_empty() {
         output::line(
             "no pools, and nothing was learned yet (declare one: jetway pool put NAME --image IMAGE)",
@@ -97,8 +99,10 @@ async fn ls(api: &ApiArguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     output::table(&HEAD, &rows);
-    for pool in all("pools").iter().filter(|pool| pool["error"].is_string()) {
-        output::line(&format!("{}: {}", word(&pool["name"]), word(&pool["error"])));
+    for pool in pools {
+        if let Some(error) = &pool.error {
+            output::line(&format!("{}: {}", pool.name, output::shown(error)));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -106,53 +110,60 @@ async fn ls(api: &ApiArguments) -> anyhow::Result<ExitCode> {
 const HEAD: [&str; 10] =
     ["POOL", "IMAGE", "TIER", "MIN-MAX", "READY", "TARGET", "CLAIMED", "HIT RATE", "UNUSED", "REPLENISH"];
 
-fn row(pool: &Value) -> Vec<String> {
-    let (name, image) = match pool["name"].as_str() {
-        Some(name) => (output::shown(name), word(&pool["spawn_config"]["executable"]["image"])),
-        None => ("(learned)".to_owned(), word(&pool["image"])),
-    };
-    let size = match (pool["min"].as_u64(), pool["max"].as_u64()) {
-        (Some(min), Some(max)) => format!("{min}-{max}"),
-        _ => "-".to_owned(),
-    };
-    let mut cells = vec![name, image, word(&pool["tier"]), size];
-    cells.extend(numbers(pool));
+fn row(pool: &Pool) -> Vec<String> {
+    let image = pool.spawn_config.as_ref().map(|spec| spec.executable.image.as_str());
+    let size = format!("{}-{}", pool.min, pool.max);
+    let mut cells = vec![pool.name.to_string(), word(image), tier(pool.tier), size];
+    cells.extend(numbers(&pool.slots));
     cells
 }
 
+fn learned_row(kind: &LearnedKind) -> Vec<String> {
+    let mut cells =
+        vec!["(learned)".to_owned(), word(kind.image.as_deref()), tier(kind.tier), "-".to_owned()];
+    cells.extend(numbers(&kind.slots));
+    cells
+}
+
+fn tier(tier: SlotTier) -> String {
+    match tier {
+        SlotTier::Hot => "hot",
+        SlotTier::Parked => "parked",
+    }
+    .to_owned()
+}
+
 /// What is the same for a pool and for one drone's part of it.
-fn numbers(of: &Value) -> [String; 6] {
-    let number = |name: &str| of[name].as_u64().map_or("-".to_owned(), |n| n.to_string());
-    let rate = of["hit_rate"].as_f64().map_or("-".to_owned(), |rate| format!("{:.1} %", rate * 100.0));
-    let unused =
-        of["waste_slot_seconds"].as_f64().map_or("-".to_owned(), |seconds| format!("{seconds:.0} s"));
-    let replenish = match of["replenish_ms"].as_u64() {
-        None | Some(0) => "-".to_owned(),
-        Some(ms) => format!("{ms} ms"),
+fn numbers(of: &Slots) -> [String; 6] {
+    let rate = of.hit_rate.map_or("-".to_owned(), |rate| format!("{:.1} %", rate * 100.0));
+    let replenish = match of.replenish_ms {
+        0 => "-".to_owned(),
+        ms => format!("{ms} ms"),
     };
-    [number("ready"), number("target"), number("claimed"), rate, unused, replenish]
+    let unused = format!("{:.0} s", of.waste_slot_seconds);
+    [of.ready.to_string(), of.target.to_string(), of.claimed.to_string(), rate, unused, replenish]
 }
 
 async fn get(arguments: &NameArguments) -> anyhow::Result<ExitCode> {
-    let pool = arguments.api.get(&path(&arguments.name)).await?;
+    let pool = arguments.api.get::<Pool>(&path(&arguments.name)).await?;
     if arguments.api.json {
-        output::json(&pool);
+        output::json(&pool.whole);
         return Ok(ExitCode::SUCCESS);
     }
-    output::table(&HEAD, &[row(&pool)]);
-    if let Some(error) = pool["error"].as_str() {
+    let pool = &pool.known;
+    output::table(&HEAD, &[row(pool)]);
+    if let Some(error) = &pool.error {
         output::line(&output::shown(error));
     }
-    let drones = pool["drones"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if drones.is_empty() {
+    if pool.drones.is_empty() {
         output::line("no drone has told of its slots yet");
         return Ok(ExitCode::SUCCESS);
     }
     output::line("");
-    let rows = drones.iter().map(|drone| {
-        let mut cells = vec![word(&drone["drone"])];
-        cells.extend(numbers(drone));
-        cells.push(drone["error"].as_str().map(output::shown).unwrap_or_default());
+    let rows = pool.drones.iter().map(|drone| {
+        let mut cells = vec![drone.drone.to_string()];
+        cells.extend(numbers(&drone.slots));
+        cells.push(drone.error.as_deref().map(output::shown).unwrap_or_default());
         cells
     });
     let head = ["DRONE", "READY", "TARGET", "CLAIMED", "HIT RATE", "UNUSED", "REPLENISH", "ERROR"];
@@ -161,12 +172,12 @@ async fn get(arguments: &NameArguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn put(arguments: &PutArguments) -> anyhow::Result<ExitCode> {
-    let pool = arguments.api.put(&path(&arguments.name), &body(arguments)?).await?;
+    let pool = arguments.api.put::<Pool>(&path(&arguments.name), &body(arguments)?).await?;
     if arguments.api.json {
-        output::json(&pool);
+        output::json(&pool.whole);
     } else {
-        let (min, max) = (&pool["min"], &pool["max"]);
-        output::line(&format!("{} keeps {min} to {max} {} slots ready", arguments.name, word(&pool["tier"])));
+        let Pool { min, max, tier: of, .. } = pool.known;
+        output::line(&format!("{} keeps {min} to {max} {} slots ready", arguments.name, tier(of)));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -199,9 +210,9 @@ fn body(arguments: &PutArguments) -> anyhow::Result<Value> {
 }
 
 async fn rm(arguments: &NameArguments) -> anyhow::Result<ExitCode> {
-    let answer = arguments.api.delete(&path(&arguments.name)).await?;
+    let answer = arguments.api.delete::<Deleted>(&path(&arguments.name)).await?;
     if arguments.api.json {
-        output::json(&answer);
+        output::json(&answer.whole);
     } else {
         output::line(&format!("{} is removed; its sessions go on", arguments.name));
     }
@@ -251,16 +262,27 @@ mod tests {
 
     #[test]
     fn a_pool_and_a_learned_kind_are_rows_alike() {
-        let numbers = json!({ "ready": 7, "target": 8, "claimed": 9, "hit_rate": 0.9, "waste_slot_seconds": 90.5, "replenish_ms": 450 });
-        let mut pool = numbers.clone();
-        pool["name"] = json!("p");
-        pool["tier"] = json!("parked");
-        pool["spawn_config"] = json!({ "executable": { "image": "app" } });
-        (pool["min"], pool["max"]) = (json!(8), json!(64));
-        let text = row(&pool).join("|");
+        let spec = json!({ "executable": { "image": "app", "env": [] } });
+        let both = json!({
+            "ready": 7, "target": 8, "making": 0, "claimed": 9, "missed": 1, "hit_rate": 0.9,
+            "waste_slot_seconds": 90.5, "make_ms": 1, "replenish_ms": 450, "drones": [], "tier": "parked",
+            "cluster": "c", "pool": "",
+        });
+        let with = |more: Value| {
+            let mut whole = both.clone();
+            whole.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            whole
+        };
+        let pool = with(json!({
+            "name": "p", "min": 8, "max": 64, "target_hit_rate": 0.99, "spawn_config": spec,
+        }));
+        let text = row(&serde_json::from_value(pool).unwrap()).join("|");
         assert_eq!(text, "p|app|parked|8-64|7|8|9|90.0 %|90 s|450 ms");
-        let mut learned = numbers;
-        learned["image"] = json!("app");
-        assert!(row(&learned).join("|").starts_with("(learned)|app|-|-|7|8|9|"));
+        let learned = with(json!({
+            "hash": "0".repeat(32), "image": "app", "rate_per_second": 1.0, "peakedness": 1.0,
+            "last_arrival": 0, "slots": 8,
+        }));
+        let text = learned_row(&serde_json::from_value(learned).unwrap()).join("|");
+        assert!(text.starts_with("(learned)|app|parked|-|7|8|9|"), "{text}");
     }
 }

@@ -220,6 +220,7 @@ pub async fn drone(arguments: DroneArguments) -> anyhow::Result<ExitCode> {
         warm_memory_bytes: arguments.warm_memory_bytes,
         helper_image: arguments.helper_image,
         container_runtime: arguments.container_runtime,
+        names_by_key: false,
         image_gc_percent: arguments.image_gc_percent,
         host_paths: arguments.host_paths,
         engine_patience: contact::PATIENCE,

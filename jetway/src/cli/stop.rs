@@ -40,7 +40,7 @@ impl StopArguments {
     /// Asks for a session's end. It comes later.
     pub async fn ask(&self, id: &str) -> anyhow::Result<()> {
         let path = format!("/ctrl/b/{}/{}", encode(id), self.verb());
-        self.api.post(&path, &Value::Null).await?;
+        self.api.post::<()>(&path, &Value::Null).await?;
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
 use futures_util::{StreamExt, stream};
+use jetway_api::backends::Backends;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -27,7 +27,7 @@ const NAMED_MAX: usize = 5;
 
 pub async fn run(arguments: &StopArguments) -> anyhow::Result<ExitCode> {
     if let Some(drone) = &arguments.drone {
-        check_drone(&arguments.api, drone).await?;
+        arguments.api.drone(drone).await?;
     }
     let until = Instant::now() + Duration::from_secs(arguments.wait_seconds);
     let mut ended = BTreeSet::new();
@@ -48,14 +48,6 @@ pub async fn run(arguments: &StopArguments) -> anyhow::Result<ExitCode> {
     Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn check_drone(api: &ApiArguments, name: &str) -> anyhow::Result<()> {
-    let drones = api.get("/ctrl/drones").await?;
-    if drones["drones"].as_array().into_iter().flatten().any(|drone| drone["name"] == name) {
-        return Ok(());
-    }
-    bail!("no drone is called {name:?} (jetway status lists them)")
-}
-
 async fn live(arguments: &StopArguments) -> anyhow::Result<BTreeSet<String>> {
     let mut first = format!("/ctrl/backends?state=live&limit={PAGE}");
     if let Some(drone) = &arguments.drone {
@@ -64,11 +56,10 @@ async fn live(arguments: &StopArguments) -> anyhow::Result<BTreeSet<String>> {
     let mut ids = BTreeSet::new();
     let mut path = first.clone();
     loop {
-        let page = arguments.api.get(&path).await?;
-        let backends = page["backends"].as_array().into_iter().flatten();
-        ids.extend(backends.filter_map(|backend| backend["backend_id"].as_str()).map(str::to_owned));
-        let Some(cursor) = page["next_cursor"].as_str() else { return Ok(ids) };
-        path = format!("{first}&cursor={}", encode(cursor));
+        let Backends { backends, next_cursor } = arguments.api.get(&path).await?.known;
+        ids.extend(backends.into_iter().map(|backend| backend.backend_id.into()));
+        let Some(cursor) = next_cursor else { return Ok(ids) };
+        path = format!("{first}&cursor={}", encode(&cursor));
     }
 }
 
@@ -150,6 +141,7 @@ fn summary(ended: usize, left: &BTreeSet<String>, seconds: u64) -> String {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use anyhow::bail;
     use axum::extract::{Path, Query, State};
     use axum::routing::{get, post};
     use axum::{Json, Router};
@@ -183,9 +175,29 @@ mod tests {
         let fits = |drone: &str| asked.drone.as_deref().is_none_or(|wanted| wanted == drone);
         let ids: Vec<_> = shared.live.iter().filter(|(_, drone)| fits(drone)).map(|(id, _)| id).collect();
         // Pages of two, so that there are several.
-        let page: Vec<_> = ids.iter().skip(from).take(2).map(|id| json!({ "backend_id": id })).collect();
+        let page: Vec<_> = ids.iter().skip(from).take(2).map(|id| backend(id)).collect();
         let next = (ids.len() > from + 2).then(|| (from + 2).to_string());
         Json(json!({ "backends": page, "next_cursor": next }))
+    }
+
+    fn backend(id: &str) -> Value {
+        json!({
+            "backend_id": id, "status": "ready", "drone": "one", "cluster": "c", "fencing_token": 1, "created_at": 0,
+        })
+    }
+
+    fn drone(name: &str) -> Value {
+        let capacity = json!({
+            "cpus": 1.0, "memory_bytes": 1, "backends_max": 1, "mounts": false, "networks": [],
+        });
+        let load = json!({
+            "backends": 0, "cpus_reserved": 0.0, "memory_reserved_bytes": 0, "images": [], "engine_ok": true,
+        });
+        json!({
+            "name": name, "id": uuid::Uuid::nil(), "state": "ready", "cluster": "c", "pool": "", "version": "0",
+            "advertise": "a", "draining": false, "capacity": capacity, "load": load,
+            "lease": { "state": "none" }, "last_heartbeat_age_ms": 0,
+        })
     }
 
     async fn stop(State(sessions): State<Sessions>, Path(id): Path<String>) -> Json<Value> {
@@ -214,7 +226,7 @@ mod tests {
     async fn stopped(sessions: &Sessions, flags: &[&str]) -> anyhow::Result<ExitCode> {
         let router = Router::new()
             .route("/ctrl/backends", get(list))
-            .route("/ctrl/drones", get(async || Json(json!({ "drones": [{ "name": "one" }] }))))
+            .route("/ctrl/drones", get(async || Json(json!({ "drones": [drone("one")] }))))
             .route("/ctrl/b/{id}/soft-terminate", post(stop))
             .route("/pub/b/{id}/status-stream", get(follow))
             .with_state(sessions.clone());
@@ -248,7 +260,7 @@ mod tests {
         assert!(is(stopped(&sessions, &[]).await.unwrap(), ExitCode::SUCCESS));
         assert_eq!(left(&sessions), [""; 0]);
         let calls_max = sessions.0.lock().unwrap().calls_max;
-        assert!((2..=AT_ONCE).contains(&calls_max), "{calls_max}");
+        assert!((2..=16).contains(&calls_max), "{calls_max}");
         assert!(is(stopped(&sessions, &["--json"]).await.unwrap(), ExitCode::SUCCESS), "none is fine");
     }
 

@@ -8,7 +8,7 @@ use bollard::Docker;
 use bollard::errors::Error as EngineError;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-    RemoveImageOptionsBuilder,
+    RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -33,7 +33,11 @@ pub enum ImageError {
     Engine { doing: &'static str, source: EngineError },
 }
 
-/// The name of the image that runs this executable; made if the engine does not have it.
+/// What the newest is called, too: a name that documentation can print.
+pub const LATEST: &str = "jetway-demo:latest";
+
+/// The name of the image that runs this executable, and is [`LATEST`] from then on; made if the
+/// engine does not have it.
 pub async fn ensure_image(docker: &Docker, executable: &Path) -> Result<String, ImageError> {
     let tag = digest(executable).map_err(unreadable(executable))?;
     let name = format!("{REPOSITORY}:{tag}");
@@ -44,6 +48,11 @@ pub async fn ensure_image(docker: &Docker, executable: &Path) -> Result<String, 
         }
         Err(source) => return Err(ImageError::Engine { doing: "looking for the image", source }),
     }
+    let options = TagImageOptionsBuilder::default().repo(REPOSITORY).tag("latest").build();
+    docker
+        .tag_image(&name, Some(options))
+        .await
+        .map_err(|source| ImageError::Engine { doing: "naming the image", source })?;
     remove_older(docker, &name).await;
     Ok(name)
 }
@@ -95,8 +104,11 @@ async fn remove_older(docker: &Docker, current: &str) {
     let options = ListImagesOptionsBuilder::default().filters(&of_ours).build();
     let Ok(mut images) = docker.list_images(Some(options)).await else { return };
     images.sort_by_key(|image| std::cmp::Reverse(image.created));
-    let older =
-        images.into_iter().skip(IMAGES_KEPT).flat_map(|image| image.repo_tags).filter(|name| name != current);
+    let older = images
+        .into_iter()
+        .skip(IMAGES_KEPT)
+        .flat_map(|image| image.repo_tags)
+        .filter(|name| name != current && name != LATEST);
     for name in older {
         let users = filters("ancestor", &name);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&users).build();

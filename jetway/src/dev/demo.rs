@@ -1,5 +1,6 @@
 //! The demo's side of the web app: `GET /demo` asks the API for the room's session, as a backend would, and sends the
-//! browser to its URL.
+//! browser to its URL. A visit starts a container, so that it must be the visitor's own doing: a page of another origin
+//! (any web site, and any session) is answered with a link, and nothing is started.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -7,16 +8,22 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
+use jetway_api::ErrorBody;
+use jetway_api::backends::Backend;
+use jetway_api::connect::ConnectResponse;
+use jetway_api::drones::{DroneState, Drones};
 use jetway_drone::runtime::docker::engine::Engine;
+use jetway_protocol::timeline::StageName;
 use serde_json::{Value, json};
 
 const CALL_DEADLINE: Duration = Duration::from_secs(45);
 const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 /// Seconds after the last window closed. Long enough for a reload, short enough to be seen.
 const MAX_IDLE_SECONDS: u32 = 2;
+const ELSEWHERE: &str = "A room of the demo is a container on this machine, so that only you can open one.";
 
 #[derive(Clone)]
 pub struct Demo {
@@ -42,8 +49,8 @@ impl Demo {
     pub async fn is_placeable(&self) -> bool {
         let request = self.http.get(format!("http://{}/ctrl/drones", self.api)).timeout(LOOK_DEADLINE);
         let Ok(answer) = request.send().await else { return false };
-        let drones: Value = answer.json().await.unwrap_or_default();
-        drones["drones"].as_array().is_some_and(|drones| drones.iter().any(|drone| drone["state"] == "ready"))
+        let drones = answer.json::<Drones>().await.map(|answer| answer.drones).unwrap_or_default();
+        drones.iter().any(|drone| drone.state == DroneState::Ready)
     }
 
     /// Builds the image from this very executable, unless it is there already.
@@ -80,39 +87,66 @@ impl Demo {
         });
         let request = self.http.post(format!("http://{}/ctrl/connect", self.api)).timeout(CALL_DEADLINE);
         let answer = request.json(&body).send().await;
-        let answer: Value = match answer {
-            Ok(answer) => answer.json().await.map_err(|error| error.to_string())?,
-            Err(error) => return Err(error.to_string()),
-        };
-        match answer["url"].as_str() {
-            Some(url) => Ok(url.to_owned()),
-            None => Err(answer["message"].as_str().unwrap_or("the API gave no URL").to_owned()),
+        let answer = answer.map_err(|error| error.to_string())?;
+        if answer.status().is_success() {
+            let connected: ConnectResponse = answer.json().await.map_err(|error| error.to_string())?;
+            return Ok(connected.url);
         }
+        let refusal: ErrorBody = answer.json().await.map_err(|error| error.to_string())?;
+        Err(refusal.message)
     }
 }
 
-async fn main_room(State(demo): State<Demo>) -> Response {
-    enter(&demo, "main").await
+async fn main_room(State(demo): State<Demo>, headers: HeaderMap) -> Response {
+    enter(&demo, &headers, "main").await
 }
 
-async fn room(State(demo): State<Demo>, Path(room): Path<String>) -> Response {
-    enter(&demo, &room).await
+async fn room(State(demo): State<Demo>, Path(room): Path<String>, headers: HeaderMap) -> Response {
+    enter(&demo, &headers, &room).await
 }
 
-async fn enter(demo: &Demo, room: &str) -> Response {
+async fn enter(demo: &Demo, headers: &HeaderMap, room: &str) -> Response {
+    if !is_own_doing(headers) {
+        return (StatusCode::FORBIDDEN, page("Another site has sent you here", ELSEWHERE, "Open the room"))
+            .into_response();
+    }
     match demo.connect(room).await {
         // The URL is for this visitor alone; a cached redirect would hand it to the next.
         Ok(url) => ([(header::CACHE_CONTROL, "no-store")], Redirect::temporary(&url)).into_response(),
         Err(message) => {
-            let page = format!(
-                "<!doctype html><meta charset=utf-8><title>Jetway demo</title>\
-                 <body style=\"font:16px system-ui;margin:4rem auto;max-width:36rem;color-scheme:light dark\">\
-                 <h1>Not yet</h1><p>{}</p><p><a href=\"\">Try again</a></p>",
-                escape(&message)
-            );
-            (StatusCode::SERVICE_UNAVAILABLE, Html(page)).into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, page("Not yet", &message, "Try again")).into_response()
         }
     }
+}
+
+/// Browsers say it in `Sec-Fetch-Site`, which no page can set (W3C Fetch Metadata Request Headers,
+/// section 2.4), to addresses that they trust, as those of this machine; where they do not, the
+/// page's origin is in `Referer`.
+fn is_own_doing(headers: &HeaderMap) -> bool {
+    if let Some(site) = headers.get("sec-fetch-site") {
+        // A room's page, at the proxy's port, has a link back for those who come late: a click is
+        // their own doing.
+        let is_click = headers.get("sec-fetch-user").is_some_and(|user| user == "?1")
+            && headers.get("sec-fetch-dest").is_some_and(|dest| dest == "document");
+        return site == "none" || site == "same-origin" || site == "same-site" && is_click;
+    }
+    let host = headers.get(header::HOST);
+    [header::ORIGIN, header::REFERER].into_iter().filter_map(|name| headers.get(name)).all(|from| {
+        let from = from.to_str().ok().and_then(|from| from.parse::<Uri>().ok());
+        let from = from.as_ref().and_then(Uri::authority);
+        from.zip(host).is_some_and(|(from, host)| from.as_str().as_bytes() == host.as_bytes())
+    })
+}
+
+fn page(title: &str, text: &str, link: &str) -> impl IntoResponse {
+    let page = format!(
+        "<!doctype html><meta charset=utf-8><title>Jetway demo</title>\
+         <body style=\"font:16px system-ui;margin:4rem auto;max-width:36rem;color-scheme:light dark\">\
+         <h1>{title}</h1><p>{}</p><p><a href=\"\">{link}</a></p>",
+        escape(text)
+    );
+    // In a frame of another site, a click on the link would not be the visitor's own doing.
+    ([(header::X_FRAME_OPTIONS, "DENY"), (header::CACHE_CONTROL, "no-store")], Html(page))
 }
 
 /// How the session was started, for the page; it is read from the session's own origin.
@@ -128,23 +162,62 @@ async fn start_of(demo: &Demo, backend: &str) -> Option<Value> {
     let backend: jetway_protocol::ids::BackendId = backend.parse().ok()?;
     let url = format!("http://{}/ctrl/backends/{backend}", demo.api);
     let answer = demo.http.get(url).timeout(CALL_DEADLINE).send().await.ok()?;
-    let view: Value = answer.json().await.ok()?;
+    let view: Backend = answer.json().await.ok()?;
+    let key = view.summary.key?;
     // A room of the demo only: this route is open to any page.
-    if view["key"]["namespace"] != "demo" {
+    if key.namespace != "demo" {
         return None;
     }
-    let stages: Vec<Value> = view["timeline"]
-        .as_array()?
-        .iter()
-        .filter(|stage| stage["stage"] != "first_byte")
-        .map(|stage| json!({ "stage": stage["stage"], "ms": stage["length_ms"] }))
-        .collect();
-    let total: f64 = stages.iter().filter_map(|stage| stage["ms"].as_f64()).sum();
+    let stages = view.timeline.iter().filter(|stage| stage.stage != StageName::FirstByte);
+    let total: f64 = stages.clone().map(|stage| stage.length_ms).sum();
+    let stages: Vec<Value> =
+        stages.map(|stage| json!({ "stage": stage.stage, "ms": stage.length_ms })).collect();
     Some(json!({
-        "key": view["key"]["name"], "backend_id": view["backend_id"], "how": "cold start", "total_ms": total, "stages": stages,
+        "key": key.name, "backend_id": view.summary.backend_id, "how": "cold start", "total_ms": total,
+        "stages": stages,
     }))
 }
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderName;
+
+    use super::*;
+
+    #[test]
+    fn only_the_visitor_opens_a_room() {
+        let check = |lines: &[(&'static str, &str)], expect: bool| {
+            let lines = lines.iter().chain(&[("host", "127.0.0.1:8080")]);
+            let headers =
+                lines.map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect();
+            assert_eq!(is_own_doing(&headers), expect, "{headers:?}");
+        };
+        check(&[], true);
+        check(&[("sec-fetch-site", "none")], true);
+        check(&[("sec-fetch-site", "same-origin"), ("referer", "http://127.0.0.1:8080/demo")], true);
+        check(&[("referer", "http://127.0.0.1:8080/demo")], true);
+        let click = [("sec-fetch-user", "?1"), ("sec-fetch-dest", "document")];
+        check(&[&[("sec-fetch-site", "same-site")][..], &click].concat(), true);
+        check(&[&[("sec-fetch-site", "cross-site")][..], &click].concat(), false);
+        check(
+            &[("sec-fetch-site", "same-site"), ("sec-fetch-user", "?1"), ("sec-fetch-dest", "iframe")],
+            false,
+        );
+        for site in ["same-site", "cross-site", ""] {
+            check(&[("sec-fetch-site", site)], false);
+        }
+        for from in [
+            "http://127.0.0.1:9090/x",
+            "https://evil.example/",
+            "null",
+            "http://127.0.0.1:8080.evil.example/",
+        ] {
+            check(&[("referer", from)], false);
+            check(&[("origin", from)], false);
+        }
+    }
 }

@@ -8,6 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use jetway_protocol::secret::Secret;
 
+/// What is in the data directory beside Postgres.
+pub const DRONE: &str = "drone";
+pub const MOUNTS: &str = "mounts";
+pub const SECRET: &str = "secret";
+
 /// Makes the directory, mode 0711: Postgres and containers of other uids pass through, nobody looks around.
 pub fn prepare_data_dir(path: &Path) -> anyhow::Result<PathBuf> {
     std::fs::DirBuilder::new()
@@ -22,7 +27,7 @@ pub fn prepare_data_dir(path: &Path) -> anyhow::Result<PathBuf> {
 
 /// The installation's secret: made once, readable by its owner only.
 pub fn secret(data_dir: &Path) -> anyhow::Result<Secret> {
-    let path = data_dir.join("secret");
+    let path = data_dir.join(SECRET);
     if !path.exists() {
         let text = format!("{}{}\n", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
         write_private(&path, &text)?;

@@ -3,7 +3,8 @@
 //! The parts are the same as when they run apart, and talk over the same sockets. What is here is only their order:
 //! Postgres, controller, drone, proxy, demo; and back again at Ctrl-C.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,16 +21,23 @@ use crate::cli::parse_cidr;
 use crate::cli::signals::StopSignals;
 use crate::postgres::{self, LocalPostgres};
 
+mod clean;
 mod demo;
 mod files;
 mod narrate;
 pub mod places;
+
+/// Where the API is unless it was told otherwise, and where the verbs look for it.
+const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// How long Ctrl-C waits for sessions to stop: their grace of 10 s, and some for the engine.
 const STOP_SESSIONS: Duration = Duration::from_secs(20);
 
 /// From the drone's start to its first heartbeat, at most.
 const UNTIL_PLACEABLE: Duration = Duration::from_secs(30);
+
+/// A developer's own machine keeps few slots: four parked ones.
+const WARM_MEMORY_BYTES: i64 = 64 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub struct DevArguments {
@@ -43,11 +51,15 @@ pub struct DevArguments {
     #[arg(long, env = "JETWAY_DB", hide_env_values = true)]
     db: Option<String>,
     /// Where the API listens
-    #[arg(long, env = "JETWAY_API", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "JETWAY_API", default_value_t = API)]
     api: SocketAddr,
     /// Where browsers connect
     #[arg(long, env = "JETWAY_PROXY", default_value = "127.0.0.1:9090")]
     proxy: SocketAddr,
+    /// First remove all that earlier runs have left: sessions, their database, what they kept by
+    /// mounts
+    #[arg(long, env = "JETWAY_CLEAN", conflicts_with = "db")]
+    clean: bool,
     /// Leave sessions running at the end; the next start adopts them
     #[arg(long, env = "JETWAY_KEEP")]
     keep: bool,
@@ -57,7 +69,7 @@ pub struct DevArguments {
     /// Addresses for sessions, as CIDR; by default the first free /18 in 10.64.0.0/10
     #[arg(long, env = "JETWAY_SESSION_SUBNET", value_parser = parse_cidr)]
     session_subnet: Option<(Ipv4Addr, u8)>,
-    /// Host directory below which specs may mount
+    /// Host directory below which specs may mount; by default mounts in the data directory
     #[arg(long, env = "JETWAY_MOUNT_BASE")]
     mount_base: Option<PathBuf>,
     /// Docker networks that specs may name, separated by commas
@@ -66,6 +78,10 @@ pub struct DevArguments {
     /// Network namespaces to have ready, in which containers start in a third of the time; 0: none
     #[arg(long, env = "JETWAY_SANDBOXES", default_value_t = 2, value_parser = clap::value_parser!(u32).range(..=256))]
     sandboxes: u32,
+    /// Bytes of memory for slots that are kept ready because they are likely to be needed: a parked
+    /// one takes 16 MB
+    #[arg(long, env = "JETWAY_WARM_MEMORY_BYTES", default_value_t = WARM_MEMORY_BYTES, value_parser = clap::value_parser!(i64).range(0..))]
+    warm_memory_bytes: i64,
     /// The init that runs in each container; by default the one beside this executable
     #[arg(long, env = "JETWAY_INIT")]
     init: Option<PathBuf>,
@@ -86,13 +102,21 @@ pub async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     };
     // One `jetway dev` a data directory, whichever database it uses.
     let lock = postgres::lock(&data_dir)?;
+    if arguments.clean {
+        let config = || {
+            let secret = files::secret(&data_dir)?;
+            drone_config(&arguments, &data_dir, run_dir.clone(), init.clone(), secret, Vec::new())
+        };
+        clean::clean(&data_dir, config).await?;
+        say("removed what earlier runs had left");
+    }
     let (db, postgres, _lock) = match &arguments.db {
         Some(db) => (db.clone(), None, Some(lock)),
         None => {
             let postgres =
                 LocalPostgres::start_locked(&data_dir, lock).await.context("cannot start Postgres")?;
             if let Some(note) = &postgres.note {
-                println!("note: {note}");
+                say(&format!("note: {note}"));
             }
             (postgres.url.clone(), Some(postgres), None)
         }
@@ -163,12 +187,12 @@ async fn serve(
         outcome = serving => outcome,
         _ = signals.first() => Ok(()),
     };
-    println!("\nstopping{}", if arguments.keep { "; sessions stay" } else { "" });
+    say(&format!("\nstopping{}", if arguments.keep { "; sessions stay" } else { "" }));
     proxy_life.stop().await;
     if !arguments.keep {
         let left = drone.stop_sessions(STOP_SESSIONS).await;
         if left > 0 {
-            println!("{left} sessions did not end in time; the next start takes them up again");
+            say(&format!("{left} sessions did not end in time; the next start takes them up again"));
         }
     }
     drone_life.stop().await;
@@ -233,18 +257,33 @@ async fn until_placeable(demo: &demo::Demo) -> anyhow::Result<()> {
 }
 
 fn announce(arguments: &DevArguments, demo: &demo::Demo, proxy: SocketAddr) {
-    println!();
+    let api = demo.api();
+    say("");
     if !arguments.no_demo {
-        println!("  demo   http://{}/demo   open it in two windows", demo.api());
+        say(&format!("  demo   http://{api}/demo   open it in two windows"));
     }
-    println!("  api    http://{}/ctrl/connect", demo.api());
-    println!("  proxy  http://localhost:{}", proxy.port());
-    println!();
-    if let Some(image) = demo.image() {
-        println!("  try    bin/jetway connect my-room --image {image} --max-idle-seconds 5");
-        println!();
+    say(&format!("  api    http://{api}/ctrl/connect"));
+    say(&format!("  proxy  http://localhost:{}", proxy.port()));
+    say("");
+    if demo.image().is_some() {
+        say(&format!("  try    {}", demo_line(api)));
+        say("");
     }
-    println!("jetway is ready");
+    say("jetway is ready");
+}
+
+/// A command that works as it is printed. The verbs know the usual address by themselves.
+fn demo_line(api: SocketAddr) -> String {
+    let elsewhere = if api == API { String::new() } else { format!(" --api-url http://{api}") };
+    format!(
+        "bin/jetway connect my-room --image {} --max-idle-seconds 30{elsewhere}",
+        crate::demo::image::LATEST
+    )
+}
+
+/// One line on stdout. A terminal that was closed is no reason to break off an orderly stop.
+pub fn say(text: &str) {
+    let _nobody_reads_it = writeln!(std::io::stdout(), "{text}");
 }
 
 fn drone_config(
@@ -255,7 +294,11 @@ fn drone_config(
     secret: Secret,
     controllers: Vec<String>,
 ) -> anyhow::Result<jetway_drone::Config> {
-    let data_dir = data_dir.join("drone");
+    let mount_base = match &arguments.mount_base {
+        Some(mount_base) => mount_base.clone(),
+        None => files::prepare_data_dir(&data_dir.join(files::MOUNTS))?,
+    };
+    let data_dir = data_dir.join(files::DRONE);
     Ok(jetway_drone::Config {
         controllers,
         listen: files::remembered_address(&data_dir)?,
@@ -267,16 +310,17 @@ fn drone_config(
         run_dir,
         init_executable,
         session_subnet: arguments.session_subnet,
-        mount_base: arguments.mount_base.clone(),
+        mount_base: Some(mount_base),
         allowed_networks: arguments.networks.clone(),
         backends_max: 200,
         cpus: None,
         memory_bytes: None,
         sandboxes: arguments.sandboxes,
         calm: jetway_drone::Calm::FOR_A_BROWSER_HERE,
-        warm_memory_bytes: None,
+        warm_memory_bytes: Some(arguments.warm_memory_bytes),
         helper_image: None,
         container_runtime: None,
+        names_by_key: true,
         // A developer's own disk is nearly full as a rule, and the images are the developer's.
         image_gc_percent: 0,
         host_paths: Vec::new(),
@@ -291,4 +335,17 @@ fn free_port(address: SocketAddr, flag: &str) -> anyhow::Result<SocketAddr> {
         format!("{address} is in use; choose another with {flag} (0 as the port takes a free one)")
     })?;
     Ok(listener.local_addr()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_command_says_where_the_api_is() {
+        let usual = "bin/jetway connect my-room --image jetway-demo:latest --max-idle-seconds 30";
+        assert_eq!(demo_line(API), usual);
+        let elsewhere = format!("{usual} --api-url http://127.0.0.1:18080");
+        assert_eq!(demo_line("127.0.0.1:18080".parse().unwrap()), elsewhere);
+    }
 }

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use jetway_api::backends::Backend;
 use jetway_protocol::controller_api::BackendEvent;
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::{End, EndReason, Status};
 use tokio::sync::broadcast;
 
+use super::say;
 use crate::cli::output::shown;
 
 pub struct Narrator {
@@ -42,12 +44,13 @@ impl Narrator {
                 let name = self.name(&event.backend).await;
                 let first = event.timeline.first().map(|stage| stage.start);
                 let took = first.map_or(0, |first| event.entry.at.since(first) / 1000);
-                println!("session {name} is ready after {took} ms ({})", event.backend);
+                say(&format!("session {name} is ready after {took} ms ({})", event.backend));
             }
             Status::Terminated => {
                 let name = self.name(&event.backend).await;
                 self.names.remove(&event.backend);
-                println!("session {name} {}", event.entry.end.as_ref().map_or("ended".to_owned(), ending));
+                let how = event.entry.end.as_ref().map_or("ended".to_owned(), ending);
+                say(&format!("session {name} {how}"));
             }
             Status::Scheduled
             | Status::Loading
@@ -73,8 +76,8 @@ impl Narrator {
 
     async fn key_of(&self, url: &str) -> Option<String> {
         let answer = self.http.get(url).timeout(CALL_DEADLINE).send().await.ok()?;
-        let view: serde_json::Value = answer.json().await.ok()?;
-        view["key"]["name"].as_str().map(str::to_owned)
+        let view: Backend = answer.json().await.ok()?;
+        view.summary.key.map(|key| key.name)
     }
 }
 
@@ -85,6 +88,7 @@ fn ending(end: &End) -> String {
         EndReason::Lifetime => format!("has ended: its lifetime ran out{code}"),
         EndReason::External => format!("has ended: somebody stopped it{code}"),
         EndReason::Exited => format!("has ended by itself{code}"),
+        EndReason::Crashed => format!("has crashed{code}"),
         EndReason::OutOfMemory => "was killed: it ran out of memory".to_owned(),
         EndReason::ImageNotFound
         | EndReason::PullFailed

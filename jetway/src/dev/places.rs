@@ -52,13 +52,15 @@ pub fn leave_run_dir(run_dir: &Path) {
     }
 }
 
+pub fn is_on_tmpfs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC)
+}
+
 /// The directory under which run directories are made, and whether it is a tmpfs.
 pub fn run_base() -> anyhow::Result<(PathBuf, bool)> {
     let candidates = ["/run", "/dev/shm", "/tmp"].map(PathBuf::from);
     let writable = |path: &&PathBuf| rustix::fs::access(path.as_path(), rustix::fs::Access::WRITE_OK).is_ok();
-    let on_tmpfs =
-        |path: &&PathBuf| rustix::fs::statfs(path.as_path()).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC);
-    if let Some(path) = candidates.iter().filter(writable).find(on_tmpfs) {
+    if let Some(path) = candidates.iter().filter(writable).find(|path| is_on_tmpfs(path)) {
         return Ok((path.clone(), true));
     }
     let path = candidates

@@ -97,5 +97,16 @@ impl LocalPostgres {
     }
 }
 
+/// Ends a server that runs there, and removes all that it has kept. The data directory's lock is
+/// the caller's.
+pub async fn remove(data_dir: &Path) -> Result<(), PostgresError> {
+    let place = Place::choose(data_dir, place::account()?)?;
+    // Without the programs nothing can run.
+    if let Ok(programs) = Programs::find(place.made_by()) {
+        Server::new(programs, place.clone()).stop().await?;
+    }
+    place.remove(data_dir)
+}
+
 #[cfg(test)]
 mod tests;

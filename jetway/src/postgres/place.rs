@@ -76,6 +76,19 @@ impl Place {
         std::fs::read_to_string(self.data.join("PG_VERSION")).ok()?.trim().parse().ok()
     }
 
+    /// What was kept here, and the note of where that is.
+    pub fn remove(&self, data_dir: &Path) -> Result<(), PostgresError> {
+        let log = &self.log;
+        remove_all(&self.data)?;
+        remove_all(&self.data.with_extension("new"))?;
+        remove_all(log)?;
+        remove_all(&log.with_extension("log.old"))?;
+        if let Some(home) = self.data.parent().filter(|home| home.parent() == Some(Path::new(ELSEWHERE))) {
+            remove_all(home)?;
+        }
+        remove_all(&data_dir.join(ELSEWHERE_FILE))
+    }
+
     /// A directory for Postgres alone.
     pub fn make_private(&self, path: &Path) -> Result<(), PostgresError> {
         DirBuilder::new().mode(0o700).create(path).map_err(file_error("make", path))?;
@@ -134,6 +147,14 @@ fn may_enter(account: Account, metadata: &Metadata) -> bool {
         (false, false) => 0o001,
     };
     metadata.mode() & bit != 0
+}
+
+fn remove_all(path: &Path) -> Result<(), PostgresError> {
+    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file_error("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 fn elsewhere(data_dir: &Path) -> Result<PathBuf, PostgresError> {
