@@ -4,18 +4,22 @@
 //! Started without a session it is hot: it serves, writes nothing, and is told by `POST /claim` whose it is. It takes whatever it is
 //! told, also twice, and keeps a file of each: whether it may be told twice is the checker's question.
 //!
-//! `BEATS`: another directory. `DEAF`: ignores SIGTERM. `STOP_DELAY_MS`: takes so long to leave after SIGTERM.
+//! Each process keeps a lock of its key's file in `/jcx-keys`, which all sessions of the run share. The kernel gives it back in the
+//! moment in which the process ends, so that a second process knows whether the one before it lives.
+//!
+//! `BEATS`, `LOCKS`: other directories. `DEAF`: ignores SIGTERM. `STOP_DELAY_MS`: takes so long to leave after SIGTERM.
 //! `RUN_MS`: leaves after so long (for the planted process, which serves nobody).
 
 #[expect(dead_code, reason = "the checker reads what this writes")]
 mod beats;
 
-use std::collections::HashMap;
-use std::fs::File;
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, TryLockError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -33,6 +37,10 @@ struct Record {
     file: File,
     beats: Beats,
     environment: Environment,
+    /// Of its key, where it got it.
+    _lock: Option<File>,
+    /// Requests that it has carried out, by the name that their clients gave them.
+    posted: HashSet<String>,
 }
 
 /// One, or none before a hot application is told; more only where something is very wrong.
@@ -54,22 +62,39 @@ fn open(environment: Environment) -> Record {
     let first = now();
     let said = |name: &str| environment.get(name).cloned();
     let backend = said("SESSION_BACKEND_ID").unwrap_or_else(|| "none".to_owned());
-    let directory = std::env::var("BEATS").unwrap_or_else(|_| "/jcx".to_owned());
-    let file =
-        File::create_new(format!("{directory}/{backend}.{first}")).expect("the directory can be written to");
+    let key = said("SESSION_BACKEND_KEY").unwrap_or_default();
+    let lock = lock(&key);
     let beats = Beats {
         fence: said("SESSION_BACKEND_FENCING_TOKEN").and_then(|fence| fence.parse().ok()).unwrap_or(0),
         first,
         last: first,
         count: 1,
-        gap_max: 0,
-        told_to_stop: 0,
-        left: 0,
-        key: said("SESSION_BACKEND_KEY").unwrap_or_default(),
+        beside: u64::from(lock.is_none()),
+        key,
         backend,
+        ..Beats::default()
     };
+    let directory = directory("BEATS", "/jcx");
+    let path = format!("{directory}/{}", beats.file_name());
+    let file = File::create_new(path).expect("the directory can be written to");
     beats.create(&file).expect("the file can be written to");
-    Record { file, beats, environment }
+    Record { file, beats, environment, _lock: lock, posted: HashSet::new() }
+}
+
+fn directory(variable: &str, usual: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| usual.to_owned())
+}
+
+/// None where another process has it.
+fn lock(key: &str) -> Option<File> {
+    let path = format!("{}/{key}", directory("LOCKS", "/jcx-keys"));
+    let mut options = File::options();
+    let file = options.create(true).append(true).open(path).expect("the directory can be written to");
+    match file.try_lock() {
+        Ok(()) => Some(file),
+        Err(TryLockError::WouldBlock) => None,
+        Err(TryLockError::Error(error)) => panic!("a lock: {error}"),
+    }
 }
 
 fn beat(change: impl Fn(&mut Beats, u64)) {
@@ -132,6 +157,7 @@ async fn serve() {
     let routes = Router::new()
         .route("/", get(async || who()))
         .route("/claim", post(claim))
+        .route("/post", post(posted))
         .route("/ws", any(async |upgrade: WebSocketUpgrade| -> Response { upgrade.on_upgrade(echo) }));
     axum::serve(listener, routes).await.expect("serving does not fail");
 }
@@ -155,6 +181,22 @@ async fn claim(Json(told): Json<Value>) {
     if !records.iter().any(same) {
         records.push(open(environment));
     }
+}
+
+/// Carries a request out, which is to be written down, and says how often that makes.
+async fn posted(headers: HeaderMap, body: String) -> String {
+    let name = headers.get("x-name").and_then(|name| name.to_str().ok()).unwrap_or_default().to_owned();
+    let mut times = 0;
+    if let Some(record) = records().last_mut() {
+        times = if record.posted.insert(name) { 1 } else { 2 };
+        record.beats.posts += 1;
+        record.beats.again += times - 1;
+        let now = now();
+        record.beats.beat(&record.file, now).expect("the file can be written to");
+    }
+    let mut said: Value = serde_json::from_str(&who()).unwrap_or_default();
+    (said["times"], said["body"]) = (times.into(), body.into());
+    said.to_string()
 }
 
 fn who() -> String {

@@ -1,11 +1,13 @@
 //! The application inside the sessions of the whole-system tests: an echo server that can also misbehave on request.
 //!
-//! `MODE`: `serve` (default), `exit` (at once, code 3), `never` (listens nowhere), `deaf` (serves, ignores SIGTERM).
+//! `MODE`: `serve` (default), `exit` (at once, code 3), `never` (listens nowhere), `deaf` (serves, ignores SIGTERM),
+//! `mortal` (serves, and dies of SIGTERM by its default action).
 //! `LISTEN`: an address instead of `0.0.0.0`; `LISTEN_PORT`: another port than `PORT`; `SECOND_PORT`: one that says who it is;
-//! `START_DELAY_MS`.
+//! `START_DELAY_MS`; `FLOOD`: a Unix socket that it connects to in a loop, on a thread of its own.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -26,6 +28,13 @@ const PIECE_BYTES: usize = 64 * 1024;
 static LAST_CLOSE: Mutex<Option<Instant>> = Mutex::new(None);
 /// What it was told of its session, where it ran before that.
 static CLAIM: Mutex<Option<Value>> = Mutex::new(None);
+/// That came with requests for its page.
+static COOKIES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// How often it has tried to connect where `FLOOD` says.
+static DIALS: AtomicU64 = AtomicU64::new(0);
+/// Connections that it keeps meanwhile.
+const KEPT_MAX: usize = 500;
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -40,12 +49,42 @@ async fn main() {
             std::process::exit(3);
         }
         Some("never") => stop_signal(false).await,
-        Some("deaf") => serve(true).await,
-        None | Some(_) => serve(false).await,
+        Some("deaf") => serve(stop_signal(true)).await,
+        Some("mortal") => serve(std::future::pending()).await,
+        None | Some(_) => serve(stop_signal(false)).await,
     }
 }
 
-async fn serve(deaf: bool) {
+/// Without waiting where nobody accepts; each connection is kept for a while.
+fn flood(path: &str) {
+    let mut kept = std::collections::VecDeque::new();
+    let mut address =
+        libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
+    for (to, from) in address.sun_path.iter_mut().zip(path.bytes()) {
+        *to = from as libc::c_char;
+    }
+    let length = std::mem::size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    loop {
+        // SAFETY: the address is whole and ended by a zero; the descriptors are this function's
+        // own.
+        unsafe {
+            let socket = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0);
+            libc::connect(socket, (&raw const address).cast(), length);
+            kept.push_back(socket);
+            if kept.len() > KEPT_MAX
+                && let Some(oldest) = kept.pop_front()
+            {
+                libc::close(oldest);
+            }
+        }
+        DIALS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn serve(until: impl Future<Output = ()>) {
+    if let Some(path) = variable("FLOOD") {
+        std::thread::spawn(move || flood(&path));
+    }
     if let Some(delay) = variable("START_DELAY_MS").and_then(|delay| delay.parse().ok()) {
         tokio::time::sleep(Duration::from_millis(delay)).await;
     }
@@ -70,14 +109,17 @@ async fn serve(deaf: bool) {
         .route("/headers", any(headers))
         .route("/upload", post(upload))
         .route("/download", get(download))
+        .route("/page", get(page))
+        .route("/cookies", get(async || Json(COOKIES.lock().expect("no panic").clone())))
         .route("/refuse", any(refuse))
         .route("/allocate", get(allocate))
         .route("/exit", get(exit))
+        .route("/flooded", get(async || DIALS.load(Ordering::Relaxed).to_string()))
         .route("/reach", get(reach))
         .layer(axum::extract::DefaultBodyLimit::disable());
     tokio::select! {
         served = axum::serve(listener, routes) => served.expect("serving does not fail"),
-        () = stop_signal(deaf) => {}
+        () = until => {}
     }
 }
 
@@ -104,6 +146,7 @@ async fn echo(mut socket: WebSocket) {
             Message::Text(text) if text.starts_with("exit ") => {
                 std::process::exit(text.trim_start_matches("exit ").parse().unwrap_or(1));
             }
+            Message::Text(text) if text == "abort" => std::process::abort(),
             Message::Text(_) | Message::Binary(_) => {
                 if socket.send(message).await.is_err() {
                     break;
@@ -145,6 +188,18 @@ async fn headers(headers: HeaderMap, RawQuery(query): RawQuery, uri: axum::http:
         .map(|(name, value)| [name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()])
         .collect();
     Json(json!({ "path": uri.path(), "query": query, "headers": pairs }))
+}
+
+/// A page that runs, and leaves a cookie that no script can read on its origin.
+async fn page(headers: HeaderMap) -> Response {
+    let cookies = headers
+        .get_all("cookie")
+        .iter()
+        .map(|cookie| String::from_utf8_lossy(cookie.as_bytes()).into_owned());
+    COOKIES.lock().expect("no panic").extend(cookies);
+    let own = format!("secret={}; Path=/; HttpOnly", variable("SESSION_BACKEND_ID").unwrap_or_default());
+    let html = "<!doctype html><title>page</title><script>document.title = 'it ran'</script>";
+    ([("content-type", "text/html"), ("set-cookie", own.as_str())], html).into_response()
 }
 
 async fn upload(body: Body) -> String {

@@ -10,9 +10,6 @@ use crate::seen::{Inner, at};
 use crate::verdicts::end;
 use crate::ways::{drop_fault, hang, not_in_order, refusal, turned_away};
 
-/// Between two heartbeats: a process may have lived so much longer than its last one says.
-const BEAT: u64 = 10_000_000;
-
 /// A process of a session, as it wrote of itself, and the drone whose host it was on.
 #[derive(Debug, Clone)]
 pub struct Session {
@@ -27,6 +24,7 @@ pub struct Session {
 pub struct Row {
     pub status: String,
     pub end_reason: String,
+    pub message: String,
     pub drone: Option<u8>,
     /// What its start was given: hot, parked, sandbox, cold, or nothing that is known.
     pub tier: String,
@@ -52,7 +50,9 @@ pub struct Findings {
 pub fn check(facts: &Facts) -> Findings {
     let mut findings = Findings { overlaps: one_process_per_key(facts), ..Findings::default() };
     findings.overlaps.extend(tokens_grow(facts));
+    findings.overlaps.extend(one_start_per_backend(facts));
     findings.overlaps.extend(one_session_per_container(facts));
+    findings.overlaps.extend(requests_once(facts));
     findings.overlaps.extend(facts.seen.strangers.iter().cloned());
     findings.lost.extend(facts.sessions.iter().filter_map(|session| end(facts, session).err()));
     findings.lost.extend(facts.seen.dropped.iter().filter_map(|dropped| drop_fault(facts, dropped)));
@@ -91,29 +91,73 @@ fn by_key(facts: &Facts) -> HashMap<&str, Vec<&Session>> {
     by_key
 }
 
+/// Two processes of a key that wrote of the same moment; or one that found its key's lock held. The lock is the word on a
+/// process that was killed: between its last beat and its end it wrote nothing, for as long as its own longest gap.
 fn one_process_per_key(facts: &Facts) -> Vec<String> {
     let mut overlaps = Vec::new();
     for sessions in by_key(facts).into_values() {
         for (place, one) in sessions.iter().enumerate() {
-            let others =
-                sessions[place + 1..].iter().take_while(|other| other.beats.first <= one.beats.last + BEAT);
+            let others = sessions[place + 1..].iter().take_while(|other| other.beats.first <= one.beats.last);
             overlaps
                 .extend(others.map(|other| {
                     format!("overlap: {} and {}", describe(facts, one), describe(facts, other))
                 }));
+            let beats_of_another =
+                sessions[..place].iter().any(|before| one.beats.first <= before.beats.last);
+            if one.beats.beside != 0 && !beats_of_another {
+                let before = sessions[..place].iter().max_by_key(|before| before.beats.last);
+                let before = before.map_or("none that wrote".to_owned(), |before| describe(facts, before));
+                overlaps.push(format!(
+                    "overlap: {} found its key held; before it there was {before}",
+                    describe(facts, one)
+                ));
+            }
         }
     }
     overlaps
 }
 
+/// A request with a body is carried out once at most, and once where its answer came.
+fn requests_once(facts: &Facts) -> Vec<String> {
+    let answered = |backend: &str| facts.seen.posted.get(backend).copied().unwrap_or(0);
+    let wrong = facts
+        .sessions
+        .iter()
+        .filter(|Session { beats, .. }| beats.again > 0 || beats.posts < answered(&beats.backend));
+    wrong
+        .map(|session| {
+            let Beats { backend, posts, again, .. } = &session.beats;
+            let (who, answered) = (describe(facts, session), answered(backend));
+            format!("requests: {who} carried out {posts}, {again} of them again; {answered} were answered")
+        })
+        .collect()
+}
+
 fn tokens_grow(facts: &Facts) -> Vec<String> {
     let mut faults = Vec::new();
     for sessions in by_key(facts).into_values() {
-        faults.extend(sessions.windows(2).filter(|pair| pair[1].beats.fence <= pair[0].beats.fence).map(
-            |pair| format!("token: {} came after {}", describe(facts, pair[1]), describe(facts, pair[0])),
-        ));
+        let others = sessions.windows(2).filter(|pair| pair[1].beats.backend != pair[0].beats.backend);
+        faults.extend(others.filter(|pair| pair[1].beats.fence <= pair[0].beats.fence).map(|pair| {
+            format!("token: {} came after {}", describe(facts, pair[1]), describe(facts, pair[0]))
+        }));
     }
     faults
+}
+
+/// A fencing token is one process's, however short it lived.
+fn one_start_per_backend(facts: &Facts) -> Vec<String> {
+    let mut starts: BTreeMap<&str, Vec<&Session>> = BTreeMap::new();
+    for session in &facts.sessions {
+        starts.entry(&session.beats.backend).or_default().push(session);
+    }
+    let again = |sessions: Vec<&Session>| {
+        let [first, others @ ..] = &sessions[..] else { return Vec::new() };
+        let said = |other: &&Session| {
+            format!("doubled: {} and {} are one backend", describe(facts, first), describe(facts, other))
+        };
+        others.iter().map(said).collect()
+    };
+    starts.into_values().flat_map(again).collect()
 }
 
 /// Whatever waits for a session takes one, ever: also an application that ran before it.

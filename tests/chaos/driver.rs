@@ -8,19 +8,20 @@ use anyhow::Context;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use nix::sys::signal::Signal;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
-use crate::client::Shore;
+use crate::failover::COMPARED;
 use crate::network::{Rules, reset};
 use crate::parts::Parts;
 use crate::places::{CONTROLLERS, Host, Part};
 use crate::relay::{Mischief, Relay};
 use crate::schedule::{AT_ONCE_MAX, Fault, Planned};
 use crate::seen::{Done, Unclean, now};
+use crate::shore::Shore;
 
 /// A part that was started answers in this time, or its own log says why not; the fault is over either way.
-const READY: Duration = Duration::from_secs(40);
+pub const READY: Duration = Duration::from_secs(40);
 const SUPERVISED_EVERY: Duration = Duration::from_millis(200);
 /// A supervisor's pause before it starts a part again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -59,10 +60,24 @@ impl Driver {
     }
 
     async fn one(&self, planned: Planned) -> anyhow::Result<()> {
-        let fault = planned.fault;
-        let alone = self.held.lock().await.entry(fault.holds()).or_default().clone();
-        let _alone = alone.lock().await;
-        let from = now();
+        let _alone = self.alone(planned.fault).await;
+        self.carry_out(planned).await?;
+        // What it has lost is put back by controllers that compare at the same time.
+        if let Fault::FailOver(drone) = planned.fault {
+            let fault = Fault::CompareTwice(drone);
+            let _also = self.alone(fault).await;
+            self.carry_out(Planned { fault, length: COMPARED, ..planned }).await?;
+        }
+        Ok(())
+    }
+
+    async fn alone(&self, fault: Fault) -> OwnedMutexGuard<()> {
+        let held = self.held.lock().await.entry(fault.holds()).or_default().clone();
+        held.lock_owned().await
+    }
+
+    async fn carry_out(&self, planned: Planned) -> anyhow::Result<()> {
+        let (fault, from) = (planned.fault, now());
         let place = {
             let mut seen = self.shore.seen.note();
             // Not over before it is: a run that ends meanwhile counts it as at work.
@@ -103,11 +118,22 @@ impl Driver {
             Fault::KillSlots(drone) => self.kill_slots(drone, length).await,
             Fault::FreezeInit(drone) => self.freeze_init(drone, length).await,
             Fault::FreezeHot(drone) => self.freeze_hot(drone, length).await,
+            Fault::KillAtExec(drone) => self.kill_at_exec(drone, length).await,
+            Fault::Vanish => self.vanish().await,
+            Fault::FailOver(_) => self.fail_over(length).await,
+            Fault::CompareTwice(drone) => self.compare_twice(drone).await,
             Fault::Pool(change, tier) => self.change(change, tier, length).await,
         }
     }
 
     pub async fn kill(&self, part: Part, length: Duration) -> anyhow::Result<()> {
+        self.end(part).await?;
+        tokio::time::sleep(length).await;
+        self.again(part).await
+    }
+
+    /// SIGKILL, and all that belonged to it is gone.
+    pub async fn end(&self, part: Part) -> anyhow::Result<()> {
         self.parts.hold(part)?;
         let children =
             if part == Part::Postgres { crate::parts::children(self.parts.pid(part)?) } else { vec![] };
@@ -119,9 +145,7 @@ impl Driver {
                 Some(pid) => Err(format!("{pid} runs")),
                 None => Ok(()),
             };
-        crate::harness::eventually("its children are gone", READY, gone).await?;
-        tokio::time::sleep(length).await;
-        self.again(part).await
+        crate::harness::eventually("its children are gone", READY, gone).await
     }
 
     async fn restart(&self, part: Part, length: Duration) -> anyhow::Result<()> {
@@ -153,7 +177,7 @@ impl Driver {
         Ok(())
     }
 
-    async fn meddle(&self, drone: u8, mischief: Mischief, length: Duration) -> anyhow::Result<()> {
+    pub async fn meddle(&self, drone: u8, mischief: Mischief, length: Duration) -> anyhow::Result<()> {
         let host = Host::Drone(drone);
         self.relay.set(drone, Some(mischief));
         let mut rules = Rules::default();

@@ -9,70 +9,36 @@ use anyhow::Context;
 use bollard::Docker;
 use serde_json::json;
 
-use crate::harness::engine::image_of;
-use crate::harness::eventually;
+use crate::harness::engine::{EngineFiles, image_of};
 use crate::harness::processes::executable;
 use crate::parts::{on_host, spawn};
 use crate::places::{CGROUP, Part, engine_socket};
 use crate::runtime;
 
 const ANSWER_SECONDS: u64 = 5;
-const FIRST_ANSWER: Duration = Duration::from_secs(60);
 /// What the warm pools name: which image it means changes.
 pub const TAG: &str = "jetway-test-chaos:now";
 /// The engine whose containers outlive their daemon.
 pub const LIVE_RESTORE: u8 = 1;
 
-fn containerd_socket(number: u8) -> std::path::PathBuf {
-    Part::Engine(number).directory().join("c.sock")
-}
-
 /// containerd stays up through every fault, as it does where it is a service of its own.
 pub async fn make(number: u8) -> anyhow::Result<Child> {
     let part = Part::Engine(number);
-    let directory = part.directory();
     let runtimes = json!({ "jcx": { "path": runtime::link(number)? } });
     let config = json!({ "runtimes": runtimes, "default-runtime": "jcx" });
-    std::fs::write(directory.join("daemon.json"), config.to_string())?;
-    let at = |name: &str| directory.join(name).display().to_string();
-    let config = format!(
-        "version = 2\nroot = \"{}\"\nstate = \"{}\"\n\
-         disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
-         [grpc]\naddress = \"{}\"\n[debug]\nlevel = \"warn\"\n",
-        at("croot"),
-        at("cstate"),
-        containerd_socket(number).display()
-    );
-    std::fs::write(directory.join("containerd.toml"), config)?;
+    let files = EngineFiles::make(part.directory(), &config.to_string())?;
     let mut command = on_host(part, "containerd");
-    command.args(["--config", &at("containerd.toml")]);
+    files.containerd(&mut command);
     let child = spawn(part, &mut command)?;
-    eventually("containerd has its socket", FIRST_ANSWER, async || {
-        std::os::unix::net::UnixStream::connect(containerd_socket(number)).map(drop)
-    })
-    .await?;
+    files.containerd_listens().await?;
     Ok(child)
 }
 
 pub fn start(number: u8) -> anyhow::Result<Child> {
     let part = Part::Engine(number);
-    let directory = part.directory();
-    let at = |name: &str| directory.join(name).display().to_string();
     let mut command = on_host(part, "dockerd");
-    command
-        .args(["--config-file", &at("daemon.json"), "--data-root", &at("data"), "--exec-root", &at("exec")])
-        .args([
-            "--pidfile",
-            &at("docker.pid"),
-            "--containerd",
-            &containerd_socket(number).display().to_string(),
-        ])
-        .args(["-H", &format!("unix://{}", engine_socket(number).display()), "--bridge", "none"])
-        .args(["--cgroup-parent", &format!("/{CGROUP}")])
-        .stdin(Stdio::null());
-    if number == LIVE_RESTORE {
-        command.arg("--live-restore");
-    }
+    EngineFiles::of(&part.directory()).dockerd(&mut command, number == LIVE_RESTORE);
+    command.args(["--bridge", "none"]).args(["--cgroup-parent", &format!("/{CGROUP}")]).stdin(Stdio::null());
     spawn(part, &mut command)
 }
 

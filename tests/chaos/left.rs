@@ -7,7 +7,6 @@ use anyhow::Context;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::client::Shore;
 use crate::forgotten::{self, Forgotten, children_of, name};
 use crate::harness::eventually;
 use crate::network::{processes_in, run};
@@ -16,6 +15,7 @@ use crate::places::{CONTROLLERS, DRONES, Host, PROXIES, Part, run_dir};
 use crate::pools::SANDBOXES;
 use crate::schedule::Fault;
 use crate::seen::Done;
+use crate::shore::Shore;
 use crate::{engine, pools, records, sweep};
 
 /// Until the installation is whole again after the last fault.

@@ -7,11 +7,12 @@
 //! |---|---|
 //! | `places`, `network`, `parts`, `engine`, `postgres` | the installation, as processes on hosts that are namespaces |
 //! | `runtime` | where sessions write, in whatever container |
-//! | `schedule`, `driver`, `relay` | the faults: which and when (pure), and how |
+//! | `schedule`, `driver`, `relay`, `failover` | the faults: which and when (pure), and how |
 //! | `pools`, `slots` | what is kept ready and who asks for it; the faults of that |
-//! | `client`, `seen` | who uses it meanwhile, and what was seen |
+//! | `client`, `shore`, `seen` | who uses it meanwhile, and what was seen |
 //! | `check`, `verdicts`, `ways` | what must not be, and what excuses what (pure) |
-//! | `records`, `left`, `planted`, `sweep` | the sessions' own files; what is left; whether the checker sees; taking away |
+//! | `records`, `left`, `sweep` | the sessions' own files; what is left; taking away |
+//! | `planted`, `impostors` | whether the checker sees: records, and processes |
 //! | `forgotten` | what is left that only an engine could end, and has forgotten |
 //! | `run`, `settings`, `stalls` | one run from its beginning to its summary; what it is asked for; how busy the machine was |
 
@@ -31,7 +32,9 @@ mod check;
 mod client;
 mod driver;
 mod engine;
+mod failover;
 mod forgotten;
+mod impostors;
 mod left;
 mod network;
 mod parts;
@@ -46,6 +49,7 @@ mod runtime;
 mod schedule;
 mod seen;
 mod settings;
+mod shore;
 mod slots;
 mod stalls;
 mod sweep;

@@ -8,6 +8,9 @@ use anyhow::{Context, ensure};
 
 use crate::places::{CONTROLLER_PORT, DRONE_PORT, Host, RELAY, WAN};
 
+/// What iptables can take.
+const PORTS_A_RULE: usize = 15;
+
 /// Runs a program to its end; its output, or what it complained about.
 pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new(program)
@@ -84,6 +87,19 @@ impl Rules {
         )
     }
 
+    /// The connections that stand between the two fall silent, from these ports of the first; new ones do not.
+    pub fn silence(mut self, one: Host, other: Host, ports: &[u16]) -> anyhow::Result<Self> {
+        let (from, to) = (one.address(), other.address());
+        for ports in ports.chunks(PORTS_A_RULE) {
+            let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+            let (tcp, ports) = ("-p tcp -m multiport", ports.join(","));
+            self = self
+                .add("filter", "JCX", format!("{tcp} -s {from} --sports {ports} -d {to} -j DROP"))?
+                .add("filter", "JCX", format!("{tcp} -s {to} -d {from} --dports {ports} -j DROP"))?;
+        }
+        Ok(self)
+    }
+
     /// Loses this part of the packets, both ways.
     pub fn lose(self, host: Host, part: f64) -> anyhow::Result<Self> {
         let rest = format!("-m statistic --mode random --probability {part} -j DROP");
@@ -118,6 +134,26 @@ impl Drop for Rules {
             }
         }
     }
+}
+
+/// The ports, on the first host, of its connections to the second.
+pub fn ports(one: Host, other: Host) -> anyhow::Result<Vec<u16>> {
+    let namespace = format!("--net=/run/netns/{}", one.namespace());
+    let listed = run("nsenter", &[&namespace, "ss", "-H", "-t", "-n", "-a", "dst", &other.address()])?;
+    let own = listed.lines().filter_map(|line| line.split_whitespace().nth(3));
+    Ok(own.filter_map(|address| address.rsplit(':').next()?.parse().ok()).collect())
+}
+
+/// Ends the connections from these ports of the other host, as the one that they lead to forgets them.
+pub fn forget(one: Host, other: Host, ports: &[u16]) -> anyhow::Result<()> {
+    let namespace = format!("--net=/run/netns/{}", one.namespace());
+    for port in ports {
+        run(
+            "nsenter",
+            &[&namespace, "ss", "-K", "-t", "dst", &other.address(), "dport", "=", &port.to_string()],
+        )?;
+    }
+    Ok(())
 }
 
 /// Ends every TCP connection between two hosts, as a firewall that forgot them does.

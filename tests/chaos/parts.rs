@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use crate::harness::eventually;
 use crate::harness::processes::executable;
-use crate::places::{CONTROLLERS, PROXY_PORT, Part, beats_dir, engine_socket, root, run_dir};
+use crate::places::{CONTROLLERS, PROXY_PORT, Part, beats_dir, engine_socket, locks_dir, root, run_dir};
 use crate::pools::SANDBOXES;
 use crate::{engine, postgres};
 
@@ -222,9 +222,12 @@ pub fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Directories of every part, and of the heartbeats, which any user of a container may write to.
+/// Directories of every part, and of the heartbeats and the locks, which any user of a container may write to.
 pub fn directories() -> anyhow::Result<()> {
     std::fs::create_dir_all(root().join("logs"))?;
+    std::fs::create_dir_all(locks_dir())?;
+    // Not sticky: the kernel would let only a file's owner open it to write.
+    std::fs::set_permissions(locks_dir(), std::fs::Permissions::from_mode(0o777))?;
     for part in Part::all() {
         std::fs::create_dir_all(part.directory())?;
         if let Part::Drone(number) = part {

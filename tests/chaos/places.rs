@@ -168,6 +168,11 @@ pub fn beats_dir(drone: u8) -> PathBuf {
     root().join(format!("mounts{drone}")).join("beats")
 }
 
+/// A file a key, which every session of the run can lock.
+pub fn locks_dir() -> PathBuf {
+    root().join("keys")
+}
+
 pub fn engine_socket(drone: u8) -> PathBuf {
     Part::Engine(drone).directory().join("docker.sock")
 }

@@ -1,51 +1,39 @@
-//! Proof that the checker sees what it is there for: planted records, one of each wrong, a planted second process beside
-//! a real session, and a planted application that is told of two sessions.
+//! Proof that the checker sees what it is there for: planted records, one of each wrong, and what is right beside it.
+
+mod idle;
+mod ways;
 
 use std::collections::HashMap;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use jetway_protocol::lease::LeaseTerms;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::json;
 
 use crate::beats::Beats;
 use crate::check::{Facts, Findings, Row, Session, check};
 use crate::forgotten;
-use crate::harness::eventually;
-use crate::harness::processes::executable;
-use crate::places::{Host, Part, root};
-use crate::records::sessions_in;
+use crate::places::{Host, Part};
+use crate::records::counts_empty_files;
 use crate::schedule::Fault;
-use crate::seen::{Asked, Done, Dropped, Hit, Hung, Inner, Refused, SECOND, TurnedAway, Unclean, Wish};
-
-/// Of the planted hot application, on the router.
-const HOT_PORT: u16 = 8081;
-const TAKEN: Duration = Duration::from_secs(20);
+use crate::seen::{Asked, Done, Dropped, Hit, Hung, Inner, LostCommits, Refused, SECOND, TurnedAway, Wish};
 
 /// Told to stop a second before it ended.
 fn session(backend: &str, fence: u64, first: u64, last: u64) -> Session {
     let (key, backend) = ("planted".to_owned(), backend.to_owned());
-    let beats = Beats {
-        fence,
-        first,
-        last,
-        count: 1,
-        gap_max: 0,
-        told_to_stop: last - SECOND,
-        left: 0,
-        key,
-        backend,
-    };
+    let beats =
+        Beats { fence, first, last, count: 1, told_to_stop: last - SECOND, key, backend, ..Beats::default() };
     Session { drone: 2, container: format!("of {}", beats.backend), beats }
 }
 
-fn facts(sessions: Vec<Session>, reason: &str, seen: Inner) -> Facts {
+/// Each of them has been entered by a client that was seen no more.
+fn facts(sessions: Vec<Session>, reason: &str, mut seen: Inner) -> Facts {
+    for Session { beats, .. } in &sessions {
+        seen.tried.entry(beats.backend.clone()).or_insert(beats.first);
+    }
     let row = |session: &Session| {
         let (status, tier) = ("terminated".to_owned(), "cold".to_owned());
-        let row = Row { status, end_reason: reason.to_owned(), drone: Some(2), tier };
+        let (end_reason, message) = (reason.to_owned(), String::new());
+        let row = Row { status, end_reason, message, drone: Some(2), tier };
         (session.beats.backend.clone(), row)
     };
     let rows: HashMap<_, _> = sessions.iter().map(row).collect();
@@ -64,7 +52,7 @@ fn dropped(at: u64) -> Inner {
 
 fn hung(from: u64) -> Inner {
     let (what, to, bound) = ("an open".to_owned(), Part::Proxy(2), 10 * SECOND);
-    let hung = Hung { what, to, backend: None, bound, from: from * SECOND, at: 25 * SECOND };
+    let hung = Hung { what, to, backend: None, starts: false, bound, from: from * SECOND, at: 25 * SECOND };
     Inner { hung: vec![hung], ..Inner::default() }
 }
 
@@ -100,8 +88,31 @@ fn overlaps() -> Vec<Case> {
         sessions.extend(others);
         facts(sessions, "idle", Inner::default())
     };
-    let mut within_a_beat = with(&[("b", 2, 20, 22)]);
-    within_a_beat.sessions[1].beats.first += SECOND / 200;
+    let within_a_beat = |beside| {
+        let mut facts = with(&[("b", 2, 20, 22)]);
+        facts.sessions[1].beats.first += SECOND / 200;
+        facts.sessions[1].beats.beside = beside;
+        facts
+    };
+    let killed_and_seen_alive = {
+        let mut facts = with(&[("b", 2, 21, 22)]);
+        facts.sessions[0].beats.gap_max = 2 * SECOND;
+        facts.sessions[1].beats.beside = 1;
+        facts
+    };
+    let both = {
+        let mut facts = with(&[("b", 2, 15, 22)]);
+        facts.sessions[1].beats.beside = 1;
+        facts
+    };
+    let posted = |posts, again, answered| {
+        let mut facts = with(&[]);
+        (facts.sessions[0].beats.posts, facts.sessions[0].beats.again) = (posts, again);
+        facts.seen.posted.insert("a".to_owned(), answered);
+        facts
+    };
+    let mut unwritten = with(&[("a", 0, 21, 22)]);
+    unwritten.sessions[1].beats.key = "unknown".to_owned();
     let in_one_container = |mut facts: Facts| {
         for session in &mut facts.sessions {
             session.container = "hot".to_owned();
@@ -116,8 +127,14 @@ fn overlaps() -> Vec<Case> {
     };
     vec![
         ("one after the other", with(&[("b", 2, 21, 22)]), (0, 0, 0)),
-        ("an overlap", with(&[("b", 2, 20, 22)]), (1, 0, 0)),
-        ("the next one within a heartbeat", within_a_beat, (1, 0, 0)),
+        ("an overlap of one beat", with(&[("b", 2, 20, 22)]), (1, 0, 0)),
+        ("the next one within a heartbeat, and none lived", within_a_beat(0), (0, 0, 0)),
+        ("the next one within a heartbeat of one that lived", within_a_beat(1), (1, 0, 0)),
+        ("the next one within the gap of one that was killed later", killed_and_seen_alive, (1, 0, 0)),
+        ("an overlap that both have seen is one", both, (1, 0, 0)),
+        ("requests that were carried out once, one of them unheard", posted(3, 0, 2), (0, 0, 0)),
+        ("a request that was carried out twice", posted(3, 1, 2), (1, 0, 0)),
+        ("a request that was answered and not carried out", posted(1, 0, 2), (1, 0, 0)),
         ("an overlap of three", with(&[("b", 2, 12, 13), ("c", 3, 14, 22)]), (2, 0, 0)),
         ("a token that stays", with(&[("b", 1, 21, 22)]), (1, 0, 0)),
         (
@@ -128,6 +145,7 @@ fn overlaps() -> Vec<Case> {
         ("a process of two sessions at one time", in_one_container(with(&[("b", 2, 12, 22)])), (1, 0, 0)),
         ("two containers", on_two_engines, (0, 0, 0)),
         ("one backend in two processes", with(&[("a", 1, 21, 22)]), (1, 0, 0)),
+        ("one backend in two processes, of which one wrote nothing", unwritten, (1, 0, 0)),
     ]
 }
 
@@ -158,11 +176,16 @@ fn ends() -> Vec<Case> {
     stopped_late.seen.asked.push(Asked { backend: "a".to_owned(), wish: Wish::Stop, at: 21 * SECOND });
     let mut killed = ended(600, "exited", long.clone());
     killed.sessions.iter_mut().for_each(|session| session.beats.told_to_stop = 0);
-    let mut rowless = ended(20, "idle", none());
-    rowless.rows.clear();
+    let rowless = |from, to| {
+        let mut rowless = ended(20, "idle", none());
+        rowless.rows.clear();
+        rowless.seen.lost_commits.push(LostCommits { from: from * SECOND, to: to * SECOND });
+        rowless
+    };
     vec![
         ("an idle session", ended(20, "idle", none()), (0, 0, 0)),
-        ("a session without a row", rowless, (0, 1, 0)),
+        ("a session whose row was lost", rowless(8, 12), (0, 0, 0)),
+        ("a session without a row", rowless(11, 12), (0, 1, 0)),
         ("a session that was stopped unasked", ended(20, "external", none()), (0, 1, 0)),
         ("one whose container was killed", hit(30), (0, 0, 0)),
         ("one whose container had been frozen long before", hit(15), (0, 1, 0)),
@@ -191,6 +214,35 @@ fn ends() -> Vec<Case> {
         ("one that left as it was asked to, and then somebody stopped it", stopped_late, (0, 0, 0)),
         ("one that was asked to leave, and was stopped", ended(20, "external", asked(Wish::Exit)), (0, 1, 0)),
         ("a lease that did not", ended(600, "lease_expired", none()), (0, 1, 0)),
+    ]
+}
+
+/// Leases that ran out, and what excuses it.
+fn leases() -> Vec<Case> {
+    let ended = |last, reason, seen| facts(vec![session("a", 1, 10 * SECOND, last * SECOND)], reason, seen);
+    // A lease of 12 s holds for 10 s, and the stop signal comes a second earlier, here at second 59.
+    let short = |fault, from: u64, to: u64| {
+        let faults = vec![Done { fault, from: from * SECOND, to: to * SECOND }];
+        let mut facts = ended(60, "lease_expired", Inner { faults, ..Inner::default() });
+        facts.terms = LeaseTerms::of_length(Duration::from_secs(12)).unwrap_or_default();
+        facts
+    };
+    // Its comparisons are held up, after commits were lost in this second or never.
+    let uncompared = |lost: Option<u64>| {
+        let mut facts = short(Fault::CompareTwice(2), 48, 72);
+        facts.seen.lost_commits =
+            lost.map(|at| LostCommits { from: (at - 1) * SECOND, to: at * SECOND }).into_iter().collect();
+        facts
+    };
+    vec![
+        ("a short one, while its drone was cut off", short(Fault::Cut(Host::Drone(2)), 48, 61), (0, 0, 0)),
+        ("which was not for long enough", short(Fault::Cut(Host::Drone(2)), 57, 61), (0, 1, 0)),
+        ("which was over long before", short(Fault::Cut(Host::Drone(2)), 20, 40), (0, 1, 0)),
+        ("a short one, while Postgres had vanished", short(Fault::Vanish, 51, 65), (0, 0, 0)),
+        ("when renewals must have gone on again", short(Fault::Vanish, 30, 65), (0, 1, 0)),
+        ("after a failover, before it was compared", uncompared(Some(48)), (0, 0, 0)),
+        ("while comparisons took long, and nothing waited for them", uncompared(None), (0, 1, 0)),
+        ("long after a failover", uncompared(Some(30)), (0, 1, 0)),
     ]
 }
 
@@ -227,173 +279,28 @@ fn late_words() -> Vec<Case> {
     ]
 }
 
-fn ways() -> Vec<Case> {
-    let saw = |seen| facts(vec![session("a", 1, 10 * SECOND, 20 * SECOND)], "idle", seen);
-    let (kill, pause) = (Fault::Kill, Fault::Pause);
-    let mut again = saw(during(pause(Part::Proxy(2)), hung(10)));
-    again.seen.faults.push(Done { fault: pause(Part::Proxy(2)), from: 100 * SECOND, to: 101 * SECOND });
-    again.seen.faults.push(Done { fault: pause(Part::Proxy(2)), from: 0, to: SECOND });
-    vec![
-        ("a WebSocket dropped", saw(dropped(15 * SECOND)), (0, 1, 0)),
-        ("its proxy was killed", saw(during(kill(Part::Proxy(2)), dropped(15 * SECOND))), (0, 0, 0)),
-        ("another proxy was killed", saw(during(kill(Part::Proxy(1)), dropped(15 * SECOND))), (0, 1, 0)),
-        ("it was killed much earlier", saw(during(kill(Part::Proxy(2)), dropped(20 * SECOND))), (0, 1, 0)),
-        ("a controller was killed", saw(during(kill(Part::Controller(1)), dropped(15 * SECOND))), (0, 1, 0)),
-        ("Postgres was stopped", saw(during(pause(Part::Postgres), dropped(15 * SECOND))), (0, 1, 0)),
-        ("a request that hung", saw(hung(10)), (0, 0, 1)),
-        ("to a proxy that was stopped", saw(during(pause(Part::Proxy(2)), hung(10))), (0, 0, 0)),
-        ("to one that was stopped for a part of it", saw(during(pause(Part::Proxy(2)), hung(0))), (0, 0, 1)),
-        ("and to one that was stopped again, later", again, (0, 0, 0)),
-        ("while Postgres was stopped", saw(during(pause(Part::Postgres), hung(10))), (0, 0, 1)),
-    ]
-}
-
-/// The session is on drone 2 and lives until second 30.
-fn answers() -> Vec<Case> {
-    let saw = |seen| facts(vec![session("a", 1, 10 * SECOND, 30 * SECOND)], "idle", seen);
-    let kill = |part, seen| saw(during(Fault::Kill(part), seen));
-    let (open, connect) = ("502 backend_unreachable", "503 no_drone");
-    let (proxy, controller) = (Part::Proxy(2), Part::Controller(1));
-    let stopped = |part| Inner {
-        unclean: vec![Unclean { part, how: "status 1".to_owned(), from: 14 * SECOND, at: 22 * SECOND }],
-        ..Inner::default()
-    };
-    let pause = |seen| saw(during(Fault::Pause(Part::Postgres), seen));
-    let apart = Fault::CutPair(Host::Drone(2), Host::Controller(1));
-    let late_news = |reason: &str| {
-        let mut facts = saw(refused(false));
-        facts.sessions.clear();
-        facts.rows.values_mut().for_each(|row| row.end_reason = reason.to_owned());
-        facts.seen.faults.push(Done { fault: Fault::Pause(Part::Postgres), from: 0, to: 11 * SECOND });
-        facts
-    };
-    vec![
-        ("a start that failed", saw(refused(false)), (0, 1, 0)),
-        ("its engine was killed", kill(Part::Engine(2), refused(false)), (0, 0, 0)),
-        ("its drone was killed", kill(Part::Drone(2), refused(false)), (0, 0, 0)),
-        ("a controller could not tell its drone", saw(during(apart, refused(false))), (0, 0, 0)),
-        (
-            "the controller that he asked was cut off",
-            saw(during(Fault::Cut(Host::Controller(1)), refused(false))),
-            (0, 0, 0),
-        ),
-        (
-            "another controller was cut off",
-            saw(during(Fault::Cut(Host::Controller(2)), refused(false))),
-            (0, 1, 0),
-        ),
-        ("another's engine was killed", kill(Part::Engine(3), refused(false)), (0, 1, 0)),
-        ("Postgres was killed", kill(Part::Postgres, refused(false)), (0, 1, 0)),
-        ("Postgres came back just before, and the lease was over", late_news("lease_expired"), (0, 0, 0)),
-        ("Postgres came back just before, and it was idle", late_news("idle"), (0, 1, 0)),
-        ("a URL that was not confirmed", saw(refused(true)), (0, 1, 0)),
-        ("one that was not, and Postgres was killed", kill(Part::Postgres, refused(true)), (0, 0, 0)),
-        ("one that was not, and a proxy was killed", kill(proxy, refused(true)), (0, 1, 0)),
-        ("an open that failed", saw(turned_away(proxy, open)), (0, 1, 0)),
-        ("its proxy was killed, too", kill(proxy, turned_away(proxy, open)), (0, 0, 0)),
-        ("its drone was killed, too", kill(Part::Drone(2), turned_away(proxy, open)), (0, 0, 0)),
-        ("another drone was killed", kill(Part::Drone(1), turned_away(proxy, open)), (0, 1, 0)),
-        (
-            "Postgres was killed, which no open needs",
-            kill(Part::Postgres, turned_away(proxy, open)),
-            (0, 1, 0),
-        ),
-        (
-            "which a proxy's start needs",
-            kill(Part::Postgres, turned_away(proxy, "503 proxy_not_ready")),
-            (0, 0, 0),
-        ),
-        ("a connect that failed", saw(turned_away(controller, connect)), (0, 1, 0)),
-        ("which needs Postgres", kill(Part::Postgres, turned_away(controller, connect)), (0, 0, 0)),
-        ("a controller that did not stop in order", saw(stopped(controller)), (0, 1, 0)),
-        ("which Postgres did not let end", pause(stopped(controller)), (0, 0, 0)),
-        ("a drone, which has no Postgres", pause(stopped(Part::Drone(2))), (0, 1, 0)),
-        ("which needs no proxy", kill(proxy, turned_away(controller, connect)), (0, 1, 0)),
-    ]
-}
-
 type Case = (&'static str, Facts, (usize, usize, usize));
 
 /// Each wrong is found, and what is right is not.
 pub fn self_test() -> anyhow::Result<()> {
-    for (what, facts, expected) in
-        overlaps().into_iter().chain(ends()).chain(late_words()).chain(ways()).chain(answers())
-    {
+    let cases = [
+        overlaps(),
+        ends(),
+        leases(),
+        late_words(),
+        idle::cases(),
+        ways::ways(),
+        ways::answers(),
+        ways::late_answers(),
+        ways::rowless(),
+    ];
+    let wrong = |(what, facts, expected): Case| {
         let findings = check(&facts);
-        ensure!(counts(&findings) == expected, "the checker, asked of {what}, found {findings:?}");
-    }
-    ensure!(
-        forgotten::is_strict(),
-        "a container with a program of its own passes for one that was never started"
-    );
-    Ok(())
-}
-
-/// A second process for the key of a session that lives now: the checker must see that one overlap, and no other.
-pub fn second_process(key: &str) -> anyhow::Result<()> {
-    let directory = root().join("planted");
-    std::fs::create_dir_all(&directory)?;
-    let status = Command::new(executable("jetway-chaos-app")?)
-        .env("BEATS", &directory)
-        .env("RUN_MS", "200")
-        .env("SESSION_BACKEND_KEY", key)
-        .env("SESSION_BACKEND_ID", "planted")
-        .env("SESSION_BACKEND_FENCING_TOKEN", u64::MAX.to_string())
-        .stdin(Stdio::null())
-        .status()?;
-    ensure!(status.success(), "the planted process: {status}");
-    Ok(())
-}
-
-/// A hot application that is told of two sessions: the checker must see that its container was given twice.
-pub async fn second_session(http: &reqwest::Client) -> anyhow::Result<()> {
-    let directory = root().join("planted-hot");
-    std::fs::create_dir_all(&directory)?;
-    let mut process = Command::new(executable("jetway-chaos-app")?)
-        .env("BEATS", &directory)
-        .env("PORT", HOT_PORT.to_string())
-        .stdin(Stdio::null())
-        .spawn()?;
-    for (fence, key) in [(1_u64, "one"), (2, "two")] {
-        let told = json!({
-            "backend_id": format!("planted-{key}"), "fencing_token": fence,
-            "key": { "name": format!("planted-{key}"), "namespace": "", "tag": "" }, "env": {},
-        });
-        let url = format!("http://127.0.0.1:{HOT_PORT}/claim");
-        let tell = async || http.post(&url).json(&told).send().await?.error_for_status().map(drop);
-        eventually("the planted application takes a session", TAKEN, tell).await?;
-    }
-    kill(Pid::from_raw(i32::try_from(process.id())?), Signal::SIGTERM)?;
-    let status = process.wait()?;
-    ensure!(status.success(), "the planted hot application: {status}");
-    Ok(())
-}
-
-/// What the checker sees of all that was planted, and does not see without.
-pub fn caught(facts: &Facts) -> anyhow::Result<[String; 2]> {
-    let planted = sessions_in(&root().join("planted"), 3)?;
-    ensure!(planted.len() == 1, "there is one planted process, not {}", planted.len());
-    let hot = sessions_in(&root().join("planted-hot"), 3)?;
-    ensure!(hot.len() == 2, "a planted process has two sessions, not {}", hot.len());
-    let without = check(facts).overlaps;
-    let mut sessions = facts.sessions.clone();
-    sessions.extend(planted);
-    sessions.extend(hot);
-    let with = check(&Facts {
-        start: facts.start,
-        terms: facts.terms,
-        sessions,
-        rows: facts.rows.clone(),
-        words: facts.words.clone(),
-        seen: facts.seen.clone(),
-    });
-    let seen = |what: &str| {
-        let is =
-            |line: &&String| line.starts_with(what) && line.contains(" planted") && !without.contains(line);
-        with.overlaps.iter().find(is).cloned()
+        (counts(&findings) != expected).then(|| format!("the checker, asked of {what}, found {findings:?}"))
     };
-    Ok([
-        seen("overlap:").context("the checker did not see the planted second process")?,
-        seen("shared:").context("the checker did not see the planted second session of one process")?,
-    ])
+    let wrong: Vec<_> = cases.into_iter().flatten().filter_map(wrong).collect();
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    ensure!(counts_empty_files()?, "the checker does not count a process that wrote nothing");
+    ensure!(forgotten::is_strict(), "a container with a program of its own passes for one never started");
+    Ok(())
 }

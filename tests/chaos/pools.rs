@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use crate::client::Shore;
 use crate::driver::Driver;
 use crate::engine::{self, TAG};
 use crate::harness::eventually;
 use crate::places::{CONTROLLERS, DRONES, Part};
+use crate::shore::Shore;
 
 /// Network namespaces that each drone keeps.
 pub const SANDBOXES: usize = 3;
@@ -85,11 +85,38 @@ pub fn keys(shore: &Shore, is: impl Fn(Way) -> bool) -> Vec<u64> {
     (0..shore.keys).filter(|key| is(Way::of(*key))).collect()
 }
 
+/// What each session is given, idle or not.
+pub const FIRST_CONNECTION_SECONDS: u64 = 10;
+pub const LINGER_SECONDS: u64 = 1;
+/// Of a session whose spec is its pool's.
+const IDLE_OF_POOL_SECONDS: u64 = 1;
+
 fn spawn_config(executable: Value, idle: u64) -> Value {
     json!({
         "executable": executable, "max_idle_seconds": idle,
-        "first_connection_seconds": 10, "linger_seconds": 1, "stop_grace_seconds": 2,
+        "first_connection_seconds": FIRST_CONNECTION_SECONDS, "linger_seconds": LINGER_SECONDS, "stop_grace_seconds": 2,
     })
+}
+
+/// Every other key of a pool names it.
+fn names_its_pool(number: u64) -> Option<Tier> {
+    match Way::of(number) {
+        Way::Declared(tier) if (number / 4).is_multiple_of(2) => Some(tier),
+        Way::Late | Way::Declared(_) | Way::Learned => None,
+    }
+}
+
+pub fn number_of(key: &str) -> u64 {
+    key.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+fn idle_of(number: u64) -> u64 {
+    if names_its_pool(number).is_some() { IDLE_OF_POOL_SECONDS } else { number % 3 }
+}
+
+/// After its last use a key's session is stopped, and not earlier.
+pub fn idle_seconds(key: &str) -> u64 {
+    idle_of(number_of(key))
 }
 
 /// The connect for a key. Every other key of a pool names it; the rest ask for the same thing, with an environment of
@@ -99,13 +126,15 @@ pub fn request(shore: &Shore, number: u64) -> Value {
     if matches!(number, 0 | 5 | 6) {
         env["DEAF"] = json!("1");
     }
+    if let Some(tier) = names_its_pool(number) {
+        return json!({ "warm_pool": tier.pool() });
+    }
     let executable = match Way::of(number) {
         Way::Late => json!({ "image": shore.images[0], "env": env, "mount": "beats" }),
-        Way::Declared(tier) if (number / 4).is_multiple_of(2) => return json!({ "warm_pool": tier.pool() }),
         Way::Declared(tier) => tier.executable(TAG, &env),
         Way::Learned => json!({ "image": shore.images[0], "env": env, "shm_size_bytes": 1 << 20 }),
     };
-    json!({ "spawn_config": spawn_config(executable, number % 3) })
+    json!({ "spawn_config": spawn_config(executable, idle_of(number)) })
 }
 
 /// True if a controller has answered; whether with yes or no is `accepted`'s to say.
@@ -140,7 +169,8 @@ async fn tell(
 
 /// Idempotent, like the product's own.
 pub async fn put(shore: &Shore, tier: Tier, image: &str, (min, max): (u32, u32)) -> anyhow::Result<()> {
-    let config = spawn_config(tier.executable(image, &json!({ "STOP_DELAY_MS": "70" })), 1);
+    let config =
+        spawn_config(tier.executable(image, &json!({ "STOP_DELAY_MS": "70" })), IDLE_OF_POOL_SECONDS);
     let body = json!({ "spawn_config": config, "tier": tier.pool(), "min": min, "max": max });
     tell(shore, &reqwest::Method::PUT, tier, &body, |status| status == 200).await
 }

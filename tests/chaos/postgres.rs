@@ -1,92 +1,96 @@
 //! The Postgres of the run: its commits survive its own death (not the machine's), and it is reached over TCP.
 
-use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
+use jetway_testkit::postgres::{Cluster, give, programs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlx::Connection;
 
-use crate::network::processes_in;
+use crate::network::{processes_in, run};
 use crate::parts::{on_host, spawn};
 use crate::places::{POSTGRES_PORT, Part};
 
 /// What an immediate stop takes, unless it is dead already and its file is left.
 const STOP: Duration = Duration::from_secs(8);
 
-fn programs() -> anyhow::Result<PathBuf> {
-    if let Some(directory) = std::env::var_os("JETWAY_POSTGRES_BIN") {
-        return Ok(directory.into());
-    }
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut candidates: Vec<_> = path.split(':').map(PathBuf::from).collect();
-    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
-        candidates.extend(versions.flatten().map(|version| version.path().join("bin")));
-    }
-    candidates
-        .into_iter()
-        .find(|directory| directory.join("initdb").is_file())
-        .context("no Postgres programs found; install them or set JETWAY_POSTGRES_BIN")
+/// A promotion waits for so long by itself.
+const STATEMENT: Duration = Duration::from_secs(40);
+
+fn cluster() -> Cluster {
+    Cluster::of(&Part::Postgres.directory())
 }
 
 pub fn version() -> String {
-    let said = programs().and_then(|programs| {
-        crate::network::run(&programs.join("postgres").display().to_string(), &["--version"])
-    });
+    let said =
+        programs().and_then(|programs| run(&programs.join("postgres").display().to_string(), &["--version"]));
     said.unwrap_or_default().trim().to_owned()
 }
 
-/// Postgres refuses to be root.
-fn user() -> String {
-    let wanted = std::env::var("JETWAY_TEST_POSTGRES_USER").unwrap_or_else(|_| "postgres".to_owned());
-    if matches!(nix::unistd::User::from_name(&wanted), Ok(Some(_))) { wanted } else { "nobody".to_owned() }
-}
-
-fn unprivileged(command: &mut Command) -> anyhow::Result<()> {
-    let user = nix::unistd::User::from_name(&user())?.context("there is no user for Postgres")?;
-    let (uid, gid) = (format!("--reuid={}", user.uid), format!("--regid={}", user.gid));
-    command.args([uid, gid, "--clear-groups".to_owned(), "--".to_owned()]);
-    Ok(())
-}
-
 pub fn make() -> anyhow::Result<()> {
-    let (directory, programs) = (Part::Postgres.directory(), programs()?);
-    let owner = nix::unistd::User::from_name(&user())?.context("there is no user for Postgres")?;
-    nix::unistd::chown(&directory, Some(owner.uid), Some(owner.gid))?;
-    let mut command = Command::new("setpriv");
-    unprivileged(&mut command)?;
-    command.arg(programs.join("initdb")).arg("-D").arg(directory.join("data"));
-    command.args(["-U", "jetway", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
-    let output = command.current_dir(&directory).output()?;
-    ensure!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
-    let rules = directory.join("data").join("pg_hba.conf");
+    let made = Cluster::make(&Part::Postgres.directory())?;
+    let rules = made.data().join("pg_hba.conf");
     let text = std::fs::read_to_string(&rules)?;
     std::fs::write(&rules, format!("{text}\nhost all all 10.250.0.0/16 trust\n"))?;
     Ok(())
 }
 
 pub fn start() -> anyhow::Result<Child> {
-    let directory = Part::Postgres.directory();
-    let mut command = on_host(Part::Postgres, "setpriv");
-    unprivileged(&mut command)?;
-    command.arg(programs()?.join("postgres")).arg("-D").arg(directory.join("data"));
-    for setting in [
-        "listen_addresses=*".to_owned(),
-        format!("port={POSTGRES_PORT}"),
-        format!("unix_socket_directories={}", directory.display()),
-        // A commit must survive the death of Postgres, which is a fault here; the machine's own death is none.
-        "fsync=off".to_owned(),
-        "synchronous_commit=on".to_owned(),
-        // Below its own directory, so that nothing stays elsewhere when it is killed.
-        "dynamic_shared_memory_type=mmap".to_owned(),
-        "max_connections=200".to_owned(),
-        "shared_buffers=32MB".to_owned(),
-    ] {
-        command.arg("-c").arg(setting);
-    }
-    command.current_dir(&directory);
+    let port = format!("port={POSTGRES_PORT}");
+    // A commit must survive the death of Postgres, which is a fault here; the machine's own death is none.
+    let more = ["listen_addresses=*", &port, "synchronous_commit=on", "max_connections=200"];
+    let mut command = cluster().server(&more, |program| on_host(Part::Postgres, program))?;
     spawn(Part::Postgres, &mut command)
+}
+
+fn entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    Ok(std::fs::read_dir(directory)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?)
+}
+
+/// What a standby has that hears no more from now on: the primary's files, while it is stopped.
+pub fn copy() -> anyhow::Result<()> {
+    let directory = Part::Postgres.directory();
+    let (data, copy) = (directory.join("data"), directory.join("copy"));
+    if copy.exists() {
+        std::fs::remove_dir_all(&copy)?;
+    }
+    run("cp", &["-a", &data.display().to_string(), &copy.display().to_string()]).map(drop)
+}
+
+/// The copy takes the dead primary's place, to be promoted. The directory stays: Postgres finds by it, and frees, the shared memory
+/// of the one that was killed.
+pub fn take_over() -> anyhow::Result<()> {
+    let directory = Part::Postgres.directory();
+    let (data, copy) = (directory.join("data"), directory.join("copy"));
+    let pid = data.join("postmaster.pid");
+    for entry in entries(&data)?.into_iter().filter(|entry| *entry != pid) {
+        if entry.is_dir() { std::fs::remove_dir_all(entry)? } else { std::fs::remove_file(entry)? }
+    }
+    for entry in entries(&copy)? {
+        let name = entry.file_name().context("a file's name")?.to_owned();
+        if name != "postmaster.pid" {
+            std::fs::rename(&entry, data.join(name))?;
+        }
+    }
+    std::fs::remove_dir_all(copy)?;
+    let signal = data.join("standby.signal");
+    std::fs::write(&signal, "")?;
+    give(&signal)
+}
+
+/// One statement, past every link.
+pub async fn execute(sql: &'static str) -> anyhow::Result<()> {
+    let done = async {
+        let mut connection = cluster().connect().await?;
+        sqlx::raw_sql(sql).execute(&mut connection).await?;
+        anyhow::Ok(connection.close().await?)
+    };
+    tokio::time::timeout(STATEMENT, done).await.context("Postgres does not answer")?
 }
 
 /// Ends it so that it gives its shared memory back, whoever started it.

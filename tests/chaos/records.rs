@@ -15,13 +15,25 @@ pub fn sessions_in(directory: &Path, drone: u8) -> anyhow::Result<Vec<Session>> 
     let container = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut sessions = Vec::new();
     for entry in std::fs::read_dir(directory)? {
-        let bytes = std::fs::read(entry?.path())?;
-        // A process that was killed while it made the file has had no time to do anything else.
-        if let Some(beats) = Beats::parse(&bytes) {
-            sessions.push(Session { drone, container: container.clone(), beats });
-        }
+        let entry = entry?;
+        // A process that was killed while it made the file was a start all the same.
+        let beats = Beats::parse(&std::fs::read(entry.path())?)
+            .or_else(|| Beats::of_file_name(&entry.file_name().to_string_lossy()))
+            .with_context(|| format!("{} is no session's file", entry.path().display()))?;
+        sessions.push(Session { drone, container: container.clone(), beats });
     }
     Ok(sessions)
+}
+
+/// Whether a process counts that was killed before it had written anything of itself.
+pub fn counts_empty_files() -> anyhow::Result<bool> {
+    let directory = std::env::temp_dir().join(format!("jetway-chaos-{}", std::process::id()));
+    std::fs::create_dir_all(&directory)?;
+    std::fs::write(directory.join("a-1.7"), "")?;
+    let sessions = sessions_in(&directory, 1);
+    std::fs::remove_dir_all(&directory)?;
+    let is_it = |session: &Session| (session.beats.backend.as_str(), session.beats.first) == ("a-1", 7);
+    Ok(matches!(&sessions?[..], [session] if is_it(session)))
 }
 
 pub fn sessions() -> anyhow::Result<Vec<Session>> {
@@ -58,7 +70,8 @@ pub async fn rows(http: &reqwest::Client, controller: &str) -> anyhow::Result<Ha
             let text = |name: &str| backend[name].as_str().unwrap_or("-").to_owned();
             let drone = text("drone").trim_start_matches('d').parse().ok();
             let tier = String::new();
-            let row = Row { status: text("status"), end_reason: text("end_reason"), drone, tier };
+            let (status, end_reason, message) = (text("status"), text("end_reason"), text("message"));
+            let row = Row { status, end_reason, message, drone, tier };
             rows.insert(text("backend_id"), row);
         }
         match page["next_cursor"].as_str() {

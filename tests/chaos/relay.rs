@@ -30,6 +30,8 @@ pub enum Mischief {
     Duplicate,
     Reorder,
     LoseReplies,
+    /// Two questions for everything that a drone has arrive together, where both are asked in this time.
+    Pair,
 }
 
 impl Mischief {
@@ -39,6 +41,8 @@ impl Mischief {
     const HELD_BACK_MAX: Duration = Duration::from_millis(3500);
     const SECOND_COPY_MS_MAX: u64 = 9000;
     const REPLIES_LOST_ONE_IN: u64 = 2;
+    /// Shorter than a controller waits for the answer.
+    const PAIR_MAX: Duration = Duration::from_millis(2500);
 }
 
 /// How many messages were treated so.
@@ -49,6 +53,8 @@ pub struct Treated {
     /// Delivered after one that was sent later.
     pub overtaken: AtomicUsize,
     pub unanswered: AtomicUsize,
+    /// Of two comparisons at once.
+    pub paired: AtomicUsize,
 }
 
 /// The order of one drone's messages, both ways.
@@ -62,6 +68,8 @@ struct Order {
 struct Tools {
     treated: Treated,
     dice: Mutex<Dice>,
+    /// One that waits for another, of each drone.
+    alone: Mutex<BTreeMap<String, oneshot::Sender<()>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -98,6 +106,7 @@ impl Relay {
         let tools = Arc::new(Tools {
             treated: Treated::default(),
             dice: Mutex::new(Dice::new(seed)),
+            alone: Mutex::default(),
             tasks: Mutex::default(),
         });
         let mut relay = Self { ports: BTreeMap::new(), mischief: BTreeMap::new(), tools };
@@ -170,6 +179,9 @@ async fn pass(request: Request<Incoming>, way: Way) -> std::io::Result<Response<
     }
     let is_lost =
         mischief == Some(Mischief::LoseReplies) && way.tools.below(Mischief::REPLIES_LOST_ONE_IN) == 0;
+    if mischief == Some(Mischief::Pair) && head.method == "GET" && head.uri.path() == "/b" {
+        way.pair().await;
+    }
     let on = way.clone();
     way.tools.spawn(async move {
         on.late(mischief, number).await;
@@ -215,8 +227,22 @@ impl Way {
                 let overtaken = delivered.wait_for(|latest| *latest > number);
                 let _overtaken_or_late = tokio::time::timeout(Mischief::HELD_BACK_MAX, overtaken).await;
             }
-            Some(Mischief::Reorder | Mischief::Duplicate | Mischief::LoseReplies) | None => {}
+            Some(Mischief::Reorder | Mischief::Duplicate | Mischief::LoseReplies | Mischief::Pair) | None => {
+            }
         }
+    }
+
+    /// Waits for another one that is about to say the same.
+    async fn pair(&self) {
+        let alone = || self.tools.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = alone().remove(&self.target);
+        if first.is_some_and(|first| first.send(()).is_ok()) {
+            self.tools.treated.paired.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let (sender, second) = oneshot::channel();
+        alone().insert(self.target.clone(), sender);
+        let _paired_or_alone = tokio::time::timeout(Mischief::PAIR_MAX, second).await;
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::check::{Facts, Findings, Session, check, closest, describe, was_hit};
-use crate::client::{Client, Shore};
+use crate::client::Client;
 use crate::driver::Driver;
 use crate::harness::processes::executable;
 use crate::parts::Parts;
@@ -21,9 +21,10 @@ use crate::relay::Relay;
 use crate::schedule::{by_kind, schedule};
 use crate::seen::{Seen, now};
 use crate::settings::Settings;
+use crate::shore::Shore;
 use crate::stalls::Stalls;
 use crate::ways::without_excuse;
-use crate::{engine, left, network, parts, planted, pools, postgres, records};
+use crate::{engine, impostors, left, network, parts, pools, postgres, records};
 
 const READY: Duration = Duration::from_secs(60);
 /// Clients that were told to stop are in the middle of a deadline at most.
@@ -99,7 +100,7 @@ async fn whole_run(settings: &Settings) -> anyhow::Result<bool> {
         format!("start {}\n{:#?}\n", facts.start, facts.seen),
     )?;
     println!("between drones and controllers: {:?}", stage.driver.relay.treated());
-    for seen in planted::caught(&facts)? {
+    for seen in impostors::caught(&facts)? {
         println!("what was planted was seen: {seen}");
     }
     println!("{}", stalls.said());
@@ -168,8 +169,8 @@ async fn act(settings: &Settings, stage: &Stage) -> anyhow::Result<Findings> {
 async fn plant(stage: &Stage) -> anyhow::Result<()> {
     let held = stage.shore.connect(Part::Controller(1), "key-1", true).await;
     held.context("a session for the planted process to stand beside")?;
-    planted::second_process("key-1")?;
-    planted::second_session(&stage.shore.http).await
+    impostors::second_process("key-1")?;
+    impostors::second_session(&stage.shore.http).await
 }
 
 fn report(settings: &Settings, facts: &Facts, found: &Findings, left: &[String], begun: Instant) -> bool {

@@ -88,6 +88,14 @@ pub enum Fault {
     FreezeInit(u8),
     /// The same of an application that runs ahead of its session.
     FreezeHot(u8),
+    /// SIGKILL of the init of a container that waits, in the moment in which it executes its application.
+    KillAtExec(u8),
+    /// Every connection to Postgres falls silent, and new ones reach it.
+    Vanish,
+    /// A standby takes over that has not heard of what was committed during the fault's length. Then `CompareTwice`.
+    FailOver(u8),
+    /// The controllers compare what this drone has at the same time.
+    CompareTwice(u8),
     /// A warm pool is something else for a while.
     Pool(Change, Tier),
 }
@@ -113,6 +121,10 @@ impl Fault {
             Self::KillSlots(_) => "kill slots".to_owned(),
             Self::FreezeInit(_) => "freeze a slot's init".to_owned(),
             Self::FreezeHot(_) => "freeze a hot application".to_owned(),
+            Self::KillAtExec(_) => "kill an init at its exec".to_owned(),
+            Self::Vanish => "vanish postgres".to_owned(),
+            Self::FailOver(_) => "fail over, losing commits".to_owned(),
+            Self::CompareTwice(_) => "compare twice at once".to_owned(),
             Self::Pool(Change::Size, _) => "a pool of another size".to_owned(),
             Self::Pool(Change::Image, _) => "a pool of another image".to_owned(),
             Self::Pool(Change::Again, _) => "a pool deleted and put again".to_owned(),
@@ -125,7 +137,11 @@ impl Fault {
         match self {
             Self::Kill(part) | Self::Restart(part) | Self::Pause(part) => part.to_string(),
             Self::KillAmidClaims(drone) => Part::Drone(drone).to_string(),
-            Self::KillSlots(drone) | Self::FreezeInit(drone) | Self::FreezeHot(drone) => {
+            Self::Vanish | Self::FailOver(_) => Part::Postgres.to_string(),
+            Self::KillSlots(drone)
+            | Self::FreezeInit(drone)
+            | Self::FreezeHot(drone)
+            | Self::KillAtExec(drone) => {
                 format!("slots {drone}")
             }
             // The tag is both pools'.
@@ -134,9 +150,11 @@ impl Fault {
                 format!("link {host}")
             }
             Self::CutPair(one, other) | Self::Reset(one, other) => format!("pair {one} {other}"),
-            Self::Delay(drone) | Self::Duplicate(drone) | Self::Reorder(drone) | Self::LoseReplies(drone) => {
-                format!("messages {drone}")
-            }
+            Self::Delay(drone)
+            | Self::Duplicate(drone)
+            | Self::Reorder(drone)
+            | Self::LoseReplies(drone)
+            | Self::CompareTwice(drone) => format!("messages {drone}"),
         }
     }
 
@@ -157,6 +175,10 @@ impl Fault {
             | Self::KillSlots(_)
             | Self::FreezeInit(_)
             | Self::FreezeHot(_)
+            | Self::KillAtExec(_)
+            | Self::Vanish
+            | Self::FailOver(_)
+            | Self::CompareTwice(_)
             | Self::Pool(..) => false,
         }
     }
@@ -181,6 +203,10 @@ impl Fault {
             | Self::KillSlots(_)
             | Self::FreezeInit(_)
             | Self::FreezeHot(_)
+            | Self::KillAtExec(_)
+            | Self::Vanish
+            | Self::FailOver(_)
+            | Self::CompareTwice(_)
             | Self::Pool(..) => false,
         }
     }
@@ -199,7 +225,11 @@ impl fmt::Display for Fault {
             | Self::KillAmidClaims(drone)
             | Self::KillSlots(drone)
             | Self::FreezeInit(drone)
-            | Self::FreezeHot(drone) => format!("d{drone}"),
+            | Self::FreezeHot(drone)
+            | Self::KillAtExec(drone)
+            | Self::FailOver(drone)
+            | Self::CompareTwice(drone) => format!("d{drone}"),
+            Self::Vanish => Part::Postgres.to_string(),
             Self::Pool(_, tier) => tier.pool().to_owned(),
         };
         write!(f, "{} ({on})", self.kind())
@@ -239,12 +269,20 @@ fn deck(dice: &mut Dice) -> Vec<Fault> {
     for kind in [Fault::Delay, Fault::Duplicate, Fault::Reorder, Fault::LoseReplies] {
         deck.push(kind(1 + small(dice, DRONES)));
     }
-    for kind in [Fault::KillAmidClaims, Fault::KillSlots, Fault::FreezeInit, Fault::FreezeHot] {
+    for kind in [
+        Fault::KillAmidClaims,
+        Fault::KillSlots,
+        Fault::FreezeInit,
+        Fault::FreezeHot,
+        Fault::KillAtExec,
+        Fault::FailOver,
+    ] {
         deck.push(kind(1 + small(dice, DRONES)));
     }
     for change in [Change::Size, Change::Image, Change::Again, Change::Tag] {
         deck.push(Fault::Pool(change, dice.pick(&Tier::BOTH)));
     }
+    deck.push(Fault::Vanish);
     for last in (1..deck.len()).rev() {
         deck.swap(last, usize::try_from(dice.below(last as u64 + 1)).unwrap_or(0));
     }
@@ -314,7 +352,7 @@ pub fn self_test() -> anyhow::Result<()> {
     anyhow::ensure!(one == schedule(7, Duration::from_secs(600), lease), "a seed gives two schedules");
     anyhow::ensure!(one != schedule(8, Duration::from_secs(600), lease), "two seeds give one schedule");
     let counts = by_kind(one.iter().map(|planned| planned.fault));
-    anyhow::ensure!(counts.len() == 33 && counts.values().all(|count| *count >= 5), "{counts:?}");
+    anyhow::ensure!(counts.len() == 36 && counts.values().all(|count| *count >= 5), "{counts:?}");
     for planned in &one {
         let under_way =
             one.iter().filter(|other| other.at <= planned.at && planned.at < other.at + other.length);

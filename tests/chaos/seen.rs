@@ -1,6 +1,6 @@
 //! What driver and clients saw, each with its time, for the checker. It judges nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::places::Part;
@@ -21,6 +21,13 @@ pub struct Done {
     pub to: u64,
 }
 
+/// What was committed between the two, no Postgres knows any more.
+#[derive(Debug, Clone, Copy)]
+pub struct LostCommits {
+    pub from: u64,
+    pub to: u64,
+}
+
 /// A WebSocket that the client did not close.
 #[derive(Debug, Clone)]
 pub struct Dropped {
@@ -31,6 +38,19 @@ pub struct Dropped {
     pub how: String,
 }
 
+/// A use of a session of which a client is certain: the session must not have been idle before it was over.
+#[derive(Debug, Clone)]
+pub struct Used {
+    pub backend: String,
+    pub proxy: u8,
+    /// When the last message or request was sent that was answered.
+    pub last: u64,
+    /// When the client began to close what it had open until then.
+    pub closing: Option<u64>,
+    /// For how long a use goes on that has ended: a plain request's.
+    pub lingers: u64,
+}
+
 /// A request that was not answered by its deadline.
 #[derive(Debug, Clone)]
 pub struct Hung {
@@ -38,6 +58,8 @@ pub struct Hung {
     pub to: Part,
     /// Where the way goes on to a session.
     pub backend: Option<String>,
+    /// The session may have had to be started for it.
+    pub starts: bool,
     /// What it may take where nothing is wrong.
     pub bound: u64,
     pub from: u64,
@@ -102,7 +124,13 @@ pub struct Asked {
 #[derive(Debug, Default, Clone)]
 pub struct Inner {
     pub faults: Vec<Done>,
+    pub lost_commits: Vec<LostCommits>,
     pub dropped: Vec<Dropped>,
+    pub used: Vec<Used>,
+    /// Sessions that a client has tried to enter, and when it did so first.
+    pub tried: HashMap<String, u64>,
+    /// Requests with a body that a session has answered.
+    pub posted: HashMap<String, u64>,
     pub hung: Vec<Hung>,
     pub refused: Vec<Refused>,
     pub turned_away: Vec<TurnedAway>,

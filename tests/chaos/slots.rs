@@ -1,7 +1,9 @@
-//! The faults of what waits for its session: a container is killed in the moment of a claim, its init or its hot application does
-//! not go on, or the agent dies amid claims. Which containers were hit is noted, since only what was in them is excused.
+//! The faults of what waits for its session: a container is killed in the moment of a claim, or in that in which its init has executed
+//! the application and not said so; its init or its hot application does not go on, or the agent dies amid claims. Which containers were hit is noted, since only what was in them is excused.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,6 +24,12 @@ use crate::seen::{Hit, now};
 const KILLS: u32 = 3;
 /// Between a connect and the kill of what may be given to it.
 const MOMENT_MS: (u64, u64) = (0, 12);
+/// For starts, beside the fault's length.
+const WATCHED: Duration = Duration::from_secs(1);
+/// Shorter than an execution takes.
+const LOOKS_EVERY: Duration = Duration::from_micros(30);
+/// From what was seen of an execution to the kill.
+const LATE_US: (u64, u64) = (0, 2000);
 /// Between connects and the kill of the agent that is at work on them.
 const AMID_MS: (u64, u64) = (2, 40);
 /// For the visitor that is sent at the same time.
@@ -74,6 +82,33 @@ fn send(pid: u32, signal: Signal) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Looks all the time, until one of them has a child, or one that is another program by now; or until it is over.
+fn parent_of_child(inits: &[u32], executed: bool, over: &AtomicBool) -> Option<u32> {
+    let text = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+    let newest =
+        || text("/proc/loadavg".to_owned()).trim().rsplit(' ').next().and_then(|pid| pid.parse().ok());
+    let name = text(format!("/proc/{}/comm", inits.first()?));
+    let of = |pid: u32| {
+        let stat = text(format!("/proc/{pid}/stat"));
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+        parent.filter(|parent| inits.contains(parent)).map(|init| (pid, init))
+    };
+    let (mut seen, mut found) = (newest().unwrap_or(0_u32), None);
+    while !over.load(Ordering::Relaxed) {
+        let last = newest().unwrap_or(seen);
+        // Numbers that have begun again are passed over.
+        found = found.or_else(|| (seen.saturating_add(1)..=last).find_map(of));
+        seen = last;
+        if let Some((child, init)) = found
+            && (!executed || text(format!("/proc/{child}/comm")) != name)
+        {
+            return Some(init);
+        }
+        std::thread::park_timeout(LOOKS_EVERY);
+    }
+    None
+}
+
 impl Driver {
     /// None where none waits, or where the engine does not answer just now.
     async fn next_slot(&self, drone: u8, is: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
@@ -117,6 +152,39 @@ impl Driver {
                 killed?;
             }
             tokio::time::sleep(length / KILLS).await;
+        }
+        Ok(())
+    }
+
+    /// In one of three moments: it has forked, it has executed, or it is about to say so.
+    pub async fn kill_at_exec(&self, drone: u8, length: Duration) -> anyhow::Result<()> {
+        let mut dice = Dice::new(now());
+        for _ in 0..KILLS {
+            let listed = tokio::time::timeout(LISTED, waiting(drone)).await;
+            let mut slots = listed.ok().and_then(Result::ok).unwrap_or_default();
+            slots.retain(|slot| slot.application.is_none());
+            let (executed, late) = (!dice.one_in(3), dice.between(LATE_US));
+            let late = if dice.one_in(2) { Duration::ZERO } else { Duration::from_micros(late) };
+            let is_over = Arc::new(AtomicBool::new(false));
+            let (inits, over): (Vec<_>, _) = (slots.iter().map(|slot| slot.init).collect(), is_over.clone());
+            let watched = tokio::task::spawn_blocking(move || {
+                let init = parent_of_child(&inits, executed, &over);
+                if let Some(init) = init {
+                    std::thread::park_timeout(late);
+                    send(init, Signal::SIGKILL)?;
+                }
+                anyhow::Ok(init)
+            });
+            let starts = async {
+                let visit = self.visit(&mut dice, |way| !matches!(way, Way::Late | Way::Declared(Tier::Hot)));
+                tokio::join!(visit, tokio::time::sleep(WATCHED + length / KILLS));
+                is_over.store(true, Ordering::Relaxed);
+            };
+            let (killed, ()) = tokio::join!(watched, starts);
+            let killed = killed??;
+            if let Some(slot) = slots.iter().find(|slot| Some(slot.init) == killed) {
+                self.hit(slot, "killed at its exec", Duration::ZERO);
+            }
         }
         Ok(())
     }

@@ -1,22 +1,28 @@
 //! What lies on whose way, and so which faults excuse what a client saw: a WebSocket that dropped, a request that hung, a
 //! start that failed, somebody who was turned away. Pure. Excuses are as narrow as is known: what happens elsewhere is none.
 
-use crate::check::{Facts, sessions_of, was_hit};
+use crate::beats::Beats;
+use crate::check::{Facts, Session, sessions_of, was_hit};
 use crate::engine::LIVE_RESTORE;
 use crate::places::{CONTROLLERS, DRONES, Host, Part};
 use crate::pools::Change;
 use crate::schedule::Fault;
-use crate::seen::{Done, Dropped, Hung, Refused, SECOND, TurnedAway, Unclean, Wish, at};
+use crate::seen::{Asked, Done, Dropped, Hung, Refused, SECOND, TurnedAway, Unclean, Wish, at};
+use crate::verdicts::was_forgotten;
 
 /// How long a fault's consequences go on after its end: a connection that was cut is missed later, and waits for a
 /// retransmission as long as the cut again.
-pub fn tail(done: &Done) -> u64 {
+fn tail(done: &Done) -> u64 {
     match done.fault {
         Fault::Kill(_)
         | Fault::Restart(_)
         | Fault::Reset(..)
         | Fault::KillAmidClaims(_)
         | Fault::KillSlots(_)
+        | Fault::KillAtExec(_)
+        | Fault::FailOver(_)
+        | Fault::CompareTwice(_)
+        | Fault::Vanish
         | Fault::Pool(..) => 3 * SECOND,
         Fault::Pause(_)
         | Fault::Cut(_)
@@ -33,11 +39,28 @@ pub fn tail(done: &Done) -> u64 {
     }
 }
 
+/// New keys, ends and renewals go on in this time after the host of Postgres has vanished, and its successor serves.
+const RESUMED: u64 = 10 * SECOND;
+
+/// Until when a fault itself keeps anything from being done.
+pub fn at_work_until(done: &Done) -> u64 {
+    match done.fault {
+        Fault::Vanish => done.to.min(done.from + RESUMED),
+        _ => done.to,
+    }
+}
+
+/// When a fault's consequences are over.
+pub fn over(done: &Done) -> u64 {
+    at_work_until(done).saturating_add(tail(done))
+}
+
 /// Whether it was done to this part's own processes.
 pub fn of_part(fault: Fault, part: Part) -> bool {
     match fault {
         Fault::Kill(hit) | Fault::Restart(hit) | Fault::Pause(hit) => hit == part,
         Fault::KillAmidClaims(drone) => part == Part::Drone(drone),
+        Fault::FailOver(_) => part == Part::Postgres,
         _ => false,
     }
 }
@@ -51,7 +74,15 @@ pub fn of_link(fault: Fault, host: Host) -> bool {
 pub fn of_pair(fault: Fault, one: Host, other: Host) -> bool {
     match fault {
         Fault::CutPair(a, b) | Fault::Reset(a, b) => [(a, b), (b, a)].contains(&(one, other)),
-        Fault::Delay(drone) | Fault::Duplicate(drone) | Fault::Reorder(drone) | Fault::LoseReplies(drone) => {
+        Fault::Vanish => {
+            let ends = [one, other];
+            ends.contains(&Host::Postgres) && ends.iter().any(|end| matches!(end, Host::Controller(_)))
+        }
+        Fault::Delay(drone)
+        | Fault::Duplicate(drone)
+        | Fault::Reorder(drone)
+        | Fault::LoseReplies(drone)
+        | Fault::CompareTwice(drone) => {
             let ends = [one, other];
             ends.contains(&Host::Drone(drone)) && ends.iter().any(|end| matches!(end, Host::Controller(_)))
         }
@@ -85,7 +116,8 @@ pub fn of_drone(fault: Fault, drone: u8) -> bool {
 fn of_slots(fault: Fault, drone: u8) -> bool {
     matches!(
         fault,
-        Fault::KillSlots(hit) | Fault::FreezeInit(hit) | Fault::FreezeHot(hit) if hit == drone
+        Fault::KillSlots(hit) | Fault::FreezeInit(hit) | Fault::FreezeHot(hit) | Fault::KillAtExec(hit)
+            if hit == drone
     )
 }
 
@@ -96,16 +128,17 @@ fn may_have_been_hit(facts: &Facts, backend: &str, drone: u8, from: u64, to: u64
 }
 
 /// Whether this part takes the sessions of a drone's host with it.
-pub fn ends_sessions(part: Part, drone: u8) -> bool {
-    part == Part::Engine(drone) && drone != LIVE_RESTORE
+pub fn ends_sessions(fault: Fault, drone: u8) -> bool {
+    let is_its_engine =
+        matches!(fault, Fault::Kill(part) | Fault::Restart(part) if part == Part::Engine(drone));
+    is_its_engine && drone != LIVE_RESTORE
 }
 
 /// Whether a fault lies on the way from a client through a proxy to a session on a drone's host, once it is open.
-fn on_path(fault: Fault, proxy: u8, drone: u8) -> bool {
+pub fn on_path(fault: Fault, proxy: u8, drone: u8) -> bool {
     let (proxy, agent) = (Part::Proxy(proxy), Part::Drone(drone));
     let is_direct = proxy.host() == agent.host();
-    let ends = matches!(fault, Fault::Kill(part) | Fault::Restart(part) if ends_sessions(part, drone));
-    before(fault, proxy) || ends || (!is_direct && between(fault, proxy.host(), agent))
+    before(fault, proxy) || ends_sessions(fault, drone) || (!is_direct && between(fault, proxy.host(), agent))
 }
 
 /// The same before it is open: the agent is asked, and the session may have to be started.
@@ -119,11 +152,7 @@ fn on_way_in(fault: Fault, proxy: u8, drone: Option<u8>) -> bool {
 
 /// Whether such a fault was at work, or had just been, at some time between the two.
 pub fn was_at_work(facts: &Facts, from: u64, to: u64, is: impl Fn(Fault) -> bool) -> bool {
-    facts
-        .seen
-        .faults
-        .iter()
-        .any(|done| is(done.fault) && done.from <= to && from <= done.to.saturating_add(tail(done)))
+    facts.seen.faults.iter().any(|done| is(done.fault) && done.from <= to && from <= over(done))
 }
 
 /// For how much of the time between the two no such fault was at work, nor had just been.
@@ -133,7 +162,7 @@ fn undisturbed(facts: &Facts, from: u64, to: u64, is: impl Fn(Fault) -> bool) ->
         .faults
         .iter()
         .filter(|done| is(done.fault))
-        .map(|done| (done.from.max(from), done.to.saturating_add(tail(done)).min(to)))
+        .map(|done| (done.from.max(from), over(done).min(to)))
         .filter(|(begin, end)| begin < end)
         .collect();
     disturbed.sort_unstable();
@@ -150,8 +179,22 @@ pub fn was_asked(facts: &Facts, backend: &str, wish: Wish, until: u64) -> bool {
     facts.seen.asked.iter().any(|asked| asked.backend == backend && asked.wish == wish && asked.at <= until)
 }
 
-fn was_told_to_leave(facts: &Facts, backend: &str, until: u64) -> bool {
-    [Wish::Exit, Wish::Stop].iter().any(|wish| was_asked(facts, backend, *wish, until))
+/// From a session's end until each client of it, and each proxy, has heard of it, where no fault holds the news up.
+const HEARD: u64 = 5 * SECOND;
+/// From a client's wish until the session has left: its grace, a kill, and the news.
+const LEAVES: u64 = 2 * SECOND + HEARD;
+
+/// Whether it was told to leave, not long before and at some time until the second.
+fn was_told_to_leave(facts: &Facts, backend: &str, from: u64, until: u64) -> bool {
+    let is_its = |asked: &&Asked| asked.backend == backend;
+    facts.seen.asked.iter().filter(is_its).any(|asked| asked.at <= until && from <= asked.at + LEAVES)
+}
+
+/// Whether it was on its way out, or had just gone, at some time between the two.
+fn was_ending(session: &Session, from: u64, until: u64) -> bool {
+    let Beats { told_to_stop, last, .. } = session.beats;
+    let begin = if told_to_stop == 0 { last } else { told_to_stop };
+    begin <= until.saturating_add(SECOND) && from <= last + HEARD
 }
 
 fn drone_of(facts: &Facts, backend: &str) -> Option<u8> {
@@ -178,9 +221,9 @@ pub fn drop_fault(facts: &Facts, dropped: &Dropped) -> Option<String> {
         return Some(said("an unknown drone"));
     };
     let drone = session.drone;
-    let ended = session.beats.last <= time + SECOND;
+    let ended = session.beats.last <= time + SECOND && *time <= session.beats.last + HEARD;
     // Its last visitor is gone the moment it leaves as it was asked to; "idle" may be faster then than its own word.
-    let is_its_own = reason_of(facts, backend) != "idle" || was_told_to_leave(facts, backend, *time);
+    let is_its_own = reason_of(facts, backend) != "idle" || was_told_to_leave(facts, backend, *time, *time);
     let excused =
         (ended && is_its_own) || was_at_work(facts, *time, *time, |fault| on_path(fault, *proxy, drone));
     (!excused).then(|| said(&format!("d{drone}")))
@@ -190,6 +233,7 @@ pub fn drop_fault(facts: &Facts, dropped: &Dropped) -> Option<String> {
 pub fn hang(facts: &Facts, hung: &Hung) -> Option<String> {
     let drone = hung.backend.as_deref().and_then(|backend| drone_of(facts, backend));
     let free = undisturbed(facts, hung.from, hung.at, |fault| match (hung.to, drone) {
+        (Part::Proxy(proxy), _) if hung.starts => on_way_in(fault, proxy, drone),
         (Part::Proxy(proxy), Some(drone)) => on_path(fault, proxy, drone),
         (to, _) => before(fault, to),
     });
@@ -206,11 +250,14 @@ const NEWS: u64 = 2 * SECOND;
 pub fn refusal(facts: &Facts, refused: &Refused) -> Option<String> {
     let Refused { what, by, unconfirmed, backend, from, at: time } = refused;
     let drone = drone_of(facts, backend);
+    // Without its row, no drone is known: it was one of them.
+    let lost = &facts.seen.lost_commits;
+    let row_was_lost = lost.iter().any(|lost| lost.from <= *time && *from <= lost.to + SUCCEEDS);
     // Whether the lease was over for a reason is the session's own verdict.
     let is_old_news = reason_of(facts, backend) == "lease_expired"
         && was_at_work(facts, from.saturating_sub(NEWS), *time, is_controllers);
     let excused = is_old_news
-        || was_told_to_leave(facts, backend, *time)
+        || was_told_to_leave(facts, backend, *from, *time)
         || drone.is_some_and(|drone| may_have_been_hit(facts, backend, drone, *from, *time))
         || was_at_work(facts, *from, *time, |fault| match drone {
             Some(drone) => {
@@ -218,7 +265,10 @@ pub fn refusal(facts: &Facts, refused: &Refused) -> Option<String> {
                     || between(fault, by.host(), Part::Drone(drone))
                     || (*unconfirmed && is_controllers(fault))
             }
-            None => *unconfirmed && is_controllers(fault),
+            None => {
+                let of_any = |drone| of_drone(fault, drone) || of_slots(fault, drone);
+                (*unconfirmed && is_controllers(fault)) || (row_was_lost && (1..=DRONES).any(of_any))
+            }
         });
     (!excused).then(|| {
         let (from, until) = (at(facts.start, *from), at(facts.start, *time));
@@ -233,31 +283,51 @@ fn is_controllers(fault: Fault) -> bool {
         || (1..=CONTROLLERS).any(|number| between(fault, Host::Postgres, Part::Controller(number)))
 }
 
+/// From the end of a primary until the next one has been seen.
+const SUCCEEDS: u64 = 8 * SECOND;
+
+/// Whether new keys have to wait: after commits were lost, until every drone that Postgres may not know of has outlived its lease.
+fn is_outwaited(facts: &Facts, from: u64, until: u64) -> bool {
+    let watched = u64::try_from(facts.terms.watched_for().as_nanos()).unwrap_or(u64::MAX);
+    let lost = facts.seen.lost_commits.iter();
+    lost.into_iter().any(|lost| lost.to <= until && from <= lost.to + SUCCEEDS + watched)
+}
+
 /// Somebody who was told to come back, although nothing was wrong that could concern him.
 pub fn turned_away(facts: &Facts, away: &TurnedAway) -> Option<String> {
     let TurnedAway { what, to, backend, from, at: time } = away;
     let drone = backend.as_deref().and_then(|backend| drone_of(facts, backend));
     let ended = backend.as_deref().is_some_and(|backend| {
-        was_told_to_leave(facts, backend, *time)
+        was_told_to_leave(facts, backend, *from, *time)
             || drone.is_some_and(|drone| may_have_been_hit(facts, backend, drone, *from, *time))
-            || sessions_of(facts, backend).any(|session| session.beats.last <= time + SECOND)
+            || sessions_of(facts, backend).any(|session| was_ending(session, *from, *time))
     });
     // A proxy that has just started has to hear from a controller which installation it is of; later it needs none.
     let asks_controllers = !matches!(to, Part::Proxy(_)) || what.contains("proxy_not_ready");
     // What a pool is may change at any time; that there is none is no surprise where somebody has deleted it.
     let names_none = what.contains("pool_not_found");
-    let is_deleted = |fault| matches!(fault, Fault::Pool(Change::Again, _));
-    let excused = ended
-        || was_at_work(facts, *from, *time, |fault| {
-            if names_none {
-                return is_deleted(fault);
-            }
-            let seen = match to {
-                Part::Proxy(proxy) => on_way_in(fault, *proxy, drone),
-                _ => before(fault, *to) || (1..=DRONES).any(|drone| of_drone(fault, drone)),
-            };
-            seen || (asks_controllers && is_controllers(fault))
-        });
+    let is_deleted =
+        |fault| matches!(fault, Fault::Pool(Change::Again, _) | Fault::FailOver(_) | Fault::CompareTwice(_));
+    // Its row was lost with the last commits, and is put back before its key could be given to another.
+    let is_forgotten = sessions_of(facts, backend.as_deref().unwrap_or_default())
+        .all(|session| was_forgotten(facts, session))
+        && is_outwaited(facts, *from, *time);
+    let excused = if what.contains("backend_not_found") {
+        is_forgotten
+    } else {
+        ended
+            || (what.contains(" busy") && is_outwaited(facts, *from, *time))
+            || was_at_work(facts, *from, *time, |fault| {
+                if names_none {
+                    return is_deleted(fault);
+                }
+                let seen = match to {
+                    Part::Proxy(proxy) => on_way_in(fault, *proxy, drone),
+                    _ => before(fault, *to) || (1..=DRONES).any(|drone| of_drone(fault, drone)),
+                };
+                seen || (asks_controllers && is_controllers(fault))
+            })
+    };
     (!excused).then(|| {
         let (from, until, backend) =
             (at(facts.start, *from), at(facts.start, *time), backend.as_deref().unwrap_or("-"));

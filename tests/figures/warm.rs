@@ -1,20 +1,17 @@
 //! A start on a drone by what was ready for it: from the PUT's arrival to init's line, to the application's start, to ready. As the
 //! drone's own clock has it; what a controller and a proxy add is in the other figures.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::spec::{Executable, Hot};
 use jetway_protocol::warm::SlotTier;
+use jetway_testkit::eventually::SOON;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
 use crate::harness::drone::Drone;
 use crate::harness::{Stack, eventually};
 use crate::{TURNS, median};
-
-const SOON: Duration = Duration::from_secs(30);
 
 pub async fn starts(stack: &Stack) -> anyhow::Result<()> {
     let drone = Drone::of(stack).await?;

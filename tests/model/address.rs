@@ -4,10 +4,16 @@
 //! The proxy dials for the old token as long as its attach stream stands and nobody has told it of the end. A tick is two seconds;
 //! the proxy's clock is as slow, and the drone's as fast, as clocks are believed to be.
 //! What is sent on a stream may be late, or never arrive; the stream may break at any time, for one side first.
+//!
+//! Product: `attach::{stands, is_silent}`, which `proxy/src/attach/state.rs` and
+//! `drone/src/addresses.rs` call. Copies: an answer counts from the sending of its question
+//! (`proxy/src/attach/pings.rs`), a new stream needs a new admission. The product also rests each
+//! address for the silent time after its session's end; the model may use it again at once.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use jetway_protocol::attach::{DEADLINE_SECONDS, SILENT_SECONDS};
+use jetway_protocol::attach::{is_silent, stands};
 use jetway_protocol::lease::CLOCK_RATE_PARTS;
 use stateright::{Model, Property};
 
@@ -86,27 +92,30 @@ enum Action {
     Deliver(Message),
 }
 
+/// What a clock shows that runs at `parts` of [`CLOCK_RATE_PARTS`].
+fn clock(ticks: u8, parts: u32) -> Duration {
+    Duration::from_secs(u64::from(ticks) * TICK_SECONDS) * parts / CLOCK_RATE_PARTS
+}
+
 impl Address {
     /// Whether the proxy would dial for the old token.
     fn dials(&self, state: &State) -> bool {
         // Its clock is slow.
-        let parts = u64::from(CLOCK_RATE_PARTS);
-        let stands =
-            |from: u8| u64::from(state.tick - from) * TICK_SECONDS * (parts - 1) < DEADLINE_SECONDS * parts;
-        state.admitted && state.stands_from.is_some_and(stands)
+        let since = |from: u8| clock(state.tick - from, CLOCK_RATE_PARTS - 1);
+        state.admitted && state.stands_from.is_some_and(|from| stands(since(from)))
     }
 
     fn is_free(&self, state: &State) -> bool {
         // Its clock is fast.
-        let parts = u64::from(CLOCK_RATE_PARTS);
-        let silent_for = |lost_at: u8| u64::from(state.tick - lost_at) * TICK_SECONDS * (parts + 1);
-        let silence = match self.mistake {
-            Mistake::ReusedWhenTheStreamBreaks => 0,
-            Mistake::OneClock => DEADLINE_SECONDS,
-            _ => SILENT_SECONDS,
+        let is_over = |lost_at: u8| {
+            let since = clock(state.tick - lost_at, CLOCK_RATE_PARTS + 1);
+            match self.mistake {
+                Mistake::ReusedWhenTheStreamBreaks => true,
+                Mistake::OneClock => !stands(since),
+                _ => is_silent(since),
+            }
         };
-        let silent = state.lost_at.is_some_and(|lost_at| silent_for(lost_at) >= silence * parts);
-        state.seen || silent || self.mistake == Mistake::ReusedAtOnce
+        state.seen || state.lost_at.is_some_and(is_over) || self.mistake == Mistake::ReusedAtOnce
     }
 
     fn heard(&self, state: &mut State, message: &Message) {

@@ -2,13 +2,22 @@
 //!
 //! One key. Each attempt to serve it is a row with an id of its own. That a lease is over only when its drone has ended what
 //! it held is what `lease.rs` shows; here it is one step. Every message may be lost, late, overtaken and delivered twice.
+//!
+//! Product: `lease::{heed, denial, released, absence, put_back}`. The statements that claim a row
+//! for dispatch, end a refused one, and end those of terms that are over are
+//! `lease::{sent_again, is_refused, Below}`, which `controller/src/db/rule_tests.rs` compares with the
+//! SQL. Copies: the order in which a drone looks for reasons against a `PUT`
+//! (`drone/src/http/backends.rs`), and what it remembers before it has a term
+//! (`drone/src/http/mod.rs`).
 
 mod drone;
 mod runs;
 mod state;
 
 use jetway_protocol::ids::{FencingToken, Term};
-use jetway_protocol::lease::{Absence, Evidence, PutBack, absence, put_back, released};
+use jetway_protocol::lease::{
+    Absence, Evidence, Holding, PutBack, absence, is_refused, put_back, sent_again,
+};
 use stateright::{Model, Property};
 
 use self::drone::LAST_TERM;
@@ -66,13 +75,22 @@ impl Dispatch {
 
     /// Claims the row for dispatch, which moves it to its drone's present term, and sends its `PUT` once more.
     fn put_again(&self, state: &mut State, id: u8) {
+        let Some(moved) = self.sent_again(state, id) else { return };
         let row = &mut state.rows[usize::from(id)];
-        let (drone, term) = (row.drone, state.seats[row.drone].term);
-        row.puts = 2;
+        let (drone, term) = (row.drone, moved.row_term);
+        row.puts = moved.puts_sent.min(2);
         if self.mistake != Mistake::RowKeepsItsTerm {
             row.term = term;
         }
         state.send(Message::Put(Put { id, drone, term, by: Sender::Reconciler, or_never: false }));
+    }
+
+    fn sent_again(&self, state: &State, id: u8) -> Option<Holding> {
+        let (mut row, below) = (state.holding(id), state.below(state.rows[usize::from(id)].drone));
+        if self.mistake == Mistake::RowKeepsItsTerm {
+            row.row_term = row.drone_term;
+        }
+        sent_again(&row, below)
     }
 
     fn delete(&self, state: &mut State, id: u8) {
@@ -100,8 +118,8 @@ impl Dispatch {
         if self.mistake == Mistake::RefusalOfAnyPut {
             holding.puts_sent = 1;
         }
-        let may = row.sender == by || self.mistake == Mistake::RefusalOfAnyPut;
-        if may && released(&holding, Evidence::Refused) {
+        let is_only_sender = row.sender == by || self.mistake == Mistake::RefusalOfAnyPut;
+        if is_refused(&holding, is_only_sender) {
             row.ended = Some(Why::Refused);
         }
     }
@@ -151,6 +169,7 @@ impl Dispatch {
         let holder = state.live();
         match put_back(token(id), holder.map(token)) {
             PutBack::Delete => state.send(Message::Delete { id, drone, term }),
+            PutBack::Own => {}
             PutBack::Insert | PutBack::Supersede => {
                 if let Some(holder) = holder {
                     state.rows[usize::from(holder)].ended = Some(Why::Superseded);
@@ -174,10 +193,7 @@ impl Dispatch {
         let row = &state.rows[usize::from(id)];
         match row.sender {
             Sender::Connect if !row.acknowledged => actions.push(Action::TimesOut(id)),
-            // A row that was moved to the term that the end of its lease began would never be freed by that.
-            Sender::Reconciler
-                if !row.acknowledged && self.has_room(state) && !state.seats[row.drone].is_over =>
-            {
+            Sender::Reconciler if self.has_room(state) && self.sent_again(state, id).is_some() => {
                 actions.push(Action::PutAgain(id));
             }
             Sender::Connect | Sender::Reconciler => {}

@@ -1,7 +1,13 @@
 //! Postgres loses its last commits (a standby that was not synchronous takes over), and with them rows, or whole drones.
 //!
-//! One key, two drones. What runs and has no row must be put back before its key is given away; what is on its way
-//! to a drone when the row is lost must not start later. Leases are steps here: `Outwait` is length and margin.
+//! One key, two drones. What runs and has no row must be put back before its key is given away;
+//! what is on its way to a drone when the row is lost must not start later. Leases are steps here:
+//! `Outwait` is length and margin. Two controllers compare inventories at the same time, and
+//! neither knows of the other.
+//!
+//! Product: `lease::{heed, put_back, number, timeline_of}`. Copies: which rows a comparison finds
+//! unknown (`controller/src/tasks/inventory.rs`), and that absent keys wait for every drone to be
+//! outwaited (`lease::TimelineWatch`, whose clocks the model does not have).
 
 use std::collections::BTreeSet;
 
@@ -18,7 +24,12 @@ enum Mistake {
     KnownDronesReported,
     TermsComeAgain,
     OldTermsGoOn,
+    OwnRowIsAnothers,
+    RenewedUncompared,
 }
+
+/// Controllers that compare.
+const COMPARISONS: usize = 2;
 
 struct Failover {
     mistake: Mistake,
@@ -61,6 +72,11 @@ struct State {
     connects: u8,
     losses: u8,
     put_back: bool,
+    /// Backends that a comparison has found without a row and has not settled yet: its controller,
+    /// the drone, the backend.
+    unknown: BTreeSet<(usize, usize, FencingToken)>,
+    /// A backend was deleted that has the key's row.
+    owner_deleted: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -70,7 +86,8 @@ enum Action {
     Deliver(Put),
     Ends(usize, FencingToken),
     LoseCommits(usize),
-    Report(usize),
+    Compare { by: usize, drone: usize },
+    Settle { by: usize, drone: usize, found: FencingToken },
     Outwait,
     EverybodyKnownHasReported,
 }
@@ -89,18 +106,25 @@ impl Failover {
         blind || timeline_of(term.0) == state.timeline
     }
 
-    /// The drone's inventory, in a term of this timeline: what it has and Postgres does not is put back.
-    fn report(&self, state: &mut State, drone: usize) {
-        if let Some(reported) = &mut state.reported {
-            reported[drone] = true;
-        }
-        for found in state.agents[drone].running.clone() {
+    /// The drone's inventory, in a term of this timeline, and then the rows.
+    fn compare(state: &mut State, by: usize, drone: usize) {
+        let row = state.postgres.row.map(|(token, _)| token);
+        let unknown = state.agents[drone].running.iter().filter(|found| row != Some(**found));
+        let unknown: Vec<_> = unknown.map(|found| (by, drone, *found)).collect();
+        state.unknown.extend(unknown);
+        Self::has_reported(state, by, drone);
+    }
+
+    /// What the drone has and Postgres does not is put back. The rows may have changed since they
+    /// were compared.
+    fn settle(&self, state: &mut State, by: usize, drone: usize, found: FencingToken) {
+        state.unknown.remove(&(by, drone, found));
+        if state.agents[drone].running.contains(&found) && self.is_current(state, drone) {
             let holder = state.postgres.row.map(|(token, _)| token);
-            if holder == Some(found) {
-                continue;
-            }
-            match put_back(found, holder) {
+            match self.put_back(found, holder) {
+                PutBack::Own => {}
                 PutBack::Delete => {
+                    state.owner_deleted |= holder == Some(found);
                     state.agents[drone].running.remove(&found);
                 }
                 PutBack::Insert | PutBack::Supersede => {
@@ -109,6 +133,28 @@ impl Failover {
                 }
             }
         }
+        Self::has_reported(state, by, drone);
+    }
+
+    fn put_back(&self, found: FencingToken, holder: Option<FencingToken>) -> PutBack {
+        if self.mistake == Mistake::OwnRowIsAnothers && holder == Some(found) {
+            return PutBack::Delete;
+        }
+        put_back(found, holder)
+    }
+
+    /// The drone counts as heard of once a comparison has settled all that it found there.
+    fn has_reported(state: &mut State, by: usize, drone: usize) {
+        let is_settled = !state.unknown.iter().any(|(other, at, _)| (*other, *at) == (by, drone));
+        if let Some(reported) = &mut state.reported {
+            reported[drone] |= is_settled;
+        }
+    }
+
+    /// The drone holds the term that Postgres has for it, and that is of this timeline.
+    fn is_current(&self, state: &State, drone: usize) -> bool {
+        let (agent, known) = (&state.agents[drone], state.postgres.terms[drone]);
+        !agent.lapsed && known == agent.term && known.is_some_and(|term| self.is_of(state, term))
     }
 }
 
@@ -138,6 +184,8 @@ impl Model for Failover {
             connects: self.connects,
             losses: 1,
             put_back: false,
+            unknown: BTreeSet::new(),
+            owner_deleted: false,
         }]
     }
 
@@ -148,7 +196,7 @@ impl Model for Failover {
             if agent.term.is_none() || known != agent.term || !current {
                 actions.push(Action::Register(drone));
             } else if !agent.lapsed && state.reported.is_some() {
-                actions.push(Action::Report(drone));
+                actions.extend((0..COMPARISONS).map(|by| Action::Compare { by, drone }));
             }
             let granted = state.reported.is_none() || self.mistake == Mistake::GrantedAtOnce;
             if granted && state.postgres.row.is_none() && current && state.connects > 0 {
@@ -157,6 +205,8 @@ impl Model for Failover {
             actions.extend(agent.running.iter().map(|token| Action::Ends(drone, *token)));
         }
         actions.extend(state.puts.iter().cloned().map(Action::Deliver));
+        let settle = |(by, drone, found): &_| Action::Settle { by: *by, drone: *drone, found: *found };
+        actions.extend(state.unknown.iter().map(settle));
         if state.losses > 0 {
             actions.extend((0..state.before.len()).map(Action::LoseCommits));
         }
@@ -213,10 +263,19 @@ impl Model for Failover {
                     state.postgres.terms = [None; 2];
                 }
             }
-            Action::Report(drone) => self.report(&mut state, drone),
+            Action::Compare { by, drone } => Self::compare(&mut state, by, drone),
+            Action::Settle { by, drone, found } => self.settle(&mut state, by, drone, found),
             Action::Outwait => {
                 let reported = state.reported.take()?;
-                for drone in (0..2).filter(|drone| !reported[*drone]) {
+                // Only one that was compared in its present term is renewed meanwhile.
+                let is_renewed = |state: &State, drone: usize| {
+                    reported[drone]
+                        || self.mistake == Mistake::RenewedUncompared && self.is_current(state, drone)
+                };
+                for drone in 0..2 {
+                    if is_renewed(&state, drone) {
+                        continue;
+                    }
                     state.agents[drone].running.clear();
                     state.agents[drone].lapsed = true;
                 }
@@ -230,6 +289,9 @@ impl Model for Failover {
         vec![
             Property::always("one process", |_, state: &State| {
                 state.agents.iter().map(|agent| agent.running.len()).sum::<usize>() <= 1
+            }),
+            Property::always("what has its key's row is not deleted", |_, state: &State| {
+                !state.owner_deleted
             }),
             Property::sometimes("what lost its row is put back", |_, state: &State| state.put_back),
             Property::sometimes("an absent key is served afterwards", |_, state: &State| {
@@ -261,6 +323,11 @@ fn a_drone_whose_registration_was_lost_is_found() {
 }
 
 #[test]
+fn a_lease_renewed_without_comparison_is_found() {
+    finds(Mistake::RenewedUncompared, "renewed without a comparison");
+}
+
+#[test]
 fn terms_that_come_again_are_found() {
     finds(Mistake::TermsComeAgain, "terms without the timeline");
 }
@@ -268,4 +335,10 @@ fn terms_that_come_again_are_found() {
 #[test]
 fn terms_of_the_old_timeline_that_go_on_are_found() {
     finds(Mistake::OldTermsGoOn, "drones that keep their terms");
+}
+
+#[test]
+fn an_own_row_taken_for_another_s_is_found() {
+    let model = Failover { mistake: Mistake::OwnRowIsAnothers, connects: 4 };
+    must_fail("failover", "an own row taken for another's", "what has its key's row is not deleted", model);
 }

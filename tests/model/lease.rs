@@ -3,6 +3,10 @@
 //! A tick is 30 s of true time. The drone's clock is as slow and the controllers' as fast as is believed possible; init looks at its
 //! file at each tick, whatever the agent does. Everything else happens at any time, or never: so agent and controllers are
 //! stopped for any time, messages are lost, delayed, overtaken and (`copies`) delivered twice.
+//!
+//! Product: `lease::{DroneLease, LastWord, Deadline, LeaseTerms, Watches, registration, released}`. The
+//! statements that renew and end a lease are `lease::{is_renewed, is_over}`, which
+//! `controller/src/db/rule_tests.rs` compares with the SQL. Copy: a registration gives the next term.
 
 mod runs;
 mod state;
@@ -13,7 +17,7 @@ use std::time::Duration;
 use jetway_protocol::ids::{BootId, DroneId, Term};
 use jetway_protocol::lease::{
     Claim, DroneLease, Known, LastWord, LeaseTerms, Reading, RegistrationVerdict, Replaces, Seat, Standing,
-    registration,
+    is_over, is_renewed, registration,
 };
 use stateright::{Model, Property};
 use uuid::Uuid;
@@ -113,17 +117,15 @@ impl Lease {
                 if registration(Some(&known), &claim) == RegistrationVerdict::SameBoot {
                     let term = Term(state.row.seat.term.0 + 1);
                     let shortened = self.mistake == Mistake::ShortenedAtRegistration;
-                    let terms = if shortened { self.terms } else { longer(state.row.terms, self.terms) };
+                    let terms = if shortened { self.terms } else { state.row.terms.or_longer(self.terms) };
                     state.commit(Row { seat: Seat { term, renewal: 0 }, terms, over: state.row.over });
                     state.network.insert(Message::Registered { sent_at: *sent_at, term });
                 }
             }
             Message::Renew { sent_at, seat, terms } => {
-                let newer = state.row.seat.renewal < seat.renewal || self.mistake == Mistake::SameNumberAgain;
-                if state.row.seat.term == seat.term {
-                    if newer {
-                        state.commit(Row { seat: *seat, terms: *terms, over: state.row.over });
-                    }
+                let same_again = self.mistake == Mistake::SameNumberAgain && state.row.seat.term == seat.term;
+                if is_renewed(state.row.seat, *seat) || same_again {
+                    state.commit(Row { seat: *seat, terms: *terms, over: state.row.over });
                     state.network.insert(Message::Renewed { sent_at: *sent_at, term: seat.term });
                 }
             }
@@ -170,9 +172,10 @@ impl Lease {
 
     fn end_lease(&self, state: &mut State, at: usize) {
         let Some((seat, timeline)) = state.controllers[at].expired.take() else { return };
-        let same = state.row.seat == seat || self.mistake == Mistake::EndsWhateverTheNumber;
-        let there = timeline == state.timeline || self.mistake == Mistake::TimelineUnnoticed;
-        if same && there {
+        let row = (state.row.seat, state.timeline);
+        let seat = if self.mistake == Mistake::EndsWhateverTheNumber { row.0 } else { seat };
+        let timeline = if self.mistake == Mistake::TimelineUnnoticed { row.1 } else { timeline };
+        if is_over(row, (seat, timeline)) {
             let term = Term(state.row.seat.term.0 + 1);
             state.commit(Row { seat: Seat { term, renewal: 0 }, over: Some(term), ..state.row });
         }
@@ -185,10 +188,6 @@ fn of(length: u64, margin: u64) -> LeaseTerms {
 
 fn two_minutes() -> LeaseTerms {
     of(120, 20)
-}
-
-fn longer(one: LeaseTerms, other: LeaseTerms) -> LeaseTerms {
-    if one.length() > other.length() { one } else { other }
 }
 
 impl Model for Lease {

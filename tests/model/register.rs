@@ -1,5 +1,8 @@
 //! Registration: a host that is booted anew frees what it held before, at once; a late register, or a copied data
 //! directory, frees nothing that lives.
+//!
+//! Product: `lease::{registration, released}`. Copy: the write that follows a verdict, which
+//! `controller/src/tasks/registration_tests.rs` holds in Postgres.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

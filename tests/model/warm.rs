@@ -1,12 +1,21 @@
 //! Warm slots: two backends that want one at the same moment, two slots that are ready, a reconciler that removes what belongs to
 //! nobody, and an agent that may fall between any two steps.
 //!
-//! A backend takes a slot, journals it together with its claim, and sends its session; after a fall, what the journal says is
-//! claimed is claimed again, and all else is nobody's. Two backends are two keys: each may run once, in a slot of its own.
+//! A backend takes a slot, journals it together with its claim, and sends its session; after a
+//! fall, what the journal says is claimed is claimed again, and all else is nobody's. Two backends
+//! are two keys: each may run once, in a slot of its own. A slot's init may die at any step.
+//!
+//! Product: `claim::next` (journal, then send), `claim::fate` (lost, or taken), `slot::Holder` (in
+//! which order the reconciler asks whose a slot is) and `slot::Stray` (what it removes; that it leaves alone
+//! what a lost journal named is `slot.rs`' own table). Copies: a slot
+//! is looked for and taken under one lock (`drone/src/warm/take.rs`; a test with threads beside it), and
+//! an agent that starts goes on with journalled slots (`drone/src/backend/core/adopt.rs`).
 
+mod runs;
+
+use jetway_protocol::claim::{Evidence, Fate, Handover, Next, fate, next};
+use jetway_protocol::slot::{Holder, Stray};
 use stateright::{Model, Property};
-
-use crate::explore::{can_always, exhaust, must_fail};
 
 const SLOTS: usize = 2;
 const BACKENDS: usize = 2;
@@ -22,6 +31,10 @@ enum Mistake {
     JournalledLate,
     /// A slot that is silent after its session was sent is taken for dead, without the engine's word.
     SilenceIsDeath,
+    /// Init executes what it took before it says so.
+    SaidAfterwards,
+    /// An agent that has just started believes that it has heard all of a slot.
+    AdoptedSlotIsReplaced,
 }
 
 struct Warm {
@@ -32,7 +45,8 @@ struct Warm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Container {
     Parked,
-    /// Its init has taken the session of this backend.
+    /// Its init has said that it has the session of this backend, and has executed nothing.
+    Took(usize),
     Runs(usize),
     Gone,
 }
@@ -42,6 +56,8 @@ struct Slot {
     container: Container,
     /// Sessions on their way to its init.
     sent: [bool; BACKENDS],
+    /// Whose session its init has mentioned to this agent.
+    mentioned: Option<usize>,
     /// In the agent's memory: it may be taken.
     ready: bool,
     /// In the agent's memory: whose it is.
@@ -56,6 +72,8 @@ struct Backend {
     is_sent: bool,
     /// In the journal.
     journalled: Option<usize>,
+    ended: bool,
+    starts: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,9 +95,12 @@ enum Action {
     Journal(usize),
     Send(usize),
     InitTakes(usize, usize),
-    /// Somebody kills it before it has taken anything.
+    InitExecutes(usize),
+    InitSaysSo(usize),
+    /// Somebody kills it.
     SlotDies(usize),
     GiveUp(usize),
+    End(usize),
     /// A container of its own, in the place of one that is gone.
     Make(usize),
     Suspect(usize),
@@ -96,7 +117,8 @@ impl State {
 
 impl Warm {
     fn fresh() -> Slot {
-        Slot { container: Container::Parked, sent: [false; BACKENDS], ready: true, owner: None }
+        let container = Container::Parked;
+        Slot { container, sent: [false; BACKENDS], mentioned: None, ready: true, owner: None }
     }
 
     fn take(state: &mut State, backend: usize, at: usize) {
@@ -107,6 +129,9 @@ impl Warm {
 
     fn actions_of(&self, state: &State, backend: usize, actions: &mut Vec<Action>) {
         let one = state.backends[backend];
+        if one.ended {
+            return;
+        }
         let late = self.mistake == Mistake::JournalledLate;
         match one.took {
             None => {
@@ -118,28 +143,66 @@ impl Warm {
                 }
             }
             Some(at) => {
-                if one.journalled.is_none() && (!late || one.is_sent) {
-                    actions.push(Action::Journal(backend));
-                }
-                if (one.journalled.is_some() || late) && !one.is_sent {
-                    actions.push(Action::Send(backend));
+                match self.next(&one) {
+                    Next::Wait if late && one.journalled.is_none() => actions.push(Action::Journal(backend)),
+                    Next::Wait => {}
+                    Next::Journal => actions.push(Action::Journal(backend)),
+                    Next::Send => actions.push(Action::Send(backend)),
                 }
                 let silent = state.slots[at].container != Container::Runs(backend);
                 let dead = state.slots[at].container == Container::Gone;
-                if one.is_sent && (dead || silent && self.mistake == Mistake::SilenceIsDeath) {
+                if silent && !dead && one.is_sent && self.mistake == Mistake::SilenceIsDeath {
                     actions.push(Action::GiveUp(backend));
+                }
+                if dead && (one.is_sent || self.is_adopted(state)) {
+                    actions.push(self.judge(state, at, backend));
                 }
             }
         }
     }
 
-    /// The reconciler has two questions: is it kept ready, and is it somebody's. A slot only ever moves from the first to the second.
+    fn next(&self, one: &Backend) -> Next {
+        next(Handover {
+            is_awaited: !one.is_sent,
+            is_admitted: true,
+            is_journalled: one.journalled.is_some() || self.mistake == Mistake::JournalledLate,
+        })
+    }
+
+    /// Every backend is, once an agent has fallen.
+    fn is_adopted(&self, state: &State) -> bool {
+        state.falls < self.falls
+    }
+
+    /// This agent has heard all that was said since it began to listen.
+    fn judge(&self, state: &State, at: usize, backend: usize) -> Action {
+        let evidence = Evidence {
+            has_exited: true,
+            is_adopted: self.is_adopted(state) && self.mistake != Mistake::AdoptedSlotIsReplaced,
+            writes_ahead: true,
+            was_mentioned: state.slots[at].mentioned == Some(backend),
+            heard_all: true,
+        };
+        match fate(evidence) {
+            Fate::NotBegun => Action::GiveUp(backend),
+            Fate::Taken | Fate::Doubtful => Action::End(backend),
+        }
+    }
+
+    fn execute(state: &mut State, at: usize, backend: usize) {
+        state.slots[at].container = Container::Runs(backend);
+        state.backends[backend].starts += 1;
+    }
+
+    /// The reconciler asks both holders, one after the other, and then init.
     fn reconcile(&self, state: &State, at: usize, actions: &mut Vec<Action>) {
         let slot = &state.slots[at];
-        let (first, second) = match self.mistake {
-            Mistake::OwnersAskedFirst => (slot.owner.is_some(), slot.ready),
-            _ => (slot.ready, slot.owner.is_some()),
-        };
+        let [keeper, backend] = Holder::ASKED;
+        let asked = if self.mistake == Mistake::OwnersAskedFirst { [backend, keeper] } else { Holder::ASKED };
+        let [first, second] = asked.map(|holder| match holder {
+            Holder::Keeper => slot.ready,
+            Holder::Backend => slot.owner.is_some(),
+        });
         if slot.container == Container::Gone {
             if slot.owner.is_none() {
                 actions.push(Action::Make(at));
@@ -149,8 +212,9 @@ impl Warm {
         if !state.suspects[at] && !first {
             actions.push(Action::Suspect(at));
         }
-        // Init's own word outranks it all.
-        if state.suspects[at] && !second && slot.container == Container::Parked {
+        let has_session = slot.container != Container::Parked;
+        let stray = Stray { runs: true, is_paused: false, has_session, is_deleted: false };
+        if state.suspects[at] && !second && stray.may_go() {
             actions.push(Action::Remove(at));
         }
     }
@@ -159,10 +223,15 @@ impl Warm {
         state.agent = true;
         for slot in &mut state.slots {
             (slot.ready, slot.owner) = (false, None);
+            // Init's hello.
+            slot.mentioned = match slot.container {
+                Container::Took(backend) | Container::Runs(backend) => Some(backend),
+                Container::Parked | Container::Gone => None,
+            };
         }
         for (id, backend) in state.backends.iter_mut().enumerate() {
-            *backend =
-                Backend { took: backend.journalled, journalled: backend.journalled, ..Backend::default() };
+            let Backend { journalled, ended, starts, .. } = *backend;
+            *backend = Backend { took: journalled, journalled, ended, starts, ..Backend::default() };
             if let Some(at) = backend.journalled {
                 state.slots[at].owner = Some(id);
                 state.slots[at].ready = false;
@@ -193,7 +262,14 @@ impl Model for Warm {
             for backend in (0..BACKENDS).filter(|backend| state.slots[at].sent[*backend]) {
                 actions.push(Action::InitTakes(at, backend));
             }
-            if state.slots[at].container == Container::Parked {
+            match state.slots[at].container {
+                Container::Took(_) => actions.push(Action::InitExecutes(at)),
+                Container::Runs(_) if state.agent && state.slots[at].mentioned.is_none() => {
+                    actions.push(Action::InitSaysSo(at));
+                }
+                Container::Parked | Container::Runs(_) | Container::Gone => {}
+            }
+            if state.slots[at].container != Container::Gone {
                 actions.push(Action::SlotDies(at));
             }
         }
@@ -221,17 +297,34 @@ impl Model for Warm {
             Action::InitTakes(at, backend) => {
                 state.slots[at].sent[backend] = false;
                 match state.slots[at].container {
-                    Container::Parked => state.slots[at].container = Container::Runs(backend),
+                    Container::Parked if self.mistake == Mistake::SaidAfterwards => {
+                        Self::execute(&mut state, at, backend);
+                    }
+                    Container::Parked => {
+                        state.slots[at].mentioned = state.agent.then_some(backend);
+                        state.slots[at].container = Container::Took(backend);
+                    }
                     // One session, ever: the other one is refused, and its start has failed.
-                    Container::Runs(other) => state.lost_a_session |= other != backend,
+                    Container::Took(other) | Container::Runs(other) => {
+                        state.lost_a_session |= other != backend;
+                    }
                     Container::Gone => {}
                 }
             }
+            Action::InitExecutes(at) => {
+                let Container::Took(backend) = state.slots[at].container else { return None };
+                Self::execute(&mut state, at, backend);
+            }
+            Action::InitSaysSo(at) => {
+                let Container::Runs(backend) = state.slots[at].container else { return None };
+                state.slots[at].mentioned = Some(backend);
+            }
             Action::SlotDies(at) => state.slots[at].container = Container::Gone,
-            Action::GiveUp(backend) => {
+            Action::GiveUp(backend) | Action::End(backend) => {
                 let at = state.backends[backend].took?;
                 state.slots[at].owner = None;
-                state.backends[backend] = Backend::default();
+                let (ended, starts) = (matches!(action, Action::End(_)), state.backends[backend].starts);
+                state.backends[backend] = Backend { ended, starts, ..Backend::default() };
             }
             Action::Make(at) => {
                 state.slots[at] = Self::fresh();
@@ -242,13 +335,15 @@ impl Model for Warm {
             }
             Action::Suspect(at) => state.suspects[at] = true,
             Action::Remove(at) => {
-                state.lost_a_session |=
-                    state.slots[at].sent.contains(&true) || state.slots[at].owner.is_some();
+                let slot = &state.slots[at];
+                let is_held = slot.owner.is_some() || slot.container != Container::Parked;
+                state.lost_a_session |= is_held || slot.sent.contains(&true);
                 state.slots[at].container = Container::Gone;
             }
             Action::AgentFalls => {
                 (state.agent, state.falls) = (false, state.falls - 1);
                 state.suspects = [false; SLOTS];
+                state.slots.iter_mut().for_each(|slot| slot.mentioned = None);
             }
             Action::AgentStarts => Self::start_agent(&mut state),
         }
@@ -260,6 +355,9 @@ impl Model for Warm {
             Property::always("one process for each key", |_, state: &State| {
                 (0..BACKENDS).all(|backend| state.runs(backend) <= 1)
             }),
+            Property::always("one start for each key", |_, state: &State| {
+                state.backends.iter().all(|backend| backend.starts <= 1)
+            }),
             Property::always("no session is lost to another one or to the reconciler", |_, state: &State| {
                 !state.lost_a_session
             }),
@@ -269,45 +367,4 @@ impl Model for Warm {
             Property::sometimes("a restarted agent adopts what runs", |_, state: &State| state.adopted),
         ]
     }
-}
-
-#[test]
-fn a_slot_is_one_backends_whoever_falls() {
-    let model = Warm { mistake: Mistake::None, falls: 2 };
-    exhaust("warm", "2 slots, 2 backends, 2 falls of the agent, slots that die", model);
-}
-
-#[test]
-fn a_claim_can_always_be_settled() {
-    let model = Warm { mistake: Mistake::None, falls: 1 };
-    can_always("warm", "no session on its way", &model, |state| {
-        state.slots.iter().all(|slot| !slot.sent.contains(&true))
-    });
-}
-
-fn finds(mistake: Mistake, name: &str, property: &'static str) {
-    must_fail("warm", name, property, Warm { mistake, falls: 2 });
-}
-
-const LOST: &str = "no session is lost to another one or to the reconciler";
-const ONE: &str = "one process for each key";
-
-#[test]
-fn a_slot_that_is_found_and_then_taken_is_found() {
-    finds(Mistake::TakenInTwoSteps, "a slot that is looked for and taken in two steps", LOST);
-}
-
-#[test]
-fn a_reconciler_that_asks_for_owners_first_is_found() {
-    finds(Mistake::OwnersAskedFirst, "a reconciler that asks for owners first", LOST);
-}
-
-#[test]
-fn a_slot_journalled_after_its_session_was_sent_is_found() {
-    finds(Mistake::JournalledLate, "a slot that is journalled after its session was sent", ONE);
-}
-
-#[test]
-fn a_silent_slot_taken_for_dead_is_found() {
-    finds(Mistake::SilenceIsDeath, "a silent slot that is taken for dead", ONE);
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::processes::executable;
-use crate::harness::{Options, Role, Session, SseStream, Stack, with_stack};
+use crate::harness::{Options, Role, Session, SseStream, Stack, eventually, with_stack};
 
 struct Said {
     code: Option<i32>,
@@ -52,6 +52,55 @@ fn the_verbs_of_a_sessions_life() {
         stack.ended(&id, Duration::from_secs(15)).await?;
         let again = jetway(stack, &["stop", "desk"]).await?;
         ensure!(again.err.contains("no session") || again.code == Some(1), "{} {}", again.out, again.err);
+
+        // What it was and what it printed is known after its end, and after its agent's.
+        stack.restart(Role::Drone, Signal::SIGKILL).await?;
+        eventually("the new agent has the output", Duration::from_secs(15), async || {
+            let logs = jetway(stack, &["logs", "desk", "--timestamps"]).await?;
+            ensure!(logs.code == Some(0), "{:?} {}", logs.out, logs.err);
+            ensure!(logs.out.contains("Z listening on"), "{:?} {}", logs.out, logs.err);
+            anyhow::Ok(())
+        })
+        .await?;
+        let status = jetway(stack, &["status", "desk"]).await?;
+        ensure!(
+            status.out.contains("ended        external, ") && status.out.contains("\nexit code "),
+            "{}",
+            status.out
+        );
+        for verb in ["logs", "status"] {
+            let none = jetway(stack, &[verb, "nothing"]).await?;
+            ensure!(none.code == Some(1) && none.err.contains("none has ended"), "{} {}", none.out, none.err);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn every_verb_takes_what_ls_shows() {
+    with_stack(Options::default(), async |stack| {
+        let mut request = stack.request("main", &json!({}), &json!({ "max_idle_seconds": 600 }));
+        request["key"]["namespace"] = json!("demo");
+        request["wait"] = json!("ready");
+        let id = stack.connect(&request).await?["backend_id"].as_str().context("id")?.to_owned();
+        let list = jetway(stack, &["ls"]).await?.out;
+        let mut lines = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        ensure!(lines.next().is_some_and(|head| head.starts_with(&["NAMESPACE", "KEY", "STATUS"])), "{list}");
+        let row = lines.next().context("a row")?;
+        ensure!(row.starts_with(&["demo", "main", "ready"]) && row.ends_with(&[id.as_str()]), "{list}");
+        let (namespace, key) = (row[0].to_owned(), row[1].to_owned());
+        for verb in ["status", "logs"] {
+            for of in [vec![id.as_str()], vec!["--namespace", &namespace, &key]] {
+                let said = jetway(stack, &[vec![verb], of].concat()).await?;
+                ensure!(said.code == Some(0) && !said.out.is_empty(), "{verb}: {} {}", said.out, said.err);
+            }
+            let lost = jetway(stack, &[verb, &key]).await?;
+            ensure!(lost.code == Some(1) && lost.err.contains("--namespace demo"), "{}", lost.err);
+        }
+        let status = jetway(stack, &["status", &id]).await?.out;
+        ensure!(status.contains("namespace    demo") && status.contains("\nidle end     in "), "{status}");
+        let stop = jetway(stack, &["stop", "--namespace", &namespace, &key]).await?;
+        ensure!(stop.code == Some(0) && stop.out.contains(&id), "{} {}", stop.out, stop.err);
         Ok(())
     });
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
+use jetway_testkit::eventually::SOON;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -12,7 +13,6 @@ use crate::harness::browser::Browser;
 use crate::harness::compose::Compose;
 use crate::harness::{Session, eventually};
 
-const SOON: Duration = Duration::from_secs(30);
 /// From `up` to the first echo, with images present, on a machine that is busy with other tests.
 const UP_MAX: Duration = Duration::from_secs(120);
 

@@ -149,7 +149,7 @@ fn an_application_may_end_by_itself() {
         let (backend, url, _session) = open(stack, "self", &json!({}), &json!({})).await?;
         let _cut_off = stack.http.get(format!("{url}exit?code=7")).send().await;
         let view = stack.ended(&backend, SOON).await?;
-        ensure!(view["end_reason"] == "exited" && view["exit_code"] == 7, "{view}");
+        ensure!(view["end_reason"] == "crashed" && view["exit_code"] == 7, "{view}");
         let status = stack.status(&backend).await?;
         ensure!(status["exit_error"] == true && status["termination_reason"].is_null(), "{status}");
         Ok(())

@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use jetway_testkit::engine::OwnEngine;
 use serde_json::{Value, json};
 
-use crate::harness::own_engine::OwnEngine;
 use crate::harness::{Options, Session, Stack, block_on, eventually, over_stack};
 
 const SOON: Duration = Duration::from_secs(20);

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use jetway_testkit::postgres::OwnPostgres;
+use jetway_testkit::relay::Relay;
 use serde_json::{Value, json};
 
-use crate::harness::own_postgres::OwnPostgres;
-use crate::harness::relay::Relay;
 use crate::harness::{Options, Role, Session, Stack, block_on, eventually, over_stack};
 
 /// Every drone is outwaited 14 s after a failover that may have lost something.
@@ -139,12 +139,13 @@ fn after_an_asynchronous_failover_live_keys_go_on_and_absent_ones_wait_until_eve
                 stack.post("/ctrl/connect", &request).await
             };
             // What must never be is no reason to look again.
-            match looked.await.expect("sessions and their keys through a failover") {
-                (200, answer) => Ok(answer),
-                (status, answer) => Err(format!("{status}: {answer}")),
+            match looked.await {
+                Ok((200, answer)) => Ok(Ok(answer)),
+                Ok((status, answer)) => Err(format!("{status}: {answer}")),
+                Err(error) => Ok(Err(error.context("sessions and their keys through a failover"))),
             }
         })
-        .await?;
+        .await??;
         let waited = promoted.elapsed();
         println!(
             "figure: promotion to the first new key, lease {LEASE_SECONDS} s: {} ms",

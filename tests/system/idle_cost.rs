@@ -10,13 +10,12 @@ use anyhow::{Context, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jetway_protocol::secret::Secret;
 use jetway_service::lifecycle::Lifecycle;
+use jetway_testkit::relay::Relay;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::fake_runtime::fake::{Fake, FakeRuntime, Script};
-use crate::harness::processes::{Process, executable};
-use crate::harness::relay::Relay;
-use crate::harness::stack::free_port;
+use crate::harness::processes::{Process, executable, free_port};
 use crate::harness::{block_on, database, eventually};
 
 const DRONES: usize = 10;
@@ -90,6 +89,7 @@ impl Installation {
             image_gc_percent: 0,
             helper_image: None,
             container_runtime: None,
+            names_by_key: false,
             host_paths: Vec::new(),
             engine_patience: SOON,
             secret: Secret::new(secret)?,

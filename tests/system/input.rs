@@ -4,7 +4,7 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::stack::merge;
+use crate::harness::options::merge;
 use crate::harness::{Options, Stack, with_stack};
 
 /// What is laid over a good request, the status, and the code.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use jetway_testkit::relay::Relay;
 use serde_json::json;
 
-use crate::harness::relay::Relay;
 use crate::harness::{Options, Session, block_on, database, eventually, over_stack};
 
 /// Longer than many a failover.

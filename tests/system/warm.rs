@@ -1,19 +1,18 @@
 //! Slots that are kept ready, on the real thing: a claim's session is as good as one that started cold, and much sooner there.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::spec::{Executable, Hot};
 use jetway_protocol::warm::SlotTier;
+use jetway_testkit::eventually::SOON;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
 use crate::harness::drone::Drone;
 use crate::harness::{Options, Role, Stack, eventually, with_stack};
-
-const SOON: Duration = Duration::from_secs(30);
 
 fn claimed(view: &Value) -> anyhow::Result<&str> {
     let stages = view["timeline"].as_array().context("timeline")?;

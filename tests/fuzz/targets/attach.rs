@@ -1,4 +1,4 @@
-//! Messages of the attach stream: `proxy/src/fuzzing/attach.rs`.
+//! Messages of the attach stream: `proxy/fuzzing/attach.rs`.
 
 #![no_main]
 

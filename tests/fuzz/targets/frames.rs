@@ -1,4 +1,4 @@
-//! Where WebSocket frames end: `proxy/src/fuzzing/frames.rs`.
+//! Where WebSocket frames end: `proxy/fuzzing/frames.rs`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Headers of requests, answers and trailers: `proxy/src/fuzzing/headers.rs`.
+//! Headers of requests, answers and trailers: `proxy/fuzzing/headers.rs`.
 
 #![no_main]
 

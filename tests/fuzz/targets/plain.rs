@@ -1,4 +1,4 @@
-//! Plain requests and answers, as they come from a socket: `proxy/src/fuzzing/plain.rs`.
+//! Plain requests and answers, as they come from a socket: `proxy/fuzzing/plain.rs`.
 
 #![no_main]
 

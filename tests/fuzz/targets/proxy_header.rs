@@ -1,4 +1,4 @@
-//! What a balancer says of a client: `proxy/src/fuzzing/proxy_header.rs`.
+//! What a balancer says of a client: `proxy/fuzzing/proxy_header.rs`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A request's target and Host: `proxy/src/fuzzing/target.rs`.
+//! A request's target and Host: `proxy/fuzzing/target.rs`.
 
 #![no_main]
 

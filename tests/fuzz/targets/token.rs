@@ -1,4 +1,4 @@
-//! Tokens: `proxy/src/fuzzing/token.rs`.
+//! Tokens: `proxy/fuzzing/token.rs`.
 
 #![no_main]
 

@@ -1,7 +1,7 @@
 //! The drone of the dispatch model: which commands it heeds, and what may happen to it.
 
 use jetway_protocol::ids::Term;
-use jetway_protocol::lease::{Heed, heed};
+use jetway_protocol::lease::{Denial, Heed, Objection, denial, heed};
 
 use super::state::{Action, Message, Put, Sender, State, Step};
 use super::{Dispatch, Mistake};
@@ -34,18 +34,19 @@ impl Dispatch {
         let agent = &mut state.agents[drone];
         let bit = 1 << id;
         match self.heeds(agent.term, term) {
-            Heed::NotYet if self.mistake != Mistake::UnknownTermIsFinal => self.put_off(state, put),
-            Heed::Over if agent.running & bit != 0 && self.mistake != Mistake::FinalWhileItRuns => {}
-            Heed::NotYet => state.send(Message::Answer { id, by, taken: false }),
-            Heed::Over => self.refuse(state, drone, id, by),
+            Heed::NotYet if self.mistake == Mistake::UnknownTermIsFinal => {
+                state.send(Message::Answer { id, by, taken: false });
+            }
+            Heed::NotYet => self.object(state, put, false),
+            Heed::Over => self.object(state, put, true),
             Heed::Yes if agent.running & bit != 0 => state.send(Message::Answer { id, by, taken: true }),
             Heed::Yes if (agent.tombstones | agent.declined) & bit != 0 => {
                 state.send(Message::Answer { id, by, taken: false });
             }
             Heed::Yes if agent.lapsed && self.mistake != Mistake::LapsedDroneAdmits => {
-                self.put_off(state, put)
+                self.object(state, put, false);
             }
-            Heed::Yes if refuse => self.refuse(state, drone, id, by),
+            Heed::Yes if refuse => self.object(state, put, true),
             Heed::Yes => {
                 agent.running |= bit;
                 state.send(Message::Answer { id, by, taken: true });
@@ -53,25 +54,41 @@ impl Dispatch {
         }
     }
 
-    /// It takes nothing now, and says so. One that has no term yet remembers what it has declined in memory only.
-    fn put_off(&self, state: &mut State, put: Put) {
+    /// It takes nothing, and says so; `unavailable` it says a few times, and then nothing.
+    fn object(&self, state: &mut State, put: Put, is_final: bool) {
         let Put { id, drone, by, or_never, .. } = put;
-        let agent = &mut state.agents[drone];
-        if state.put_offs == 0 || agent.running & (1 << id) != 0 {
+        let agent = &state.agents[drone];
+        let bit = 1 << id;
+        let word = denial(Objection {
+            is_final,
+            or_never,
+            lives: agent.running & bit != 0 && self.mistake != Mistake::FinalWhileItRuns,
+            is_buried: agent.tombstones & bit != 0,
+        });
+        if agent.running & bit != 0 && word == Denial::PutOff {
             return;
         }
-        state.put_offs -= 1;
-        if !or_never {
-            return state.send(Message::PutOff { id });
+        if !is_final {
+            if state.put_offs == 0 {
+                return;
+            }
+            state.put_offs -= 1;
         }
-        if self.mistake == Mistake::DeclinesAndForgets {
-            return state.send(Message::Answer { id, by, taken: false });
+        let has_term = state.agents[drone].term.is_some();
+        match word {
+            Denial::PutOff => state.send(Message::PutOff { id }),
+            Denial::Refuse => state.send(Message::Answer { id, by, taken: false }),
+            Denial::BuryAndRefuse if is_final => self.refuse(state, drone, id, by),
+            Denial::BuryAndRefuse if self.mistake == Mistake::DeclinesAndForgets => {
+                state.send(Message::Answer { id, by, taken: false });
+            }
+            Denial::BuryAndRefuse if has_term => self.refuse(state, drone, id, by),
+            // An agent that has no term yet remembers it in memory only.
+            Denial::BuryAndRefuse => {
+                state.agents[drone].declined |= bit;
+                state.send(Message::Answer { id, by, taken: false });
+            }
         }
-        if agent.term.is_some() {
-            return self.refuse(state, drone, id, by);
-        }
-        agent.declined |= 1 << id;
-        state.send(Message::Answer { id, by, taken: false });
     }
 
     pub fn deleted(&self, state: &mut State, id: u8, drone: usize, term: Term) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jetway_protocol::ids::Term;
-use jetway_protocol::lease::{Evidence, Holding, released};
+use jetway_protocol::lease::{Below, Evidence, Holding, released};
 use jetway_protocol::spec::OnIsolation;
 
 /// Who sent a `PUT`: the connect that made the row, or whoever repeats it after a timeout.
@@ -191,6 +191,11 @@ impl State {
             puts_sent: row.puts,
             put_off: row.put_off.into(),
         }
+    }
+
+    pub fn below(&self, drone: usize) -> Below {
+        let Seat { over, boot, .. } = self.seats[drone];
+        Below { lease_over: over.unwrap_or(Term(0)), dead: boot.unwrap_or(Term(0)) }
     }
 
     pub fn end(&mut self, id: u8, evidence: Evidence, why: Why) {

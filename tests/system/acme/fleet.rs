@@ -11,8 +11,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::front::Front;
 use super::issuer::{Issuer, Settings};
-use crate::harness::processes::{Process, executable};
-use crate::harness::stack::free_port;
+use crate::harness::processes::{Process, executable, free_port};
 use crate::harness::{block_on, database, eventually};
 
 /// What a test wants.
@@ -31,6 +30,8 @@ pub struct Plan {
     pub with_front: bool,
     /// Whoever looks at a port where nobody is.
     pub looks_elsewhere: bool,
+    /// The processes' log filter.
+    pub log: &'static str,
 }
 
 impl Plan {
@@ -45,6 +46,7 @@ impl Plan {
             by_dns: false,
             with_front: false,
             looks_elsewhere: false,
+            log: "debug,hyper=info,sqlx=warn",
         }
     }
 }
@@ -67,6 +69,7 @@ pub struct Fleet {
     pub database: String,
     secret: String,
     flags: Vec<String>,
+    log: &'static str,
 }
 
 /// Runs a test in a fleet of its own, and leaves nothing of it.
@@ -118,6 +121,7 @@ impl Fleet {
             directory,
             secret: uuid::Uuid::new_v4().simple().to_string(),
             flags: plan.flags,
+            log: plan.log,
         };
         for which in 0..fleet.proxies.len() {
             fleet.start_proxy(which)?;
@@ -179,7 +183,7 @@ impl Fleet {
 
     fn command(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(executable("jetway")?);
-        command.env("JETWAY_SECRET", &self.secret).env("JETWAY_LOG", "debug,hyper=info,sqlx=warn");
+        command.env("JETWAY_SECRET", &self.secret).env("JETWAY_LOG", self.log);
         Ok(command)
     }
 

@@ -15,8 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::harness::eventually;
-use crate::harness::processes::Process;
-use crate::harness::stack::free_port;
+use crate::harness::processes::{Process, free_port};
 
 /// What differs from test to test.
 #[derive(Clone)]

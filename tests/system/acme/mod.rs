@@ -2,6 +2,7 @@
 
 mod demand;
 mod fleet;
+mod flood;
 mod front;
 mod issue;
 mod issuer;

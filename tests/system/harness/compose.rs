@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::eventually;
-use super::processes::executable;
+use super::processes::{executable, free_port};
 
 /// How long any one command of compose may take on a busy machine.
 const HEALTHY: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ impl Compose {
         let version = Command::new(&program[0]).args(&program[1..]).args(["version", "--short"]).output()?;
         println!("{} {}", program.join(" "), text(&version).trim());
         let project = format!("jetway-test-{}", std::process::id());
-        let ports: Vec<u16> = free_ports(5)?;
+        let ports: Vec<u16> = (0..5).map(|_| free_port()).collect::<Result<_, _>>()?;
         let address = |port: u16| format!("http://localhost:{port}");
         // Below 10.64.0.0/10, whose networks are the sessions'; two runs at one time get different ones.
         let network = format!("10.62.{}", std::process::id() % 250);
@@ -203,13 +203,6 @@ fn program() -> anyhow::Result<Vec<String>> {
         }
     }
     bail!("no docker-compose: scripts/setup --test installs it")
-}
-
-/// Free a moment ago: nothing else on this machine picks ports from below.
-fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    let listeners: Vec<_> =
-        (0..count).map(|_| std::net::TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 fn text(output: &Output) -> String {

@@ -2,16 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use jetway_testkit::eventually::SOON;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::processes::{Process, executable};
 use super::{engine, eventually};
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// One `jetway dev` in a directory of its own.
 pub struct Dev {
@@ -61,7 +59,7 @@ impl Dev {
         Ok(answer)
     }
 
-    fn drone(&self) -> anyhow::Result<String> {
+    pub fn drone(&self) -> anyhow::Result<String> {
         let text = std::fs::read_to_string(self.directory.join("data/drone/drone.json"))?;
         let json: Value = serde_json::from_str(&text)?;
         Ok(json["id"].as_str().context("the drone's id")?.to_owned())

@@ -1,19 +1,16 @@
 //! The stack's drone, commanded by the test itself, as a controller does it. Which keys there are is not asked. What it is to keep
 //! ready is declared with the controller, which would at once tell it something else.
 
-use std::time::Duration;
-
 use anyhow::ensure;
 use jetway_protocol::drone_api::{DeleteBackend, PutBackend};
 use jetway_protocol::ids::{BackendId, FencingToken, Term};
 use jetway_protocol::secret::{Purpose, Secret};
 use jetway_protocol::spec::{BackendSpec, Executable};
+use jetway_testkit::eventually::SOON;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 
 use super::{Role, Stack, eventually};
-
-const SOON: Duration = Duration::from_secs(30);
 
 pub struct Drone<'a> {
     stack: &'a Stack,

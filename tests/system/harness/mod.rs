@@ -3,22 +3,15 @@
 pub mod browser;
 pub mod client;
 pub mod compose;
-pub mod database;
 pub mod dev;
 pub mod drone;
-pub mod engine;
-pub mod eventually;
 pub mod options;
-pub mod own_engine;
-pub mod own_postgres;
 pub mod pools;
-pub mod processes;
-pub mod relay;
 pub mod site;
 pub mod stack;
 
 pub use client::{Session, SseStream};
-pub use eventually::eventually;
+pub use jetway_testkit::{database, engine, eventually, processes};
 pub use options::{Elsewhere, Options, Role};
 pub use stack::Stack;
 

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     Controller,
@@ -46,5 +48,17 @@ impl Options {
     pub fn with(mut self, role: Role, flags: &[&str]) -> Self {
         self.flags.entry(role).or_default().extend(flags.iter().map(|flag| (*flag).to_owned()));
         self
+    }
+}
+
+/// Members of `over` replace those of `base`, objects member by member.
+pub fn merge(base: &mut Value, over: &Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (name, value) in over {
+                merge(base.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (base, over) => *base = over.clone(),
     }
 }

@@ -1,20 +1,21 @@
 //! A whole installation: controller, drone and proxy as processes of their own, over a database of its own.
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::TcpListener;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bollard::Docker;
+use jetway_api::Status;
+use jetway_api::backends::Backend;
+use jetway_api::connect::ConnectResponse;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
-use super::options::{Options, Role};
-use super::processes::{Process, executable};
+use super::options::{Options, Role, merge};
+use super::processes::{Process, executable, free_port};
 use super::{database, engine, eventually};
 
 /// For the engine to remove a large pool on a busy machine.
@@ -36,16 +37,6 @@ pub struct Stack {
     pub wrapped: HashMap<Role, Vec<String>>,
     processes: HashMap<Role, Process>,
     pub http: reqwest::Client,
-}
-
-pub fn free_port() -> anyhow::Result<u16> {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        if GIVEN.lock().is_ok_and(|mut given| given.insert(port)) {
-            return Ok(port);
-        }
-    }
 }
 
 impl Stack {
@@ -203,12 +194,14 @@ impl Stack {
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
-    /// A connect that must succeed.
+    /// A connect that must succeed, with an answer that programs can read.
     pub async fn connect(&self, body: &Value) -> anyhow::Result<Value> {
         let (status, answer) = self.post("/ctrl/connect", body).await?;
         if status != 200 {
             bail!("connect {body}: {status}: {answer}");
         }
+        serde_json::from_value::<ConnectResponse>(answer.clone())
+            .with_context(|| format!("connect answered {answer}"))?;
         Ok(answer)
     }
 
@@ -223,12 +216,16 @@ impl Stack {
         self.get(&format!("/pub/b/{backend}/status")).await
     }
 
-    /// Waits for the end and returns the session's whole view.
+    /// Waits until Postgres knows of the end (a drone is asked no more then), and returns the
+    /// session's whole view.
     pub async fn ended(&self, backend: &str, deadline: Duration) -> anyhow::Result<Value> {
         eventually(&format!("{backend} ends"), deadline, async || {
             let view =
                 self.get(&format!("/ctrl/backends/{backend}")).await.map_err(|error| error.to_string())?;
-            if view["status"] == "terminated" { Ok(view) } else { Err(format!("it is {}", view["status"])) }
+            let known = serde_json::from_value::<Backend>(view.clone());
+            let known = known.map_err(|error| format!("{error}: {view}"))?;
+            let is_over = known.summary.status == Status::Terminated && !known.drone_answered;
+            if is_over { Ok(view) } else { Err(format!("it is {}", known.summary.status)) }
         })
         .await
     }
@@ -236,7 +233,8 @@ impl Stack {
     pub async fn until_status(&self, backend: &str, status: &str, deadline: Duration) -> anyhow::Result<()> {
         eventually(&format!("{backend} is {status}"), deadline, async || {
             let now = self.status(backend).await.map_err(|error| error.to_string())?;
-            if now["status"] == status { Ok(()) } else { Err(now.to_string()) }
+            let is_stored = status != "terminated" || now["drone_answered"].is_null();
+            if now["status"] == status && is_stored { Ok(()) } else { Err(now.to_string()) }
         })
         .await
     }
@@ -385,16 +383,4 @@ fn entries(directory: &std::path::Path) -> Vec<String> {
             entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
         })
         .unwrap_or_default()
-}
-
-/// Members of `over` replace those of `base`, objects member by member.
-pub fn merge(base: &mut Value, over: &Value) {
-    match (base, over) {
-        (Value::Object(base), Value::Object(over)) => {
-            for (name, value) in over {
-                merge(base.entry(name.clone()).or_insert(Value::Null), value);
-            }
-        }
-        (base, over) => *base = over.clone(),
-    }
 }

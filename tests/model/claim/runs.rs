@@ -1,0 +1,91 @@
+//! The model of a claim as it should be, and with one mistake at a time.
+
+use super::{Claiming, Mistake};
+use crate::explore::{can_always, exhaust, must_fail};
+
+#[test]
+fn one_process_whenever_the_agent_falls() {
+    let model = Claiming { mistake: Mistake::None, crashes: 2, is_old_init: false };
+    exhaust("claim", "2 slots, 2 falls of the agent, a dying init, a breaking line, a slow engine", model);
+}
+
+#[test]
+fn an_init_of_an_earlier_version_starts_nothing_twice() {
+    let model = Claiming { mistake: Mistake::None, crashes: 1, is_old_init: true };
+    exhaust("claim", "the same with an init that says what it took when it runs", model);
+}
+
+#[test]
+fn a_backend_can_always_be_ended() {
+    let model = Claiming { mistake: Mistake::None, crashes: 2, is_old_init: false };
+    can_always("claim", "a free key", &model, |state| state.elsewhere);
+}
+
+fn finds(mistake: Mistake, name: &str) {
+    must_fail("claim", name, "one process", Claiming { mistake, crashes: 2, is_old_init: false });
+}
+
+fn finds_a_second_start(mistake: Mistake, is_old_init: bool, name: &str) {
+    let crashes = u8::from(mistake == Mistake::AdoptedSlotIsReplaced);
+    must_fail("claim", name, "one start", Claiming { mistake, crashes, is_old_init });
+}
+
+#[test]
+fn silence_taken_for_a_start_that_never_was_is_found() {
+    finds_a_second_start(
+        Mistake::SilenceOfAnyInitIsTrusted,
+        true,
+        "an init that executes first and says so afterwards, and a drone that trusts its silence",
+    );
+}
+
+#[test]
+fn a_reader_dropped_with_unread_messages_is_found() {
+    finds_a_second_start(
+        Mistake::DroppedReaderIsAnEnd,
+        false,
+        "a connection given up and taken for read to its end",
+    );
+}
+
+#[test]
+fn an_init_that_begins_unsaid_is_found() {
+    finds_a_second_start(Mistake::InitBeginsUnsaid, false, "an init that begins what it could not say");
+}
+
+#[test]
+fn an_adopted_slot_that_is_replaced_is_found() {
+    finds_a_second_start(
+        Mistake::AdoptedSlotIsReplaced,
+        false,
+        "an agent that takes what it has heard since its start for all",
+    );
+}
+
+#[test]
+fn a_restarted_agent_that_starts_afresh_is_found() {
+    finds(Mistake::RestartedAgentStartsAfresh, "a restarted agent that does not ask");
+}
+
+#[test]
+fn a_journal_written_after_the_claim_is_found() {
+    finds(
+        Mistake::JournalWrittenAfterTheClaim,
+        "a claim that is journalled after it was sent, and init not asked",
+    );
+}
+
+#[test]
+fn a_failed_stop_taken_for_an_end_is_found() {
+    finds(Mistake::FailedStopIsAnEnd, "a failed stop taken for an end");
+}
+
+#[test]
+fn a_slot_given_up_after_its_claim_is_found() {
+    finds(Mistake::SlowStartIsGivenUpAfterTheClaim, "a slot given up after its claim");
+}
+
+#[test]
+fn an_init_that_does_not_look_is_found() {
+    finds(Mistake::InitDoesNotLook, "an init that takes a late session");
+}
