@@ -7,6 +7,7 @@
 //! | `parts/` | the measures, one a file |
 //! | `peer/` | who is measured: Jetway, Plane, Docker, the application alone |
 //! | `drones/` | drones that only talk, hundreds in this process |
+//! | `process` | what the kernel says of a process that is measured |
 //! | `load`, `http`, `hold` | the load generator, its client, and processes that hold connections |
 //! | `measure`, `report`, `machine` | numbers, the table, and what it was measured on |
 
@@ -22,6 +23,7 @@ mod machine;
 mod measure;
 mod parts;
 mod peer;
+mod process;
 mod report;
 mod rest;
 mod settings;
@@ -96,6 +98,9 @@ async fn all(bench: &Bench) -> Vec<Row> {
     if starts.into_iter().any(|part| bench.settings.is_asked(part)) {
         take(&mut rows, "connect to first byte", parts::first_byte::run(bench).await);
     }
+    if bench.settings.is_asked(Part::Sporadic) {
+        take(&mut rows, "starts that are rare", parts::sporadic::run(bench).await);
+    }
     if bench.settings.is_asked(Part::Live) {
         take(&mut rows, "connects to live keys", parts::live::run(bench).await);
     }
@@ -116,6 +121,9 @@ async fn all(bench: &Bench) -> Vec<Row> {
     }
     if bench.settings.is_asked(Part::Edge) {
         take(&mut rows, "the edge", parts::edge::run(bench).await);
+    }
+    if bench.settings.is_asked(Part::Idle) {
+        take(&mut rows, "memory of idle WebSockets", parts::idle::run(bench).await);
     }
     if bench.settings.is_asked(Part::Crowd) {
         take(&mut rows, "a crowd", parts::crowd::run(bench).await);

@@ -5,12 +5,14 @@ use anyhow::{Context, bail};
 pub const USAGE: &str = "\
 jetway-bench [--only part,part] [--rounds N]
   parts: hot parked sandbox cold   connect to first byte, by tier, against Docker and Plane
+         sporadic                  the same, and connects to a live key, 1.5 s apart and after a silence
          live                      connects to a live key against Plane
          close                     last close to stop signal against Plane
          burst                     many new keys at once against Plane
          claims scale              new keys against simulated drones; with 1,000 drones and 100,000 sessions
          learned                   three minutes of a pool that was not declared
          edge                      the proxy against HAProxy, nginx and Plane
+         idle                      memory of idle WebSockets, in proxies that are new
          crowd                     20,000 idle WebSockets, and 1,000 new ones a second";
 
 /// In the order in which they are measured.
@@ -20,6 +22,7 @@ pub enum Part {
     Parked,
     Sandbox,
     Cold,
+    Sporadic,
     Live,
     Close,
     Burst,
@@ -27,15 +30,17 @@ pub enum Part {
     Scale,
     Learned,
     Edge,
+    Idle,
     Crowd,
 }
 
 impl Part {
-    const ALL: [(Part, &str); 12] = [
+    const ALL: [(Part, &str); 14] = [
         (Part::Hot, "hot"),
         (Part::Parked, "parked"),
         (Part::Sandbox, "sandbox"),
         (Part::Cold, "cold"),
+        (Part::Sporadic, "sporadic"),
         (Part::Live, "live"),
         (Part::Close, "close"),
         (Part::Burst, "burst"),
@@ -43,6 +48,7 @@ impl Part {
         (Part::Scale, "scale"),
         (Part::Learned, "learned"),
         (Part::Edge, "edge"),
+        (Part::Idle, "idle"),
         (Part::Crowd, "crowd"),
     ];
 

@@ -1,13 +1,13 @@
 //! One simulated drone: it registers, sends heartbeats, and reports what becomes of its backends. What it is told is
 //! `server.rs`'s.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jetway_protocol::PROTOCOL_VERSION;
 use jetway_protocol::controller_api::{
-    BackendEvent, Capacity, Events, Heartbeat, HeartbeatReply, Load, Register, Registered,
+    BackendEvent, Capacity, EVENTS_MAX, Events, Heartbeat, HeartbeatReply, Load, Register, Registered,
 };
 use jetway_protocol::drone_api::InventoryEntry;
 use jetway_protocol::ids::{BackendId, BootId, DroneId, FencingToken, Term};
@@ -18,16 +18,13 @@ use jetway_protocol::timeline::Stage;
 use jetway_protocol::warm::{Kind, KindLoad, Tier, WarmLoad, WarmTargets};
 use jetway_service::backoff::Backoff;
 use jetway_service::client::CallError;
+use jetway_service::controllers::{RETRY_FIRST, RETRY_MAX};
+use jetway_service::outbox::Outbox;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 
 use super::{Home, POOL, lock, server};
 
 const CALL_MAX: Duration = Duration::from_secs(10);
-/// Events in one call, as a drone has it.
-const BATCH_EVENTS_MAX: usize = 256;
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Large enough that nothing is refused for want of room.
 const MEMORY_BYTES: i64 = 1 << 46;
 const BACKENDS_MAX: u32 = 1_000_000;
@@ -41,8 +38,7 @@ pub struct Member {
     term: Term,
     backends: Mutex<HashMap<BackendId, InventoryEntry>>,
     warm: Mutex<Warm>,
-    outbox: Mutex<VecDeque<BackendEvent>>,
-    filled: Notify,
+    outbox: Outbox<BackendEvent>,
     fault: Mutex<Option<String>>,
 }
 
@@ -74,6 +70,7 @@ impl Member {
                 backends_max: BACKENDS_MAX,
                 mounts: false,
                 networks: Vec::new(),
+                no_disk_limit: false,
             },
             installation: None,
             holds_lease: true,
@@ -89,8 +86,7 @@ impl Member {
             term: registered.term,
             backends: Mutex::default(),
             warm: Mutex::default(),
-            outbox: Mutex::default(),
-            filled: Notify::new(),
+            outbox: Outbox::default(),
             fault: Mutex::default(),
         });
         server::serve(listener, &member, &home.secret, &home.lifecycle);
@@ -189,14 +185,11 @@ impl Member {
         if let Some(kind) = kind {
             *lock(&self.warm).served.entry(kind).or_default() += 1;
         }
-        let mut outbox = lock(&self.outbox);
-        for status in STATUSES {
+        self.outbox.extend(STATUSES.map(|status| {
             let entry = StatusEntry { status, at: UnixMicros::now(), end: None };
             let (backend, timeline) = (id.clone(), timeline.clone());
-            outbox.push_back(BackendEvent { backend, fencing_token, entry, timeline });
-        }
-        drop(outbox);
-        self.filled.notify_one();
+            BackendEvent { backend, fencing_token, entry, timeline }
+        }));
         true
     }
 
@@ -224,19 +217,14 @@ impl Member {
     async fn report(&self) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         loop {
-            let filled = self.filled.notified();
-            let events: Vec<_> = lock(&self.outbox).iter().take(BATCH_EVENTS_MAX).cloned().collect();
-            if events.is_empty() {
-                filled.await;
-                continue;
-            }
+            let events = self.outbox.batch(EVENTS_MAX).await;
             let count = events.len();
             let batch = Events { term: self.term, events };
             let stored: Result<Option<()>, _> =
                 self.home.client.post(&self.url("events"), &batch, CALL_MAX).await;
             match stored {
                 Ok(_) => {
-                    lock(&self.outbox).drain(..count);
+                    self.outbox.drop_first(count);
                     backoff.reset();
                 }
                 // Not now: it keeps them, as a drone does.

@@ -92,7 +92,7 @@ fn route(member: &Member, method: &Method, path: &str, body: &[u8]) -> Reply {
         }
         (&Method::POST, Some("grants")) => with(body, |grant: AddGrant| {
             checked(member, grant.term, || match member.has(&id) {
-                true => yes(&GrantReply { status: Status::Ready, holds_key: true }),
+                true => yes(&GrantReply { status: Status::Ready, holds_key: true, hint: None }),
                 false => no(404, RefusalCode::Unknown, "not here"),
             })
         }),
@@ -122,6 +122,9 @@ fn put_backend(member: &Member, id: BackendId, put: PutBackend) -> Reply {
         grants: Vec::new(),
         connections: 0,
         listening_elsewhere: Vec::new(),
+        hint: None,
+        idle_in_ms: None,
+        lifetime_in_ms: None,
         address: None,
         on_isolation: Some(put.spec.on_isolation),
         subdomain: put.spec.subdomain,

@@ -1,8 +1,7 @@
 //! Twenty thousand WebSockets that are quiet, over several sessions and proxies, while a thousand new ones a second come and go.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
@@ -11,8 +10,7 @@ use tokio::task::JoinSet;
 
 use super::{Bench, NOT_LEARNED, with_jetway};
 use crate::harness::eventually;
-use crate::harness::processes::{Process, executable};
-use crate::harness::stack::free_port;
+use crate::harness::processes::Process;
 use crate::hold::{Hold, Holder};
 use crate::http::{Connection, split, upgrade};
 use crate::measure::Samples;
@@ -27,7 +25,6 @@ const SESSIONS: usize = 4;
 const HELD_BY_EACH: usize = 5000;
 const PORTS_FREE: Duration = Duration::from_secs(90);
 const WAITING_MAX: u32 = 1000;
-const SOON: Duration = Duration::from_secs(20);
 
 struct Crowd {
     /// Each with the addresses of its own session and proxy.
@@ -70,7 +67,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 /// What was closed before, to the same addresses, keeps its ports for a minute (TIME-WAIT, RFC 9293 §3.6.1).
-async fn ports_are_free() -> anyhow::Result<()> {
+pub(super) async fn ports_are_free() -> anyhow::Result<()> {
     eventually("ports of earlier connections are free", PORTS_FREE, async || {
         let counts = std::fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
         let after_tw = counts.split_whitespace().skip_while(|word| *word != "tw").nth(1);
@@ -85,7 +82,9 @@ impl Crowd {
         let mut crowd = Self { holds: Vec::new(), proxies: Vec::new() };
         let mut ports = vec![jetway.stack.proxy_port];
         for n in 1..SESSIONS {
-            ports.push(crowd.proxy(jetway, n).await?);
+            let (proxy, port) = jetway.one_more_proxy(&format!("crowd-{n}")).await?;
+            crowd.proxies.push(proxy);
+            ports.push(port);
         }
         for (n, proxy) in ports.into_iter().enumerate() {
             let connected =
@@ -103,43 +102,23 @@ impl Crowd {
         }
         Ok(crowd)
     }
-
-    /// One more on this host.
-    async fn proxy(&mut self, jetway: &Jetway, n: usize) -> anyhow::Result<u16> {
-        let (port, stack) = (free_port()?, &jetway.stack);
-        let log = stack.directory.join(format!("proxy-{n}.log"));
-        let mut command = Command::new(executable("jetway")?);
-        command
-            .args(["proxy", "--controller", &stack.api, "--name", &format!("crowd-{n}")])
-            .args(["--listen", &format!("127.0.0.1:{port}")])
-            .env("JETWAY_SECRET", &stack.secret);
-        self.proxies.push(Process::start(&log, &mut command)?);
-        let ready = format!("http://127.0.0.1:{port}/ready");
-        eventually("one more proxy is ready", SOON, async || match stack.http.get(&ready).send().await {
-            Ok(answer) if answer.status().is_success() => Ok(()),
-            Ok(answer) => Err(answer.status().to_string()),
-            Err(error) => Err(error.to_string()),
-        })
-        .await?;
-        Ok(port)
-    }
 }
 
-/// How long each took to open and to echo, how many did not, and why one of them.
+/// How long each took to open and to echo from when it was due, how many did not, and why one of them.
 async fn come_and_go(holds: &[Hold]) -> anyhow::Result<(Samples, usize, Option<String>)> {
     let (mut visits, begin) = (JoinSet::new(), tokio::time::Instant::now());
     let period = Duration::from_secs(1) / PER_SECOND;
     let all = u32::try_from(LENGTH.as_secs())? * PER_SECOND;
     for n in 0..all {
-        tokio::time::sleep_until(begin + period * n).await;
+        let due = begin + period * n;
+        tokio::time::sleep_until(due).await;
         let hold = holds[n as usize % holds.len()].clone();
         visits.spawn(async move {
-            let since = Instant::now();
             // From an address that holds nothing.
             let mut connection = Connection::open_from(Ipv4Addr::new(127, 0, 2, 1), hold.proxy).await?;
             connection.tunnel(&upgrade(&hold.host, &hold.path)).await?;
             connection.echo(b"a visit").await?;
-            anyhow::Ok(since.elapsed())
+            anyhow::Ok(due.elapsed())
         });
     }
     let (mut times, mut errors, mut reason) = (Samples::default(), 0, None);

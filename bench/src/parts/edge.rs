@@ -1,5 +1,8 @@
-//! What a proxy adds to the bytes of one application: WebSocket echoes, small requests, and the memory of connections that are quiet.
-//! Everybody in turn, in front of the same kind of container.
+//! What a proxy adds to the bytes of one application: WebSocket echoes and small requests. Each in turn,
+//! in front of the same container; every second round begins with the last one.
+//!
+//! The client takes part of the same processors, so throughputs are nearer to each other than the
+//! proxies are. Processor times are of the proxy alone.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,15 +19,12 @@ use crate::load;
 use crate::measure::{Samples, median_of};
 use crate::peer::web::{Running, Web};
 use crate::peer::{Site, local};
+use crate::process::processor_seconds;
 use crate::report::{Bar, Row};
 
 const ROUNDS: usize = 5;
 const LIMIT: Duration = Duration::from_secs(400);
 const LENGTH: Duration = Duration::from_secs(2);
-const IDLE: usize = 5000;
-/// USER_HZ of x86 and ARM.
-const TICKS_A_SECOND: f64 = 100.0;
-const OPENING_MAX: usize = 16;
 
 /// Who stands before the application.
 struct Front {
@@ -93,20 +93,10 @@ impl Front {
         Ok(outcome.per_second)
     }
 
-    /// Bytes of memory that a quiet tunnel holds.
-    async fn idle(&self) -> anyhow::Result<f64> {
-        let before = resident(self.pid)?;
-        let mut tunnels = Vec::new();
-        while tunnels.len() < IDLE {
-            let opening = (0..OPENING_MAX.min(IDLE - tunnels.len())).map(|_| self.tunnel());
-            tunnels.extend(futures_util::future::try_join_all(opening).await?);
-        }
-        let after = resident(self.pid)?;
-        Ok((after - before) / IDLE as f64)
-    }
-
     async fn turn(&mut self) -> anyhow::Result<()> {
-        let (small, _) = self.echoes(64, 64).await?;
+        let busy = processor_seconds(self.pid)?;
+        let (small, echoes) = self.echoes(64, 64).await?;
+        let echo = (processor_seconds(self.pid)? - busy) * 1e6 / echoes.len() as f64;
         let (large, _) = self.echoes(64, 16 * 1024).await?;
         let (_, alone) = self.echoes(1, 64).await?;
         let busy = processor_seconds(self.pid)?;
@@ -114,7 +104,7 @@ impl Front {
         let busy = processor_seconds(self.pid)? - busy;
         let each = busy * 1e6 / (requests * LENGTH.as_secs_f64());
         let alone = alone.median().context("no echo")?;
-        for (of, number) in self.seen.iter_mut().zip([small, large, alone, requests, each]) {
+        for (of, number) in self.seen.iter_mut().zip([small, echo, large, alone, requests, each]) {
             of.push(number);
         }
         Ok(())
@@ -155,55 +145,25 @@ fn frame(bytes: usize) -> Vec<u8> {
     frame
 }
 
-/// Of a process and its children, in the kernel and outside.
-fn processor_seconds(pid: u32) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // proc_pid_stat(5): utime and stime, the 14th and 15th field; the second one may have spaces in it.
-    let (_, fields) = stat.rsplit_once(')').context("a stat line")?;
-    let ticks: f64 = fields.split_whitespace().skip(11).take(2).flat_map(str::parse::<f64>).sum();
-    let mut seconds = ticks / TICKS_A_SECOND;
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-    for child in children.split_whitespace() {
-        seconds += processor_seconds(child.parse()?)?;
-    }
-    Ok(seconds)
-}
-
-/// Of a process and its children.
-fn resident(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-    let mut bytes = kib * 1024.0;
-    for child in children.split_whitespace() {
-        bytes += resident(child.parse()?)?;
-    }
-    Ok(bytes)
-}
-
 pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     with_plane(bench, async |plane| {
         with_jetway(bench, &[NOT_LEARNED], LIMIT, async |jetway| {
-            let ours = session(&jetway.site).await?;
+            let ours = session(&jetway.site, "edge").await?;
             let backend = address(jetway, &ours.backend).await?;
             let (haproxy, nginx) = (Web::HaProxy.start(backend).await?, Web::Nginx.start(backend).await?);
             let mut fronts = vec![Front::of_url("Jetway", &ours.url, jetway.proxy_pid())?];
             fronts.extend([&haproxy, &nginx].into_iter().flatten().map(Front::of_web));
             if let Some(plane) = plane {
-                let theirs = session(&plane.site).await?;
+                let theirs = session(&plane.site, "edge").await?;
                 fronts.push(Front::of_url("Plane", &theirs.url, plane.proxy_pid())?);
             }
-            for _ in 0..bench.settings.rounds(ROUNDS) {
-                for front in &mut fronts {
+            let count = fronts.len();
+            for round in 0..bench.settings.rounds(ROUNDS) {
+                for n in 0..count {
+                    let front = &mut fronts[if round % 2 == 0 { n } else { count - 1 - n }];
                     let turn = front.turn().await;
                     front.goes_on(turn)?;
                 }
-            }
-            // Once: what was opened before has left its marks in the heap.
-            for front in &mut fronts {
-                let idle = front.idle().await.map(|bytes| front.seen[MEASURES - 1].push(bytes / 1e3));
-                front.goes_on(idle)?;
             }
             for web in [haproxy, nginx].into_iter().flatten() {
                 web.end().await?;
@@ -215,14 +175,17 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     .await
 }
 
-async fn session(site: &Site) -> anyhow::Result<crate::peer::Connected> {
-    let connected = site.connect(&site.connect_body("edge", &json!({}))).await?;
+pub(super) async fn session(site: &Site, key: &str) -> anyhow::Result<crate::peer::Connected> {
+    let connected = site.connect(&site.connect_body(key, &json!({}))).await?;
     // It is there once it has answered.
     site.tunnel(&connected).await?;
     Ok(connected)
 }
 
-async fn address(jetway: &crate::peer::jetway::Jetway, backend: &str) -> anyhow::Result<SocketAddr> {
+pub(super) async fn address(
+    jetway: &crate::peer::jetway::Jetway,
+    backend: &str,
+) -> anyhow::Result<SocketAddr> {
     let drone = Drone::of(&jetway.stack).await?;
     let view = drone.call("GET", &format!("/b/{backend}"), Value::Null).await?;
     view["address"].as_str().context("address")?.parse().context("an address")
@@ -231,11 +194,11 @@ async fn address(jetway: &crate::peer::jetway::Jetway, backend: &str) -> anyhow:
 fn rows(fronts: &[Front]) -> Vec<Row> {
     let measures = [
         ("WebSocket echo, 64 connections, 64 B", "/s", Bar::AtLeast(0.9)),
+        ("WebSocket echo, 64 B: processor time of one", "µs", Bar::None),
         ("WebSocket echo, 64 connections, 16 KiB", "/s", Bar::AtLeast(0.9)),
         ("WebSocket echo, 1 connection, 64 B: p50", "ms", Bar::AtMost(1.1)),
         ("small requests, 64 connections kept alive", "/s", Bar::AtLeast(0.8)),
         ("small requests: processor time of one", "µs", Bar::None),
-        ("memory of an idle WebSocket, 5,000 open", "kB", Bar::AtMost(1.5)),
     ];
     let (ours, others) = fronts.split_first().expect("Jetway is the first");
     let mut rows = Vec::new();

@@ -1,5 +1,6 @@
 //! Connect → first byte through the proxy, for a new key with an environment of its own: from each tier, beside bare Docker, Plane
 //! and the application alone. Everybody has one start a round, on a machine that has come to rest; the first round is not counted.
+//! Starts follow each other closely here, so caches are hot; `sporadic` has those that do not.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Connects to keys whose sessions run: how many a second are carried (closed loop), and how long one takes (open loop, everybody
-//! at the same rate: half of what Plane carries).
+//! Connects to keys whose sessions run: how many a second are carried (closed loop), and how long
+//! one takes (open loop, everybody at the same rate: half of what Plane carries). To many keys, and
+//! to a single one, as when everybody opens the same document.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +17,23 @@ const ROUNDS: usize = 3;
 const LIMIT: Duration = Duration::from_secs(300);
 const CONNECTIONS: [u64; 3] = [1, 16, 64];
 const LENGTH: Duration = Duration::from_secs(2);
-/// Each has a session. So many that none has more grants open within half a minute than a session may have.
+/// Each has a session.
 const KEYS: u64 = 32;
+const CONNECTIONS_TO_ONE: u64 = 16;
 
 pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     with_plane(bench, async |plane| {
         with_jetway(bench, &[NOT_LEARNED], LIMIT, async |jetway| {
-            let mut sites = vec![Side::start(&jetway.site).await?];
-            if let Some(plane) = plane {
-                let started = Side::start(&plane.site).await;
-                sites.extend(started.map_or_else(|error| lost_peer(plane, &error), Some));
-            }
             let mut rows = Vec::new();
-            for connections in CONNECTIONS {
-                rows.extend(at(bench, &mut sites, connections).await?);
+            for (keys, connections) in [(KEYS, &CONNECTIONS[..]), (1, &[CONNECTIONS_TO_ONE])] {
+                let mut sites = vec![Side::start(&jetway.site, keys).await?];
+                if let Some(plane) = plane {
+                    let started = Side::start(&plane.site, keys).await;
+                    sites.extend(started.map_or_else(|error| lost_peer(plane, &error), Some));
+                }
+                for connections in connections {
+                    rows.extend(at(bench, &mut sites, *connections).await?);
+                }
             }
             Ok(rows)
         })
@@ -41,21 +45,22 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 /// One of those who are compared.
 struct Side<'a> {
     site: &'a Site,
+    keys: u64,
     requests: Requests,
     closed: Vec<Outcome>,
     open: Vec<Outcome>,
 }
 
 impl<'a> Side<'a> {
-    async fn start(site: &'a Site) -> anyhow::Result<Self> {
-        let body = |n: u64| site.connect_body(&format!("live-{n}"), &json!({}));
-        for n in 0..KEYS {
+    async fn start(site: &'a Site, keys: u64) -> anyhow::Result<Self> {
+        let body = |n: u64| site.connect_body(&format!("live-{n}-of-{keys}"), &json!({}));
+        for n in 0..keys {
             site.first_byte(&body(n)).await?;
         }
-        let connects: Vec<_> = (0..KEYS).map(|n| site.connect_bytes(&body(n))).collect();
-        let requests: Requests = Arc::new(move |n| connects[(n % KEYS) as usize].clone());
+        let connects: Vec<_> = (0..keys).map(|n| site.connect_bytes(&body(n))).collect();
+        let requests: Requests = Arc::new(move |n| connects[(n % keys) as usize].clone());
         load::closed(site.api, 4, LENGTH / 4, &requests).await?;
-        Ok(Self { site, requests, closed: Vec::new(), open: Vec::new() })
+        Ok(Self { site, keys, requests, closed: Vec::new(), open: Vec::new() })
     }
 
     fn per_second(&self) -> Option<f64> {
@@ -95,7 +100,8 @@ async fn at(bench: &Bench, sides: &mut [Side<'_>], connections: u64) -> anyhow::
     let (jetway, plane) = (&sides[0], sides.get(1));
     let is_barred = connections == 16;
     let bar = |bar| if is_barred { bar } else { Bar::None };
-    let what = format!("live key, {connections} connections");
+    let one = if jetway.keys == 1 { "one " } else { "" };
+    let what = format!("{one}live key, {connections} connections");
     let row = |measure: &str, of: &dyn Fn(&Side) -> Option<f64>, unit, bar| {
         Row::ratio(measure, of(jetway), ("Plane", plane.and_then(of)), unit, bar).with_fault(jetway.fault())
     };

@@ -1,4 +1,18 @@
 //! What is measured, one file a measure. Each starts what it needs, bounds it, and ends it whatever came of it.
+//!
+//! | part | what may make its numbers look better or worse | what is done about it |
+//! |---|---|---|
+//! | `first_byte` | starts follow each other within a second: caches and connections are hot | `sporadic` has the same starts 1.5 s apart and after a silence |
+//! | `sporadic` | few samples | the worst stands beside the median |
+//! | `live` | load keeps everything hot; many keys hide what one costs | one key has rows of its own; `sporadic` has rare connects |
+//! | `close` | nothing: one close at a time, on the application's clock | |
+//! | `burst` | the pool was filled just before; one round has 50 samples | `--rounds` |
+//! | `claims` | drones and client are in one process, on the same processors | only Jetway's own bar is held against it |
+//! | `scale` | tables grow from round to round | the small installation is measured before and after the large one |
+//! | `learned` | nothing: arrivals are at random, two seconds apart | |
+//! | `edge` | the client takes the same processors; who comes first finds them cool | processor times of the proxy alone; the order turns round |
+//! | `idle` | a heap that was filled before has room | a new process for each count; a slope over three counts |
+//! | `crowd` | a client that is late starts its clock late | times count from when a visit was due |
 
 pub mod burst;
 pub mod claims;
@@ -6,9 +20,11 @@ pub mod close;
 pub mod crowd;
 pub mod edge;
 pub mod first_byte;
+pub mod idle;
 pub mod learned;
 pub mod live;
 pub mod scale;
+pub mod sporadic;
 
 use std::time::Duration;
 

@@ -1,17 +1,24 @@
 //! Jetway as processes of its own, with pools declared through its API, and what it says of the tier that served a start.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use jetway_api::backends::Backend;
+use jetway_api::pools::Pool;
+use jetway_protocol::timeline::StageName;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
 use super::{Connected, Site, local};
+use crate::harness::processes::{Process, executable, free_port};
 use crate::harness::{Options, Role, Stack, eventually};
 use crate::http::split;
 
 /// What makes slots needs this long at most on a busy machine.
 const FILL_MAX: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(20);
 
 /// Small, so that a burst fits on a small machine.
 const MEMORY_RESERVE_BYTES: i64 = 16 << 20;
@@ -47,6 +54,26 @@ impl Jetway {
         self.stack.pid(Role::Proxy)
     }
 
+    /// One more proxy on this host, and its port. Its process is as new as can be.
+    pub async fn one_more_proxy(&self, name: &str) -> anyhow::Result<(Process, u16)> {
+        let (port, stack) = (free_port()?, &self.stack);
+        let log = stack.directory.join(format!("proxy-{name}.log"));
+        let mut command = Command::new(executable("jetway")?);
+        command
+            .args(["proxy", "--controller", &stack.api, "--name", name])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .env("JETWAY_SECRET", &stack.secret);
+        let process = Process::start(&log, &mut command)?;
+        let ready = format!("http://127.0.0.1:{port}/ready");
+        eventually("one more proxy is ready", SOON, async || match stack.http.get(&ready).send().await {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => Err(answer.status().to_string()),
+            Err(error) => Err(error.to_string()),
+        })
+        .await?;
+        Ok((process, port))
+    }
+
     /// Declares a pool for what these connects ask for, and waits until it is full.
     pub async fn pool(&self, name: &str, tier: &str, slots: u32, spawn: &Value) -> anyhow::Result<()> {
         let config = self.site.connect_body("pool", spawn)["spawn_config"].take();
@@ -62,8 +89,9 @@ impl Jetway {
     /// No more either: a pool that was larger before has given up the rest.
     pub async fn pool_is_full(&self, name: &str, slots: u32) -> anyhow::Result<()> {
         eventually(&format!("the pool {name} has {slots} slots"), FILL_MAX, async || {
-            let pool = self.site.get(&format!("/ctrl/pools/{name}")).await.map_err(|e| e.to_string())?;
-            if pool["ready"].as_u64() == Some(u64::from(slots)) { Ok(()) } else { Err(pool.to_string()) }
+            let said = self.site.get(&format!("/ctrl/pools/{name}")).await.map_err(|e| e.to_string())?;
+            let pool = Pool::deserialize(&said).map_err(|error| error.to_string())?;
+            if pool.slots.ready == u64::from(slots) { Ok(()) } else { Err(said.to_string()) }
         })
         .await
     }
@@ -88,11 +116,10 @@ impl Jetway {
     pub async fn tier(&self, connected: &Connected) -> anyhow::Result<String> {
         let path = format!("/ctrl/backends/{}", connected.backend);
         eventually("the timeline has the claim", Duration::from_secs(10), async || {
-            let view = self.site.get(&path).await.map_err(|error| error.to_string())?;
-            let stages = view["timeline"].as_array().cloned().unwrap_or_default();
-            let claimed = stages.iter().find(|stage| stage["stage"] == "claimed");
-            let note = claimed.map(|stage| stage["note"].as_str().unwrap_or_default().to_owned());
-            note.ok_or_else(|| view.to_string())
+            let said = self.site.get(&path).await.map_err(|error| error.to_string())?;
+            let backend = Backend::deserialize(&said).map_err(|error| error.to_string())?;
+            let claimed = backend.timeline.into_iter().find(|stage| stage.stage == StageName::Claimed);
+            claimed.map(|stage| stage.note).ok_or_else(|| said.to_string())
         })
         .await
         .map(|note| note.split([':', ' ']).next().unwrap_or_default().to_owned())

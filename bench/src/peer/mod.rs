@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::harness::eventually;
-use crate::harness::stack::merge;
+use crate::harness::options::merge;
 use crate::http::{self, Connection, request};
 
 /// Sessions' memory: the same for everybody who is compared.

@@ -1,7 +1,6 @@
 //! Plane, if it is installed: its controller, drone and proxy as processes, on the same Postgres server and the same engine.
 //! It is never stood in for by figures of another day.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -12,12 +11,11 @@ use bollard::models::NetworkCreateRequest;
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use nix::sys::signal::Signal;
 use serde_json::json;
-use sqlx::{Connection, PgConnection};
 
 use super::{Site, local};
 use crate::harness::database;
 use crate::harness::eventually;
-use crate::harness::processes::Process;
+use crate::harness::processes::{Process, free_port};
 
 pub const HOW_TO_INSTALL: &str =
     "RUSTFLAGS=\"--cfg tracing_unstable\" cargo install plane --version 0.5.5 --locked";
@@ -42,8 +40,8 @@ pub struct Plane {
     docker: Docker,
     processes: Vec<Process>,
     directory: PathBuf,
-    admin: String,
     database: String,
+    database_url: String,
 }
 
 /// As Plane names a backend's container.
@@ -62,28 +60,27 @@ async fn network(docker: &Docker) -> anyhow::Result<Option<String>> {
     Ok(Some(name))
 }
 
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
 impl Plane {
     /// `None`: it is not installed.
     pub async fn start(docker: &Docker, image: &str) -> anyhow::Result<Option<Self>> {
         let Some(program) = executable() else { return Ok(None) };
-        let admin = std::env::var("JETWAY_TEST_DB").context("JETWAY_TEST_DB: run with make bench")?;
         let database = format!("p{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
-        let mut connection = PgConnection::connect(&admin).await?;
-        sqlx::query(sqlx::AssertSqlSafe(format!("create database {database}")))
-            .execute(&mut connection)
-            .await?;
+        let database_url = database::create(&database).await?;
         let directory = std::env::temp_dir().join(format!("jetway-{database}"));
         std::fs::create_dir_all(&directory)?;
         let (api, proxy) = (free_port()?, free_port()?);
         let network = network(docker).await?;
         let own = json!({ "executable": { "network_name": network } });
         let site = Site::new(local(&format!("localhost:{api}"))?, image, own);
-        let mut plane =
-            Self { site, network, docker: docker.clone(), processes: Vec::new(), directory, admin, database };
+        let mut plane = Self {
+            site,
+            network,
+            docker: docker.clone(),
+            processes: Vec::new(),
+            directory,
+            database,
+            database_url,
+        };
         if let Err(error) = plane.start_roles(&program, api, proxy).await {
             eprintln!("{}", plane.logs());
             plane.leave().await?;
@@ -94,7 +91,7 @@ impl Plane {
 
     async fn start_roles(&mut self, program: &PathBuf, api: u16, proxy: u16) -> anyhow::Result<()> {
         let (cluster, controller) = (format!("localhost:{proxy}"), format!("http://127.0.0.1:{api}"));
-        let db = database::url(&self.admin, &self.database)?;
+        let db = self.database_url.clone();
         let (api, proxy) = (api.to_string(), proxy.to_string());
         self.role(program, &["controller", "--db", &db, "--port", &api, "--default-cluster", &cluster])?;
         eventually("Plane's controller answers", START_MAX, async || {
@@ -154,9 +151,7 @@ impl Plane {
         if let Some(network) = &self.network {
             self.docker.remove_network(network).await.context("Plane's network")?;
         }
-        let mut connection = PgConnection::connect(&self.admin).await?;
-        let drop = format!("drop database {} with (force)", self.database);
-        sqlx::query(sqlx::AssertSqlSafe(drop)).execute(&mut connection).await?;
+        database::drop(&self.database).await?;
         std::fs::remove_dir_all(&self.directory)?;
         Ok(())
     }
