@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build image dev test chaos conformance apps fuzz figures bench check fmt sqlx fresh-machine clean
+.PHONY: help setup build image dev test chaos conformance apps engines fuzz figures bench check fmt sqlx fresh-machine clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ conformance: ## Run the Autobahn cases against a session, at its own address and
 apps: ## Use real applications in a browser (JupyterLab, wetty, …), in images of packages; APPS="yjs wetty" chooses
 	@scripts/setup --apps
 	@tests/run --apps $(APPS)
+
+engines: ## Run the drone's tests and the main job with the engines that people run (26.1, 28.5, both image stores, crun, …), as root
+	@scripts/setup --test
+	@tests/engines/all $(if $(ROW),'$(ROW)')
 
 fuzz: ## Feed what reads bytes from outside with chosen ones; SECONDS=60 for each, TARGETS="headers token" choose
 	@scripts/setup --test

@@ -1,10 +1,15 @@
-//! The controllers that a drone or a proxy is given: their URLs, and what an answer says about who gave it. A wrong URL
-//! and a controller that is away look alike to a retry loop; here they are told apart.
+//! The controllers that a drone or a proxy is given: their URLs, calls to them ([`Controllers`]),
+//! and what an answer says about who gave it. A wrong URL and a controller that is away look alike
+//! to a retry loop; here they are told apart.
 //!
 //! Not its business: what is asked of them.
 
+mod calls;
+
 use serde::Deserialize;
 use tokio::time::Instant;
+
+pub use calls::{CALL_MAX, Controllers, RETRY_FIRST, RETRY_MAX};
 
 use crate::client::CallError;
 use crate::silence::Silence;

@@ -16,3 +16,8 @@ pub fn raise_limit() -> Option<u64> {
     }
     limit.current
 }
+
+/// The present limit; `None`: there is none.
+pub fn limit() -> Option<usize> {
+    getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok())
+}

@@ -8,6 +8,8 @@ pub mod clock;
 pub mod controllers;
 pub mod files;
 pub mod lifecycle;
+pub mod lines;
+pub mod outbox;
 pub mod secrets;
 pub mod server;
 pub mod silence;

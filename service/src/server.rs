@@ -20,11 +20,13 @@ use tower::Service;
 use tower::util::MapRequest;
 
 use crate::lifecycle::Lifecycle;
+use crate::lines::Lines;
 
 /// After a failed accept (too many open files), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// From the stop on, for answers that are under way. A client that does not read its own keeps no process from ending.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
+static NOT_ACCEPTED: Lines = Lines::new(1, Duration::from_secs(10));
 
 /// A connection's place among those that may be open at once. It is in the extensions of the connection's requests:
 /// whoever upgrades one keeps it for as long as the upgraded connection lasts.
@@ -90,7 +92,9 @@ async fn accept<S, B>(
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
+                if let Some(left_out) = NOT_ACCEPTED.tell() {
+                    tracing::warn!(%error, left_out, "a connection cannot be accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

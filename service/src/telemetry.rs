@@ -10,6 +10,8 @@ pub fn start(default_filter: &str) {
     let filter = EnvFilter::try_from_env("JETWAY_LOG").unwrap_or_else(|_| EnvFilter::new(default_filter));
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A terminal that was closed must not end the task that logs.
+    let builder = builder.log_internal_errors(false);
     // Colours are for people: a log file gets none.
     let builder = builder.with_ansi(std::io::stderr().is_terminal());
     let _already_set = if is_json() { builder.json().try_init() } else { builder.compact().try_init() };
