@@ -1,8 +1,9 @@
 //! Reports of drones that wait to be stored. The statements are `db/events.rs`'s, the writers that send them
 //! `tasks/events.rs`'s.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::db::events::Report;
@@ -50,6 +51,6 @@ impl Events {
 
     /// For the writers.
     pub fn take_receiver(&self) -> Option<mpsc::Receiver<Waiting>> {
-        self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.receiver.lock().take()
     }
 }

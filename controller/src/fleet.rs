@@ -3,13 +3,14 @@
 //! old entries cost a refusal, never correctness: the insert reads the drone's row again.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jetway_protocol::ids::{DroneId, Term};
 use jetway_protocol::image::Reference;
 use jetway_protocol::warm::{Kind, KindLoad};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::db::drones::{Drone, DroneRef};
@@ -123,7 +124,7 @@ impl Fleet {
 
     /// Chooses and reserves in one step, so that of many at once each sees those before it.
     pub fn with_reservations<T>(&self, choose: impl FnOnce(&mut Reservations) -> T) -> T {
-        choose(&mut self.reservations.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        choose(&mut self.reservations.lock())
     }
 
     /// Nothing came of it.

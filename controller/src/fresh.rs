@@ -1,9 +1,9 @@
 //! A read with the same result for all its callers. It runs at most once in each period; callers
 //! in between share the last result, and callers during a read wait for that one.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -32,12 +32,12 @@ impl<T: Clone> Fresh<T> {
         }
         let began = Instant::now();
         let found = read().await?;
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, found.clone()));
+        *self.last.lock() = Some((began, found.clone()));
         Ok(found)
     }
 
     fn young(&self) -> Option<T> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.last.lock();
         last.as_ref().filter(|(began, _)| began.elapsed() < self.age_max).map(|(_, found)| found.clone())
     }
 }

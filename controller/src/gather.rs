@@ -2,9 +2,10 @@
 //! while somebody does waits for that answer, and then one asks for all who wait. So nobody is held up in order to gather,
 //! and the more come, the less each one costs.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -146,7 +147,7 @@ impl<Q, A> Gather<Q, A> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside<Q, A>> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inside.lock()
     }
 }
 
@@ -168,7 +169,7 @@ mod tests {
     /// Doubles each, after a while; notes how many were asked for together.
     async fn double(gather: &Doubles, asked: &Mutex<Vec<usize>>, number: u32) -> Option<u32> {
         let ask = async |numbers: Vec<u32>| {
-            asked.lock().unwrap().push(numbers.len());
+            asked.lock().push(numbers.len());
             yield_now().await;
             numbers.into_iter().map(|number| Some(number * 2)).collect()
         };
@@ -181,7 +182,7 @@ mod tests {
         assert_eq!(double(&gather, &asked, 7).await, Some(14));
         let answers = join_all((0..100).map(|number| double(&gather, &asked, number))).await;
         assert_eq!(answers, (0..100).map(|number| Some(number * 2)).collect::<Vec<_>>());
-        assert_eq!(*asked.lock().unwrap(), [1, 1, 64, 99 - 64]);
+        assert_eq!(*asked.lock(), [1, 1, 64, 99 - 64]);
         assert_eq!(gather.lock().asking, 0);
     }
 

@@ -3,11 +3,11 @@
 //! which anything runs `tasks/`'s.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jetway_protocol::ids::DroneId;
 use jetway_protocol::lease::{LeaseTerms, Seat, TimelineWatch, Watches};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
@@ -114,7 +114,7 @@ impl Leases {
 
     /// For the one task that writes the batches.
     pub fn take_receiver(&self) -> Option<mpsc::Receiver<Waiting>> {
-        self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.receiver.lock().take()
     }
 
     /// Some read or write of Postgres has failed: what was watched until now proves nothing.
@@ -164,7 +164,7 @@ impl Leases {
     }
 
     fn lock(&self) -> MutexGuard<'_, Watching> {
-        self.watching.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watching.lock()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Whether one more backend fits. What is reserved is given back when the [`Reservation`] is dropped.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jetway_protocol::controller_api::Capacity;
 use jetway_protocol::spec::Executable;
+use parking_lot::Mutex;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Reserved {
@@ -63,11 +64,11 @@ impl Admission {
     }
 
     pub fn reserved(&self) -> Reserved {
-        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.reserved.lock()
     }
 
     pub fn admit(&self, executable: &Executable) -> Result<Reservation, NoRoom> {
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reserved = self.reserved.lock();
         fits(&self.limits, &reserved, executable)?;
         Ok(self.take(&mut reserved, executable))
     }
@@ -79,7 +80,7 @@ impl Admission {
 
     /// For what runs already: it is there, whether it fits or not.
     pub fn adopt(&self, executable: &Executable) -> Reservation {
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reserved = self.reserved.lock();
         self.take(&mut reserved, executable)
     }
 
@@ -103,7 +104,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reserved = self.reserved.lock();
         reserved.backends = reserved.backends.saturating_sub(1);
         reserved.memory_bytes = reserved.memory_bytes.saturating_sub(self.memory_bytes);
         // Sums of fractions drift; an empty drone is exactly empty.

@@ -1,8 +1,8 @@
 //! What every part of one agent shares: its backends, its books, its engine. No task and no decision of its own.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 use jetway_protocol::attach::ToProxy;
@@ -10,6 +10,7 @@ use jetway_protocol::controller_api::{BackendEvent, Capacity, Load};
 use jetway_protocol::ids::{BackendId, BootId, DroneId, ProxyId, SlotId};
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::outbox::Outbox;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
 
@@ -215,12 +216,12 @@ impl Agent {
 
     /// Held for a few lines, never across an await.
     pub fn tombstones(&self) -> MutexGuard<'_, Tombstones> {
-        self.store.tombstones.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.tombstones.lock()
     }
 
     /// Held for a few lines, never across an await.
     pub fn addresses(&self) -> MutexGuard<'_, AddressBook> {
-        self.addresses.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.addresses.book.lock()
     }
 
     /// The next address for a container, written down so that the next agent does not begin with it.
@@ -233,7 +234,7 @@ impl Agent {
     }
 
     fn keep_address_cursor(&self) -> std::io::Result<()> {
-        let _one_at_a_time = self.addresses.keeping_cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.addresses.keeping_cursor.lock();
         // Read now: another start may have moved it on since, and must not be overtaken by this
         // one.
         let cursor = self.addresses().cursor();
@@ -242,7 +243,7 @@ impl Agent {
 
     /// One put or delete at a time, from its checks to the journal: microseconds, and nothing is awaited.
     pub fn admitting(&self) -> MutexGuard<'_, ()> {
-        self.backends.admitting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.backends.admitting.lock()
     }
 
     pub fn backend(&self, id: &BackendId) -> Option<Arc<Backend>> {

@@ -10,13 +10,14 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use jetway_protocol::ids::{BackendId, SlotId};
 use jetway_protocol::time::UnixMicros;
 use jetway_service::backoff::{Backoff, jittered};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
@@ -124,7 +125,7 @@ impl LastOutputs {
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock()
     }
 
     /// What is kept of a session: lines, each with its time.

@@ -2,10 +2,10 @@
 //! task writes it, everything else reads it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use jetway_protocol::controller_api::Registered;
 use jetway_protocol::ids::Term;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Membership {
     }
 
     pub fn is_draining(&self) -> bool {
-        self.closing.load(Ordering::SeqCst) || *self.draining.lock().unwrap_or_else(PoisonError::into_inner)
+        self.closing.load(Ordering::SeqCst) || *self.draining.lock()
     }
 
     /// From now on it drains, whatever controllers say.
@@ -98,7 +98,7 @@ impl Membership {
     }
 
     fn set_draining(&self, draining: bool) {
-        *self.draining.lock().unwrap_or_else(PoisonError::into_inner) = draining;
+        *self.draining.lock() = draining;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Registration and delivery against a small controller on a real socket.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -13,6 +13,7 @@ use jetway_protocol::ids::Term;
 use jetway_protocol::secret::Secret;
 use jetway_protocol::status::Status;
 use jetway_service::lifecycle::Lifecycle;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -33,7 +34,7 @@ struct Controller {
 }
 
 async fn register(State(controller): State<Controller>) -> Json<Registered> {
-    let mut term = controller.term.lock().unwrap();
+    let mut term = controller.term.lock();
     *term += 1;
     Json(Registered { term: Term(*term), heartbeat_ms: 60_000, ..registered() })
 }
@@ -44,14 +45,14 @@ async fn heartbeat(State(controller): State<Controller>) -> Json<HeartbeatReply>
 }
 
 async fn events(State(controller): State<Controller>, Json(events): Json<Events>) -> Response {
-    if *controller.broken.lock().unwrap() {
+    if *controller.broken.lock() {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    if events.term != Term(*controller.term.lock().unwrap()) {
+    if events.term != Term(*controller.term.lock()) {
         let stale = Stale { code: StaleCode::Term, message: "register again".into(), present: None };
         return (StatusCode::CONFLICT, Json(stale)).into_response();
     }
-    let refused = *controller.refused.lock().unwrap();
+    let refused = *controller.refused.lock();
     if events.events.iter().any(|event| Some(event.backend.as_str()) == refused) {
         return (StatusCode::BAD_REQUEST, r#"{"code":"invalid_request","message":"what is this?"}"#)
             .into_response();
@@ -134,19 +135,19 @@ async fn what_was_not_acknowledged_is_sent_again_by_the_next_agent() {
     controller.hears(Status::Ready).await;
 
     // Another registration made this drone's term stale: it registers again and goes on.
-    *controller.term.lock().unwrap() += 1;
+    *controller.term.lock() += 1;
     controller.heard.send_replace(Vec::new());
     put(put_of(|_| {}), "b");
     controller.hears(Status::Ready).await;
 
-    *controller.broken.lock().unwrap() = true;
+    *controller.broken.lock() = true;
     controller.heard.send_replace(Vec::new());
     let backend = put(put_of(|_| {}), "c");
     reaches(&backend, Status::Ready).await;
     assert!(lifecycle.stop().await);
     drop((backend, drone));
 
-    *controller.broken.lock().unwrap() = false;
+    *controller.broken.lock() = false;
     let lifecycle = Lifecycle::new();
     let runtime = Arc::new(FakeRuntime(fake.agent_died(lifecycle.clone())));
     let drone = start_with_runtime(config(url, &dir), lifecycle.clone(), runtime).await.unwrap();
@@ -164,7 +165,7 @@ async fn what_was_not_acknowledged_is_sent_again_by_the_next_agent() {
 async fn what_a_controller_refuses_does_not_hold_up_the_rest() {
     let outer = Lifecycle::new();
     let (controller, url) = Controller::start(&outer).await;
-    *controller.refused.lock().unwrap() = Some("poison");
+    *controller.refused.lock() = Some("poison");
     let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
     let fake = Fake::new(Script::default(), lifecycle.clone());
     let runtime = Arc::new(FakeRuntime(fake.clone()));

@@ -12,8 +12,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -21,6 +21,7 @@ use jetway_protocol::ids::SlotId;
 use jetway_protocol::init::SessionState;
 use jetway_protocol::slot::{Holder, Stray};
 use jetway_service::backoff::jittered;
+use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout};
 
@@ -176,13 +177,13 @@ async fn compare(agent: &Arc<Agent>, listed: Listed) {
         let (left, slot) = (&left, stray.slot);
         async move {
             if !judge(agent, stray).await {
-                left.lock().unwrap_or_else(PoisonError::into_inner).insert(slot);
+                left.lock().insert(slot);
             }
         }
     });
     judged.await;
     agent.strays.looked.store(true, Ordering::Release);
-    let left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let left = left.into_inner();
     let needed: HashSet<SlotId> =
         joined.into_iter().filter(|(slot, _)| left.contains(slot)).map(|(_, sandbox)| sandbox).collect();
     keeper::compare_sandboxes(agent, &sandboxes, asked);

@@ -1,7 +1,7 @@
 //! Registration and renewals against a small controller on a real socket that compares and sets.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -14,6 +14,7 @@ use jetway_protocol::ids::Term;
 use jetway_protocol::lease::{LeaseTerms, Replaces, Seat};
 use jetway_protocol::status::Status;
 use jetway_service::lifecycle::Lifecycle;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -76,14 +77,14 @@ impl Controller {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Row) -> T) -> T {
-        let changed = change(&mut self.row.lock().unwrap());
+        let changed = change(&mut self.row.lock());
         self.changes.send_modify(|count| *count += 1);
         changed
     }
 
     async fn until(&self, what: impl Fn(&Row) -> bool) {
         let mut changes = self.changes.subscribe();
-        let come = changes.wait_for(|_| what(&self.row.lock().unwrap()));
+        let come = changes.wait_for(|_| what(&self.row.lock()));
         assert!(timeout(IN_TIME, come).await.is_ok(), "it did not come in time");
     }
 }

@@ -2,10 +2,10 @@
 //! a warm slot says nothing of one that has none.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jetway_protocol::attach::PAGE_AFTER;
+use parking_lot::Mutex;
 
 /// Images that are remembered.
 const IMAGES_MAX: usize = 1024;
@@ -20,7 +20,7 @@ impl Usual {
         if length < PAGE_AFTER {
             return;
         }
-        let mut images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut images = self.0.lock();
         if let Some(usual) = images.get_mut(image) {
             *usual = usual.mul_f64(1.0 - SHARE) + length.mul_f64(SHARE);
             return;
@@ -32,7 +32,7 @@ impl Usual {
     }
 
     pub fn of(&self, image: &str) -> Option<Duration> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(image).copied()
+        self.0.lock().get(image).copied()
     }
 }
 
@@ -52,6 +52,6 @@ mod tests {
         for number in 0..3 * IMAGES_MAX {
             usual.took(&number.to_string(), Duration::from_secs(1));
         }
-        assert!(usual.0.lock().unwrap().len() <= IMAGES_MAX);
+        assert!(usual.0.lock().len() <= IMAGES_MAX);
     }
 }

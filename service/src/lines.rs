@@ -1,9 +1,9 @@
 //! A rate limit for log lines about events that outsiders cause: a few lines in each period, each
 //! with the number of lines left out before it.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Lines {
     }
 
     fn tell_at(&self, now: Instant) -> Option<u64> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if seen.period_ends.is_none_or(|end| end <= now) {
             (seen.period_ends, seen.told) = (Some(now + self.period), 0);
         }

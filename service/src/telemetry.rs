@@ -41,8 +41,9 @@ where
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
     use std::io::Write;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use super::*;
 
@@ -51,7 +52,7 @@ mod tests {
 
     impl Write for Written {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
+            self.0.lock().write(bytes)
         }
 
         fn flush(&mut self) -> std::io::Result<()> {
@@ -64,7 +65,7 @@ mod tests {
         let written = Written::default();
         let writer = written.clone();
         json_line(move || writer.clone(), "cannot start: \"x\"\nsecond");
-        let bytes = written.0.lock().unwrap().clone();
+        let bytes = written.0.lock().clone();
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(text.trim_end().lines().count(), 1, "{text}");
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();

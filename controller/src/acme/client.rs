@@ -1,7 +1,7 @@
 //! How the issuer is talked to: with a limit on everything, and with an ear for how long it wants to be left alone.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use instant_acme::{Account, AccountBuilder, BodyWrapper, BytesResponse, Error, H
 use jetway_protocol::time::UnixMicros;
 use jetway_service::client;
 use jetway_service::tls::NoCa;
+use parking_lot::Mutex;
 
 /// From a request to the last byte of its answer.
 const CALL_MAX: Duration = Duration::from_secs(20);
@@ -40,7 +41,7 @@ impl Issuer {
 
     /// Of the last answer, if it was a refusal that said so.
     pub fn retry_after(&self) -> Option<Duration> {
-        *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.retry_after.lock()
     }
 }
 
@@ -59,7 +60,7 @@ impl HttpClient for Issuer {
                 issuer.http.execute(request).await.map_err(other)?.into();
             let (parts, body) = answer.into_parts();
             let said = if parts.status.is_success() { None } else { retry_after(&parts.headers) };
-            *issuer.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = said;
+            *issuer.retry_after.lock() = said;
             let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(Error::Other)?;
             Ok(http::Response::from_parts(parts, Full::new(body.to_bytes())).into())
         })

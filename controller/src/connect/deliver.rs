@@ -3,7 +3,7 @@
 //! that this controller handles meanwhile ends it for its grants, as far as that can be known here.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_protocol::drone_api::GrantTo;
@@ -12,6 +12,7 @@ use jetway_protocol::ids::{BackendId, DroneId};
 use jetway_service::backoff::Backoff;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::silence::Silence;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -155,7 +156,7 @@ impl Deliveries {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inside.lock()
     }
 }
 

@@ -1,12 +1,13 @@
 //! A grant, offered to the drone of a live backend. Those of many connects to one drone go in one exchange.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_protocol::drone_api::{AddGrant, AddGrants, GrantAnswer, GrantReply, GrantTo, RefusalCode};
 use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, DroneId, FencingToken, Term};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 
 use crate::db::backends::LiveBackend;
@@ -76,7 +77,7 @@ impl Offers {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Of, Arc<Gather<GrantTo, Offered>>>> {
-        self.of_drones.lock().unwrap_or_else(PoisonError::into_inner)
+        self.of_drones.lock()
     }
 
     /// One exchange, repeated only within its deadline and only where the `PUT` is still on its

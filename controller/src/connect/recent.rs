@@ -3,10 +3,11 @@
 //! guess that was wrong leaves a grant that nobody was given, at a backend that is not the key's.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::key::Key;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::db::backends::LiveBackend;
 
@@ -65,7 +66,7 @@ impl Recent {
     }
 
     fn lock(&self) -> MutexGuard<'_, Generations> {
-        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.generations.lock()
     }
 }
 

@@ -1,9 +1,10 @@
 //! What each task did last, for operators. Nothing is decided by it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use jetway_api::tasks::{LastResult, Task as Record, WokenBy};
 use jetway_protocol::time::UnixMicros;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Summary;
 
@@ -39,7 +40,7 @@ impl Records {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Record>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock()
     }
 }
 

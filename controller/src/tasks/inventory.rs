@@ -11,7 +11,7 @@
 //! comes to it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -19,6 +19,7 @@ use jetway_protocol::drone_api::{BackendView, Inventory, InventoryEntry, Refusal
 use jetway_protocol::ids::{BackendId, DroneId, FencingToken, Term};
 use jetway_protocol::lease::{Absence, PutBack, absence};
 use jetway_protocol::status::{End, EndReason, Status};
+use parking_lot::{Mutex, MutexGuard};
 use rand::seq::SliceRandom;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -292,7 +293,7 @@ impl Compare {
     }
 
     fn ended_unreported(&self) -> MutexGuard<'_, HashMap<DroneId, HashSet<BackendId>>> {
-        self.ended_unreported.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ended_unreported.lock()
     }
 }
 

@@ -6,7 +6,7 @@
 //! controller looks next. With nothing declared and nothing learned it is one read.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_protocol::at_rest::AtRest;
@@ -119,7 +119,7 @@ impl Look {
         drones: &[Arc<Drone>],
         mut plan: BTreeMap<DroneId, WarmTargets>,
     ) -> Vec<(Arc<Drone>, WarmTargets)> {
-        let mut told = self.warm.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.warm.told.lock();
         told.retain(|drone, _| plan.contains_key(drone));
         let (now, mut untold) = (Instant::now(), Vec::new());
         for drone in drones {
@@ -142,7 +142,7 @@ impl Look {
             let Ok(_one_of_few) = warm.telling.acquire().await else { return };
             if let Err(error) = drones.warm(&drone.reach(), &targets).await {
                 tracing::warn!(drone = %drone.name, %error, "a drone could not be told which slots to keep ready");
-                warm.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&drone.id);
+                warm.told.lock().remove(&drone.id);
             }
         });
     }

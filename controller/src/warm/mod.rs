@@ -15,13 +15,14 @@ pub mod stats;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jetway_protocol::ids::{ClusterName, DroneId, PoolName, Term, WarmPoolName};
 use jetway_protocol::spec::{BackendSpec, Executable};
 use jetway_protocol::warm::{Kind, SlotTier, WarmTargets};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -114,7 +115,7 @@ impl Warm {
     }
 
     fn lock(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notes.lock()
     }
 }
 

@@ -28,7 +28,7 @@ mod logs_tests;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -43,6 +43,7 @@ use jetway_protocol::secret::{Purpose, Secret};
 use jetway_protocol::status::EndReason;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::server::{self, Limits};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpListener;
 
 use self::tunnels::Tunnels;
@@ -101,7 +102,7 @@ impl Gate {
     }
 
     fn declined(&self) -> MutexGuard<'_, Vec<BackendId>> {
-        self.declined.lock().unwrap_or_else(PoisonError::into_inner)
+        self.declined.lock()
     }
 
     fn agent(&self) -> Option<&Arc<Agent>> {

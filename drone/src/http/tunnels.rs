@@ -3,10 +3,11 @@
 //! and one backend's tunnels get half of that part; controllers and attach streams have the rest.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use jetway_protocol::ids::BackendId;
 use jetway_service::files;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Tunnels at once, at most, and their part of the files that this process may open.
 const TUNNELS_MAX: usize = 12 * 1024;
@@ -57,7 +58,7 @@ impl Tunnels {
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// One append at a time: a backend's task and the one that notes acknowledgements write the same
 /// file through handles of their own, and cutting off what one left must not cut off the other's
@@ -19,7 +21,7 @@ pub struct Appending {
 impl Appending {
     /// All of the lines or nothing.
     pub fn append(&self, file: &File, lines: &[u8]) -> io::Result<()> {
-        let _one_at_a_time = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.lock.lock();
         let whole = file.metadata()?.len();
         self.write(file, lines).inspect_err(|_| {
             if let Err(error) = file.set_len(whole) {

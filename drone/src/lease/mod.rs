@@ -10,7 +10,7 @@ mod keeper;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_protocol::controller_api::Registered;
@@ -18,6 +18,7 @@ use jetway_protocol::drone_api::PutBackend;
 use jetway_protocol::ids::{BootId, Term};
 use jetway_protocol::lease::{Deadline, DroneLease, LeaseTerms, Standing};
 use jetway_protocol::spec::{InitMode, OnIsolation};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 pub use keeper::{condemn, follow_suspends};
@@ -117,7 +118,7 @@ impl Lease {
 
     /// Held for a few lines, never across an await. Every way to it notes an end first.
     fn look(&self) -> MutexGuard<'_, Inner> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         let now = self.now();
         if !inner.is_endless && !inner.is_over && inner.lease.gone_by().is_none_or(|at| at <= now) {
             inner.is_over = true;

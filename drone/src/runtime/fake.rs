@@ -11,7 +11,7 @@ mod real;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use jetway_protocol::ids::{BackendId, SlotId};
 use jetway_protocol::spec::Executable;
 use jetway_service::lifecycle::Lifecycle;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{broadcast, mpsc, watch};
 
 pub use super::fake_script::{Application, Container, Death, Sandbox, Script};
@@ -66,7 +67,7 @@ impl Fake {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap()
+        self.inner.lock()
     }
 
     fn called(&self, call: &str) -> Script {

@@ -19,12 +19,12 @@ pub mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jetway_protocol::ids::SlotId;
 use jetway_protocol::warm::{Kind, WarmLoad, WarmTargets};
 use jetway_service::backoff::Backoff;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -143,7 +143,7 @@ impl Warm {
 
     /// Held for a few lines, never across an await.
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// These are the slots to keep from now on, and no others.

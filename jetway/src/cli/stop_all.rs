@@ -139,7 +139,8 @@ fn summary(ended: usize, left: &BTreeSet<String>, seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use parking_lot::Mutex;
+    use std::sync::Arc;
 
     use anyhow::bail;
     use axum::extract::{Path, Query, State};
@@ -170,7 +171,7 @@ mod tests {
     }
 
     async fn list(State(sessions): State<Sessions>, Query(asked): Query<Asked>) -> Json<Value> {
-        let shared = sessions.0.lock().unwrap();
+        let shared = sessions.0.lock();
         let from = asked.cursor.unwrap_or(0);
         let fits = |drone: &str| asked.drone.as_deref().is_none_or(|wanted| wanted == drone);
         let ids: Vec<_> = shared.live.iter().filter(|(_, drone)| fits(drone)).map(|(id, _)| id).collect();
@@ -202,12 +203,12 @@ mod tests {
 
     async fn stop(State(sessions): State<Sessions>, Path(id): Path<String>) -> Json<Value> {
         {
-            let mut shared = sessions.0.lock().unwrap();
+            let mut shared = sessions.0.lock();
             shared.calls += 1;
             shared.calls_max = shared.calls_max.max(shared.calls);
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
-        let mut shared = sessions.0.lock().unwrap();
+        let mut shared = sessions.0.lock();
         shared.calls -= 1;
         if !id.starts_with("stuck") {
             shared.live.retain(|(live, _)| *live != id);
@@ -218,7 +219,7 @@ mod tests {
     }
 
     async fn follow(State(sessions): State<Sessions>, Path(id): Path<String>) -> String {
-        let live = sessions.0.lock().unwrap().live.iter().any(|(live, _)| *live == id);
+        let live = sessions.0.lock().live.iter().any(|(live, _)| *live == id);
         let end = if live { "" } else { "data: {}\nid: terminated\n\n" };
         format!(":\n\ndata: {{}}\nid: ready\n\n{end}")
     }
@@ -246,7 +247,7 @@ mod tests {
     }
 
     fn left(sessions: &Sessions) -> Vec<String> {
-        sessions.0.lock().unwrap().live.iter().map(|(id, _)| id.clone()).collect()
+        sessions.0.lock().live.iter().map(|(id, _)| id.clone()).collect()
     }
 
     fn is(code: ExitCode, expect: ExitCode) -> bool {
@@ -256,10 +257,10 @@ mod tests {
     #[tokio::test]
     async fn all_are_stopped_a_few_at_a_time_also_those_that_start_meanwhile() {
         let sessions = sessions((0..41).map(|n| (format!("s{n}"), "one")));
-        sessions.0.lock().unwrap().late = vec![("late".to_owned(), "one".to_owned())];
+        sessions.0.lock().late = vec![("late".to_owned(), "one".to_owned())];
         assert!(is(stopped(&sessions, &[]).await.unwrap(), ExitCode::SUCCESS));
         assert_eq!(left(&sessions), [""; 0]);
-        let calls_max = sessions.0.lock().unwrap().calls_max;
+        let calls_max = sessions.0.lock().calls_max;
         assert!((2..=16).contains(&calls_max), "{calls_max}");
         assert!(is(stopped(&sessions, &["--json"]).await.unwrap(), ExitCode::SUCCESS), "none is fine");
     }

@@ -1,10 +1,11 @@
 //! One visitor's WebSocket: what is read goes to the room, what the room says is written, within limits.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use jetway_service::lifecycle::Lifecycle;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::room::{Full, Room, Said};
@@ -101,7 +102,7 @@ impl Rooms {
     }
 
     fn lock(&self) -> MutexGuard<'_, Room> {
-        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+        self.room.lock()
     }
 }
 

@@ -3,13 +3,14 @@
 //! Requests and tunnels call in here from their own tasks; the locks are held for a few lines and
 //! never across an await. `stream` keeps the WebSocket.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_protocol::attach::{Outcome, Stage, ToDrone};
 use jetway_protocol::ids::{DroneId, GrantId};
 use jetway_protocol::status::{End, EndReason};
 use jetway_protocol::time::UnixMicros;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -54,7 +55,7 @@ impl Drone {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Lets a request through, at once where the drone need not be asked, else when it has

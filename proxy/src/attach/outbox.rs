@@ -7,9 +7,9 @@
 //! client.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jetway_protocol::attach::ToDrone;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// First bytes that wait, at most.
@@ -31,7 +31,7 @@ impl Notices {
     }
 
     pub(super) fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outbox.lock()
     }
 }
 

@@ -1,14 +1,15 @@
 //! The state of one client connection: its peer, its own upstreams, and a memory of its last
 //! request.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
 
 use http::Request;
 use jetway_protocol::attach::Entry;
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::token::TokenContent;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
@@ -124,7 +125,7 @@ impl Connection {
     pub async fn take_idle(&self, leads: &Leads) -> Option<Upstream> {
         loop {
             let mut upstream = {
-                let mut kept = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut kept = self.upstreams.lock();
                 kept.retain(Upstream::is_fresh);
                 let at = kept.iter().rposition(|upstream| upstream.leads_to(leads))?;
                 match kept[at].shared() {
@@ -164,7 +165,7 @@ impl Connection {
 
     /// Keeps it for a later request, once its response has passed.
     pub fn keep(&self, upstream: Upstream) {
-        let mut kept = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.upstreams.lock();
         kept.retain(Upstream::is_fresh);
         if kept.iter().any(|other| other.is_the_same(&upstream)) {
             return;
@@ -185,17 +186,17 @@ impl Connection {
 
     /// At each turn of the connection's task: closes the upstreams that wait for nothing any more.
     pub fn tend(&self, cx: &mut Context<'_>) {
-        let mut kept = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.upstreams.lock();
         kept.retain_mut(|upstream| upstream.waits(cx));
     }
 
     fn discard(&self, upstream: &Upstream) {
-        let mut kept = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.upstreams.lock();
         kept.retain(|other| !other.is_the_same(upstream));
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock()
     }
 
     /// Opens a token. Forged ones are not remembered: they cost the same each time, and nobody is

@@ -1,9 +1,10 @@
 //! The many requests of one HTTP/2 connection: how many are open, and whether its client only plays
 //! with them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -73,7 +74,7 @@ impl Streams {
     }
 
     fn taken_back(&self) {
-        let mut allowance = self.0.taken_back.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut allowance = self.0.taken_back.lock();
         if !allowance.use_up(Instant::now()) {
             self.0.cut.cancel();
         }

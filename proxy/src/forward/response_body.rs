@@ -2,7 +2,7 @@
 //! use of the backend given back at the moment the last byte has passed.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use jetway_service::lifecycle::Lifecycle;
+use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -103,7 +104,7 @@ impl Drop for Carried {
 }
 
 fn take(cell: &Mutex<Option<Box<Kept>>>) -> Option<Box<Kept>> {
-    cell.lock().unwrap_or_else(PoisonError::into_inner).take()
+    cell.lock().take()
 }
 
 impl ResponseBody {

@@ -197,7 +197,7 @@ mod tests {
 
     /// Every warning, in one line.
     #[derive(Clone, Default)]
-    struct Warnings(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+    struct Warnings(std::sync::Arc<parking_lot::Mutex<Vec<String>>>);
 
     struct Line(String);
 
@@ -219,7 +219,7 @@ mod tests {
         fn event(&self, event: &tracing::Event<'_>) {
             let mut line = Line(String::new());
             event.record(&mut line);
-            self.0.lock().unwrap().push(line.0);
+            self.0.lock().push(line.0);
         }
         fn enter(&self, _: &tracing::span::Id) {}
         fn exit(&self, _: &tracing::span::Id) {}
@@ -245,9 +245,9 @@ mod tests {
                 (Problem::NotReady, 504),
                 (Problem::TokenInvalid, 410),
             ] {
-                warnings.0.lock().unwrap().clear();
+                warnings.0.lock().clear();
                 let answer = problem(&answered, Some(&backend), None);
-                let said = warnings.0.lock().unwrap().clone();
+                let said = warnings.0.lock().clone();
                 match (status, said.as_slice()) {
                     (502, [line]) => {
                         let error = answer.headers()[PROXY_STATUS].to_str().unwrap();
@@ -258,16 +258,16 @@ mod tests {
                     (_, lines) => assert!(lines.is_empty(), "{answered:?}: {lines:?}"),
                 }
             }
-            warnings.0.lock().unwrap().clear();
+            warnings.0.lock().clear();
             for _ in 0..1000 {
                 problem(&Problem::Refused, Some(&backend), None);
             }
-            let refused = warnings.0.lock().unwrap().len();
+            let refused = warnings.0.lock().len();
             let reason = headers::Unwritable(PROXY_STATUS);
             for _ in 0..1000 {
                 assert!(matches!(unwritable(&backend, &reason), Problem::Internal(_)));
             }
-            let untold = warnings.0.lock().unwrap().len() - refused;
+            let untold = warnings.0.lock().len() - refused;
             for lines in [refused, untold] {
                 assert!(
                     (1..=2 * WARNINGS_MAX as usize).contains(&lines),

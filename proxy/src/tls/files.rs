@@ -2,10 +2,11 @@
 //! be so, and the one before goes on.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_service::backoff::jittered;
+use parking_lot::RwLock;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -76,22 +77,22 @@ impl FromFiles {
         let after: Vec<_> =
             self.files.iter().zip(&before).map(|(files, before)| newer(files, before)).collect();
         if !after.iter().zip(&before).all(|(after, before)| Arc::ptr_eq(after, before)) {
-            *self.shown.write().unwrap_or_else(PoisonError::into_inner) = after;
+            *self.shown.write() = after;
         }
     }
 
     fn shown(&self) -> Vec<Arc<FilePair>> {
-        self.shown.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shown.read().clone()
     }
 
     /// The first that is for this name.
     pub fn named(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        let shown = self.shown.read();
         shown.iter().find(|shown| is_certified(name, &shown.pair)).map(|shown| shown.pair.clone())
     }
 
     pub fn first(&self) -> Option<Arc<CertifiedKey>> {
-        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        let shown = self.shown.read();
         shown.first().map(|shown| shown.pair.clone())
     }
 }

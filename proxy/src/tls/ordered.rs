@@ -3,7 +3,7 @@
 //! one. Where no controller answers, the one before is shown on.
 
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -15,6 +15,7 @@ use jetway_service::backoff::jittered;
 use jetway_service::controllers::Controllers;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::lines::Lines;
+use parking_lot::Mutex;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -145,7 +146,7 @@ impl Ordered {
     /// Once in a while: a client that makes names up is not to keep the processor busy.
     fn has_made_room(&self) -> bool {
         let now = Instant::now();
-        let mut swept_at = self.swept_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut swept_at = self.swept_at.lock();
         if swept_at.is_none_or(|swept_at| swept_at + SWEEP_EVERY <= now) {
             *swept_at = Some(now);
             self.hosts.retain(|_, host| host.is_to_be_kept());
@@ -208,7 +209,7 @@ impl Host {
     }
 
     fn seen<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
-        look(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.seen.lock())
     }
 
     fn is_fresh(&self) -> bool {

@@ -2,12 +2,13 @@
 //! asks for it, not before, so that a refusal costs no upload.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{EXPECT, HeaderMap};
 use http::{Request, StatusCode};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
@@ -65,7 +66,7 @@ impl Expectation {
     }
 
     fn say(&self, word: Word) -> bool {
-        let tell = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let tell = self.0.lock().take();
         tell.is_some_and(|tell| tell.send(word).is_ok())
     }
 }

@@ -9,11 +9,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, Request};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::io::socket::Socket;
@@ -62,7 +63,7 @@ impl Watch {
             if let Some(expectation) = &expectation {
                 expectation.hear(answer.status());
             }
-            let mut interim = interim.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut interim = interim.lock();
             if !interim.takes(size(answer.headers())) {
                 watch.set_over();
             }

@@ -5,7 +5,7 @@
 //! that stream was broken; so a start on a known image asks the engine nothing.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -13,6 +13,7 @@ use futures_util::future::{BoxFuture, Shared};
 use jetway_protocol::image::Reference;
 use jetway_protocol::spec::{Credentials, Executable, PullPolicy};
 use jetway_service::lifecycle::Lifecycle;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -246,7 +247,7 @@ impl Images {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner.state.lock()
     }
 }
 

@@ -219,7 +219,8 @@ fn is_taken(error: &RuntimeError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use parking_lot::Mutex;
+    use std::sync::Arc;
 
     use axum::extract::State;
     use axum::http::StatusCode;
@@ -235,18 +236,18 @@ mod tests {
     /// As Docker does it: a network with endpoints is not removed.
     fn engine_with(endpoints: &Endpoints) -> Router {
         let remove = async |State(endpoints): State<Endpoints>| {
-            if endpoints.lock().unwrap().is_empty() {
+            if endpoints.lock().is_empty() {
                 return (StatusCode::NO_CONTENT, Json(json!({})));
             }
             (StatusCode::FORBIDDEN, Json(json!({ "message": "network x id y has active endpoints" })))
         };
         let inspect = async |State(endpoints): State<Endpoints>| {
-            let endpoints = endpoints.lock().unwrap();
+            let endpoints = endpoints.lock();
             let all = endpoints.iter().map(|(key, name)| (key.clone(), json!({ "Name": name })));
             Json(json!({ "Containers": all.collect::<serde_json::Map<_, _>>() }))
         };
         let disconnect = async |State(endpoints): State<Endpoints>, Json(asked): Json<Value>| {
-            endpoints.lock().unwrap().retain(|_, name| asked["Container"] != name.as_str());
+            endpoints.lock().retain(|_, name| asked["Container"] != name.as_str());
             assert_eq!(asked["Force"], true);
         };
         Router::new()
@@ -272,7 +273,7 @@ mod tests {
             served = async { server.await } => panic!("{served:?}"),
             outcome = remove(&engine, &network) => outcome,
         };
-        let endpoints = endpoints.lock().unwrap();
+        let endpoints = endpoints.lock();
         (outcome, endpoints.values().cloned().collect())
     }
 

@@ -1,10 +1,11 @@
 //! What a test does to the fake engine: tells it how to behave, sees what was asked of it, and lets things happen.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use jetway_protocol::ids::{BackendId, SlotId};
 use jetway_protocol::init::FromInit;
 use jetway_service::lifecycle::Lifecycle;
+use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
 use super::{Container, ContainerStatus, Fake, Inner, LineEvent, Sandbox, Script};

@@ -4,8 +4,9 @@
 //! A call that is dropped gives its place back at once, whether it waits or is under way.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -132,7 +133,7 @@ impl Limiter {
     }
 
     fn core(&self) -> MutexGuard<'_, Core<oneshot::Sender<Permit>>> {
-        self.core.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.core.lock()
     }
 }
 
