@@ -196,7 +196,7 @@ async fn a_drone_that_did_not_hear_is_told_again_and_a_changed_password_is_told(
     harness.send(request("PUT", "/ctrl/pools/p", &with_password("one"))).await;
     drone.set_identity(drone.identity().0, jetway_protocol::ids::Term(0));
     look(&harness).await;
-    eventually("it refuses", async || harness.app.warm.told.lock().unwrap().len(), |told| *told == 0).await;
+    eventually("it refuses", async || harness.app.warm.told.lock().len(), |told| *told == 0).await;
     let term = harness.value("select term::text from drones").await.parse().unwrap();
     drone.set_identity(drone.identity().0, jetway_protocol::ids::Term(term));
     look(&harness).await;
