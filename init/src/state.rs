@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 
 use jetway_protocol::PROTOCOL_VERSION;
 use jetway_protocol::ids::{BackendId, BootId, FencingToken};
-use jetway_protocol::init::{Ahead, AheadState, FromInit, Hello, Session, SessionState, ToInit};
+use jetway_protocol::init::{
+    Ahead, AheadState, EXIT_LEASE_OVER, FromInit, Hello, Session, SessionState, ToInit,
+};
 
 use crate::signals::{ENDS_WITHOUT_SESSION, Ending};
 
@@ -211,8 +213,17 @@ impl State {
     }
 
     /// The drone's deadline has passed: nothing is waited for.
-    pub fn deadline_passed(&self) -> Vec<Action> {
-        vec![Action::KillEverything, Action::Exit { status: Ending::Signal(libc::SIGKILL).status() }]
+    pub fn deadline_passed(&mut self) -> Vec<Action> {
+        if let Some(taken) = &mut self.taken {
+            taken.lease_over |= taken.stop.is_none();
+        }
+        vec![Action::KillEverything, self.exit(Ending::Signal(libc::SIGKILL))]
+    }
+
+    /// An end that the lease began says so in its status: perhaps no agent is there to hear it.
+    fn exit(&self, ending: Ending) -> Action {
+        let lease_over = self.taken.as_ref().is_some_and(|taken| taken.lease_over);
+        Action::Exit { status: if lease_over { EXIT_LEASE_OVER } else { ending.status() } }
     }
 
     /// Somebody signalled this process. Children's endings do not come here.
@@ -238,7 +249,7 @@ impl State {
             Some(taken) => FromInit::Exited { backend: taken.backend.clone(), code, signal },
             None => FromInit::AheadFailed { message: format!("it {ending} before its session came") },
         };
-        vec![Action::Say(word), Action::Exit { status: ending.status() }]
+        vec![Action::Say(word), self.exit(ending)]
     }
 
     /// When [`State::on_time`] has something to do.
@@ -251,7 +262,7 @@ impl State {
         match stop {
             Some(stop) if stop.deadline.is_some_and(|deadline| deadline <= now) => {
                 if std::mem::replace(&mut stop.killed, true) {
-                    return vec![Action::Exit { status: Ending::Signal(libc::SIGKILL).status() }];
+                    return vec![self.exit(Ending::Signal(libc::SIGKILL))];
                 }
                 stop.deadline = Some(now + KILL_WAIT);
                 vec![Action::KillEverything]

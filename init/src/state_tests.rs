@@ -101,6 +101,13 @@ fn a_near_deadline_stops_once_and_says_so() {
     assert_eq!(near(&mut state, 9), []);
     assert_eq!(says(&state), (true, true));
     assert_eq!(state.deadline(), Some(now + Duration::from_secs(9)));
+    let exited = FromInit::Exited { backend: id("a"), code: Some(0), signal: None };
+    let ends = [Action::Say(exited), Action::Exit { status: EXIT_LEASE_OVER }];
+    assert_eq!(state.on_ending(9, Ending::Code(0)), ends, "its status says why, too");
+
+    let mut state = running(now);
+    let ends = [Action::KillEverything, Action::Exit { status: EXIT_LEASE_OVER }];
+    assert_eq!(state.deadline_passed(), ends, "init was paused");
 
     let mut state = running(now);
     state.on_message(ToInit::Stop { signal: 15, grace_ms: 3000 }, now);

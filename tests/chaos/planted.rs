@@ -172,6 +172,13 @@ fn ends() -> Vec<Case> {
         facts
     };
     let left = by_itself(ended(20, "exited", asked(Wish::Exit)));
+    let unwritten = |part, from| {
+        let mut facts = by_itself(ended(20, "crashed", asked(Wish::Exit)));
+        let fault = Fault::Kill(part);
+        facts.seen.faults.push(Done { fault, from, to: from + SECOND });
+        facts
+    };
+    let just_after = 20 * SECOND + SECOND / 10;
     let mut stopped_late = by_itself(ended(20, "external", asked(Wish::Exit)));
     stopped_late.seen.asked.push(Asked { backend: "a".to_owned(), wish: Wish::Stop, at: 21 * SECOND });
     let mut killed = ended(600, "exited", long.clone());
@@ -210,6 +217,13 @@ fn ends() -> Vec<Case> {
         ("one that was idle, and then its drone was cut off", said("idle"), (0, 0, 0)),
         ("one that was not, and then its drone was cut off", said("lease_expired"), (0, 1, 0)),
         ("a session that left as it was asked to", left, (0, 0, 0)),
+        (
+            "one whose engine was killed before it wrote the status",
+            unwritten(Part::Engine(2), just_after),
+            (0, 0, 0),
+        ),
+        ("one whose engine was killed later", unwritten(Part::Engine(2), 22 * SECOND), (0, 1, 0)),
+        ("one whose agent was killed", unwritten(Part::Drone(2), just_after), (0, 1, 0)),
         ("a session that was stopped as somebody asked", ended(20, "external", asked(Wish::Stop)), (0, 0, 0)),
         ("one that left as it was asked to, and then somebody stopped it", stopped_late, (0, 0, 0)),
         ("one that was asked to leave, and was stopped", ended(20, "external", asked(Wish::Exit)), (0, 1, 0)),
@@ -234,7 +248,19 @@ fn leases() -> Vec<Case> {
             lost.map(|at| LostCommits { from: (at - 1) * SECOND, to: at * SECOND }).into_iter().collect();
         facts
     };
+    // Its agent is killed at second 48, and its engine is away from then until this second.
+    let engineless = |agent, until: u64| {
+        let mut facts = short(Fault::Kill(agent), 48, 51);
+        let (fault, from) = (Fault::Kill(Part::Engine(2)), 50 * SECOND);
+        facts.seen.faults.push(Done { fault, from, to: until * SECOND });
+        facts.sessions[0].beats.last += SECOND;
+        facts.sessions[0].beats.told_to_stop += SECOND;
+        facts
+    };
     vec![
+        ("one of an agent that waits for its engine", engineless(Part::Drone(2), 60), (0, 0, 0)),
+        ("one of an agent whose engine was back long before", engineless(Part::Drone(2), 51), (0, 1, 0)),
+        ("one whose engine alone was away", engineless(Part::Drone(3), 60), (0, 1, 0)),
         ("a short one, while its drone was cut off", short(Fault::Cut(Host::Drone(2)), 48, 61), (0, 0, 0)),
         ("which was not for long enough", short(Fault::Cut(Host::Drone(2)), 57, 61), (0, 1, 0)),
         ("which was over long before", short(Fault::Cut(Host::Drone(2)), 20, 40), (0, 1, 0)),

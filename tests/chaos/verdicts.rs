@@ -14,6 +14,8 @@ use crate::ways::{
 /// A drone that was cut off twice in so short a time had no chance to renew in between.
 const CHANCE: u64 = 3 * SECOND;
 const STEP: u64 = SECOND / 10;
+/// From the end of a container's process until its engine has written the status down, at most.
+const STATUS_WRITTEN: u64 = SECOND / 2;
 /// Between two beats of a session's process, at least.
 const BEAT: u64 = SECOND / 50;
 
@@ -31,6 +33,13 @@ pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
         let message = &row.message;
         Err(format!("ended: {who}: {reason} ({status}, {message}; its drone says {word}): {why}"))
     };
+    // An engine that is killed right after an end forgets the status, and says 255.
+    let status_is_lost = was_at_work(
+        facts,
+        last,
+        last + STATUS_WRITTEN,
+        |fault| matches!(fault, Fault::Kill(part) if part == Part::Engine(session.drone)),
+    );
     // From the daemon's kill until it answers again, having ended what it found.
     let engine_died = was_at_work(facts, last, last, |fault| ends_sessions(fault, session.drone));
     // What is killed writes nothing of its end: it may have lived for as long as it was ever silent after its last beat.
@@ -51,6 +60,7 @@ pub fn end(facts: &Facts, session: &Session) -> Result<(), String> {
         }
         "external" => refuse("nobody asked for it"),
         "exited" | "lease_expired" | "lost" if left_as_asked => Ok(()),
+        "crashed" if left_as_asked && status_is_lost => Ok(()),
         _ if was_hit(facts, session) => Ok(()),
         "lease_expired" | "lost" | "exited" | "crashed" if was_isolated(facts, session) => Ok(()),
         "lease_expired" => refuse("its drone was not cut off for so long"),
@@ -180,5 +190,25 @@ fn is_isolated(facts: &Facts, drone: u8, time: u64) -> bool {
         let controller = Host::Controller(number);
         at_all(Part::Controller(number)) || pair(own, controller) || pair(controller, Host::Postgres)
     };
-    at_all(Part::Drone(drone)) || at_all(Part::Postgres) || (1..=CONTROLLERS).all(no_way_by)
+    at_all(Part::Drone(drone))
+        || waits_for_its_engine(facts, drone, time)
+        || at_all(Part::Postgres)
+        || (1..=CONTROLLERS).all(no_way_by)
+}
+
+/// An agent registers once its engine answers: one that begins while its engine is away renews
+/// nothing until then.
+fn waits_for_its_engine(facts: &Facts, drone: u8, time: u64) -> bool {
+    let faults = &facts.seen.faults;
+    let is_away = |done: &&Done| {
+        of_part(done.fault, Part::Engine(drone)) && done.from <= time && time <= at_work_until(done)
+    };
+    faults.iter().filter(is_away).any(|engine| {
+        let began_meanwhile = |agent: &Done| {
+            of_part(agent.fault, Part::Drone(drone))
+                && agent.from <= time
+                && engine.from <= at_work_until(agent)
+        };
+        faults.iter().any(began_meanwhile)
+    })
 }

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use jetway_protocol::init::{Ahead, FromInit, Session, SessionLease, ToInit};
+use jetway_protocol::init::{Ahead, EXIT_LEASE_OVER, FromInit, Session, SessionLease, ToInit};
 use jetway_protocol::spec::InitMode;
 
 use crate::harness::{Slot, Wire, eventually, session};
@@ -202,7 +202,7 @@ fn a_session_that_has_a_lease_is_kept_to_it() {
     assert_eq!(wire.claim(session), pid);
     slot.hang_up();
     drop(wire);
-    assert_eq!(slot.status().code(), Some(128 + 10), "the lease's stop signal");
+    assert_eq!(slot.status().code(), Some(EXIT_LEASE_OVER), "the lease's stop, before the deadline");
     let ended = began.elapsed();
     assert!(ended > Duration::from_millis(1500) && ended < Duration::from_secs(5), "{ended:?}");
     is_gone(pid);

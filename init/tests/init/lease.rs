@@ -67,7 +67,7 @@ fn one_grace_before_the_deadline_it_stops_the_application_and_at_it_everything()
     drop(wire);
     wait_for(&slot.path("told"));
     let told = began.elapsed();
-    assert_eq!(slot.status().code(), Some(137));
+    assert_eq!(slot.status().code(), Some(EXIT_LEASE_OVER));
     let ended = began.elapsed();
     assert!(told > SECOND * 3 / 2 && told < 3 * SECOND, "{told:?}");
     assert!(ended > SECOND * 5 / 2 && ended < 5 * SECOND, "{ended:?}");
@@ -90,7 +90,7 @@ fn each_renewal_moves_it_on_and_what_cannot_be_read_does_not() {
     assert!(!slot.path("told").exists());
     put(&slot, "torn");
     let since = Instant::now();
-    assert_eq!(slot.status().code(), Some(137), "the last value stands");
+    assert_eq!(slot.status().code(), Some(EXIT_LEASE_OVER), "the last value stands");
     assert!(since.elapsed() < 5 * SECOND);
 }
 
@@ -129,7 +129,7 @@ fn a_file_from_an_earlier_boot_ends_what_runs() {
     wire.claim(leased(stubborn(&slot), SECOND));
     put(&slot, &Deadline { boot_id: BootId::random(), gone_by: boot_time() + 1000 * SECOND }.to_string());
     wire.say(&ToInit::LookAtLease);
-    assert_eq!(slot.status().code(), Some(137));
+    assert_eq!(slot.status().code(), Some(EXIT_LEASE_OVER));
     slot.output();
 }
 

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use jetway_protocol::hint;
+use jetway_protocol::init::EXIT_LEASE_OVER;
 use jetway_protocol::state::{BackendState, Event as Step};
 use jetway_protocol::status::{End, EndReason, TerminationKind};
 
@@ -17,6 +18,9 @@ struct Facts<'a> {
     stop: Option<(TerminationKind, EndReason)>,
     failure: Option<(EndReason, String)>,
     status: ContainerStatus,
+    /// The application's own status, where init has said it.
+    said: Option<i32>,
+    is_under_lease: bool,
     /// Its sandbox died, and the drone ended it for that.
     was_cut_off: bool,
     was_ready: bool,
@@ -40,6 +44,8 @@ impl Core {
                 stop: self.stop_under_way(),
                 failure: self.ending.failure.clone(),
                 status,
+                said: self.session.exit_code,
+                is_under_lease: self.tenure.is_some(),
                 was_cut_off,
                 was_ready: self.life.was_ready,
                 ran,
@@ -107,6 +113,11 @@ fn describe(facts: &Facts<'_>) -> End {
     }
     if let Some((reason, message)) = &facts.failure {
         return end(*reason, message.clone());
+    }
+    if facts.is_under_lease && exit_code == Some(EXIT_LEASE_OVER) && facts.said != exit_code {
+        // Init began to stop it while no agent was there to hear so.
+        let reason = EndReason::LeaseExpired;
+        return End { exit_code: facts.said, ..end(reason, stop_message(facts, reason)) };
     }
     let code = exit_code.map_or_else(|| "an unknown status".to_owned(), |code| format!("status {code}"));
     if oom_killed {
@@ -179,6 +190,8 @@ mod tests {
             stop: None,
             failure: None,
             status: ContainerStatus::Exited { code: 3, oom_killed: false },
+            said: None,
+            is_under_lease: true,
             was_cut_off: false,
             was_ready: true,
             ran: true,
@@ -201,6 +214,12 @@ mod tests {
         check(|f| f.status = ContainerStatus::Exited { code: 0, oom_killed: false }, R::Exited, "status 0");
         check(|_| {}, R::Crashed, "status 3");
         check(|f| f.status = by_a_signal.clone(), R::Crashed, "status 139");
+        let by_lease = ContainerStatus::Exited { code: EXIT_LEASE_OVER, oom_killed: false };
+        check(|f| f.status = by_lease.clone(), R::LeaseExpired, "could not renew its lease");
+        check(|f| (f.status, f.said) = (by_lease.clone(), Some(0)), R::LeaseExpired, "its lease");
+        let own = Some(EXIT_LEASE_OVER);
+        check(|f| (f.status, f.said) = (by_lease.clone(), own), R::Crashed, "status 75");
+        check(|f| (f.status, f.is_under_lease) = (by_lease.clone(), false), R::Crashed, "status 75");
         check(|f| f.was_ready = false, R::ExitedBeforeReady, "status 3 before it listened on port 8080");
         check(|f| f.status = ContainerStatus::Absent, R::Lost, "removed by somebody else");
         check(
