@@ -263,6 +263,8 @@ fn leases() -> Vec<Case> {
         ("one whose engine alone was away", engineless(Part::Drone(3), 60), (0, 1, 0)),
         ("a short one, while its drone was cut off", short(Fault::Cut(Host::Drone(2)), 48, 61), (0, 0, 0)),
         ("which was not for long enough", short(Fault::Cut(Host::Drone(2)), 57, 61), (0, 1, 0)),
+        ("which was over too late for a renewal", short(Fault::Cut(Host::Drone(2)), 52, 57), (0, 0, 0)),
+        ("which was over in time for one", short(Fault::Cut(Host::Drone(2)), 51, 55), (0, 1, 0)),
         ("which was over long before", short(Fault::Cut(Host::Drone(2)), 20, 40), (0, 1, 0)),
         ("a short one, while Postgres had vanished", short(Fault::Vanish, 51, 65), (0, 0, 0)),
         ("when renewals must have gone on again", short(Fault::Vanish, 30, 65), (0, 1, 0)),

@@ -143,7 +143,7 @@ fn was_isolated(facts: &Facts, session: &Session) -> bool {
     let heartbeat = nanos(terms.heartbeat(std::time::Duration::from_secs(2)));
     // The stop signal comes a grace before the end, and the last renewal may be a heartbeat or two old.
     let enough = nanos(terms.held_for() - terms.grace_max()).saturating_sub(2 * heartbeat);
-    let end = session.beats.last + SECOND;
+    let end = session.beats.told_to_stop;
     let before = nanos(terms.held_for()) + 2 * heartbeat + CHANCE;
     let begin = session.beats.told_to_stop.saturating_sub(before);
     let (mut run, mut chance, mut time) = (0, CHANCE, begin);
@@ -159,7 +159,8 @@ fn was_isolated(facts: &Facts, session: &Session) -> bool {
         }
         time += STEP;
     }
-    run >= enough
+    // Its end may have come just before the stop: the chance of that time came too late.
+    run + if chance < CHANCE { chance } else { 0 } >= enough
 }
 
 /// Whether absent keys wait at this time, because Postgres may have lost what was committed last.
