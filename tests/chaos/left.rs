@@ -141,8 +141,9 @@ pub async fn stopped(parts: &Parts, faults: &[Done]) -> anyhow::Result<Vec<Strin
             files(&Part::Drone(number).directory()).into_iter().filter(|path| !is_memory(path)),
         ));
         let fell = |done: &Done| done.fault == Fault::Kill(Part::Engine(number));
-        let here = if faults.iter().any(fell) { forgotten::on(number) } else { Vec::new() };
-        left.extend(links(number, &here)?);
+        let engine_fell = faults.iter().any(fell);
+        let here = if engine_fell { forgotten::on(number) } else { Vec::new() };
+        left.extend(links(number, &here, engine_fell)?);
         left.extend(processes(number, &here));
         forgotten.extend(here);
     }
@@ -168,16 +169,31 @@ fn processes(number: u8, forgotten: &[Forgotten]) -> Vec<String> {
         .collect()
 }
 
-/// Links of containers and networks, on a host that had only its own before.
-fn links(number: u8, forgotten: &[Forgotten]) -> anyhow::Result<Vec<String>> {
+/// Links of containers and networks, on a host that had only its own before. An engine makes a pair
+/// on the host, and gives one of its ends to a container: one that was killed in between has
+/// forgotten both.
+fn links(number: u8, forgotten: &[Forgotten], engine_fell: bool) -> anyhow::Result<Vec<String>> {
     let listed = run("ip", &["-n", &Host::Drone(number).namespace(), "-o", "link"])?;
     let is_forgotten = |line: &str| {
         let index = line.split(": ").next().unwrap_or_default();
         forgotten.iter().any(|container| container.links.iter().any(|link| link == index))
     };
-    let names = listed.lines().filter(|line| !is_forgotten(line)).filter_map(|line| line.split(": ").nth(1));
-    let others = names.filter(|name| *name != "lo" && !name.starts_with("wan@"));
-    Ok(others.map(|name| format!("left: link {name} on the host of d{number}")).collect())
+    let names: Vec<_> = listed
+        .lines()
+        .filter(|line| !is_forgotten(line))
+        .filter_map(|line| line.split(": ").nth(1))
+        .filter(|name| *name != "lo" && !name.starts_with("wan@"))
+        .collect();
+    let is_whole_pair = |name: &str| {
+        let turned = name.split_once('@').map(|(end, other)| format!("{other}@{end}"));
+        turned.is_some_and(|turned| name.starts_with("veth") && names.contains(&turned.as_str()))
+    };
+    let (pairs, others): (Vec<&str>, Vec<&str>) =
+        names.iter().partition(|name| engine_fell && is_whole_pair(name));
+    pairs
+        .iter()
+        .for_each(|name| println!("engine{number} was killed over the link {name} and has forgotten it"));
+    Ok(others.into_iter().map(|name| format!("left: link {name} on the host of d{number}")).collect())
 }
 
 fn said(paths: impl Iterator<Item = PathBuf>) -> Vec<String> {

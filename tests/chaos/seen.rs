@@ -66,6 +66,9 @@ pub struct Hung {
     pub at: u64,
 }
 
+/// Said of an answer to a URL whose drone had not been heard when it was given out.
+pub const UNCONFIRMED: &str = ", under an unconfirmed URL";
+
 /// A request that was answered with "not now", or broke off.
 #[derive(Debug, Clone)]
 pub struct TurnedAway {

@@ -11,7 +11,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::places::Part;
 use crate::pools::{number_of, request};
-use crate::seen::{Asked, Hung, Refused, SECOND, Seen, TurnedAway, Used, Wish, now};
+use crate::seen::{Asked, Hung, Refused, SECOND, Seen, TurnedAway, UNCONFIRMED, Used, Wish, now};
 
 /// A connect: 20 s for a stopping key, and what else it may do; with `wait` 30 s more.
 const CONNECT: Duration = Duration::from_secs(40);
@@ -45,6 +45,13 @@ pub struct Page {
     pub fence: u64,
     /// Its drone has said that it lives.
     pub confirmed: bool,
+}
+
+impl Page {
+    /// The end of what is said of an answer to it.
+    pub fn doubt(&self) -> &'static str {
+        if self.confirmed { "" } else { UNCONFIRMED }
+    }
 }
 
 /// How an open ended.
@@ -185,7 +192,7 @@ impl Shore {
                     if self.is_gone(page, to, status, code) {
                         return Opened::Gone;
                     }
-                    format!("an open: {status} {code}")
+                    format!("an open: {status} {code}{}", page.doubt())
                 }
             },
             Err(WsError::Http(response)) => {
@@ -200,7 +207,7 @@ impl Shore {
                 if self.is_gone(page, to, status, code) {
                     return Opened::Gone;
                 }
-                format!("an open: {status} {code}")
+                format!("an open: {status} {code}{}", page.doubt())
             }
             Err(error) => {
                 self.seen.answer("open: no answer");

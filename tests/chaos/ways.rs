@@ -7,7 +7,7 @@ use crate::engine::LIVE_RESTORE;
 use crate::places::{CONTROLLERS, DRONES, Host, Part};
 use crate::pools::Change;
 use crate::schedule::Fault;
-use crate::seen::{Asked, Done, Dropped, Hung, Refused, SECOND, TurnedAway, Unclean, Wish, at};
+use crate::seen::{Asked, Done, Dropped, Hung, Refused, SECOND, TurnedAway, UNCONFIRMED, Unclean, Wish, at};
 use crate::verdicts::was_forgotten;
 
 /// How long a fault's consequences go on after its end: a connection that was cut is missed later, and waits for a
@@ -317,6 +317,9 @@ pub fn turned_away(facts: &Facts, away: &TurnedAway) -> Option<String> {
     } else {
         ended
             || (what.contains(" busy") && is_outwaited(facts, *from, *time))
+            // A controller that ended takes the grants with it that no drone has taken yet.
+            || (what.contains("backend_not_ready") && what.ends_with(UNCONFIRMED)
+                && was_at_work(facts, *from, *time, is_controllers))
             || was_at_work(facts, *from, *time, |fault| {
                 if names_none {
                     return is_deleted(fault);

@@ -203,7 +203,7 @@ impl Shore {
         if self.is_gone(page, to, answer.status, code) {
             return Told::Gone;
         }
-        let what = format!("a request: {} {code}", answer.status);
+        let what = format!("a request: {} {code}{}", answer.status, page.doubt());
         self.turned_away(what, to, Some(page.backend.clone()), from);
         Told::Failed
     }

@@ -7,7 +7,7 @@ use jetway_protocol::lease::LeaseTerms;
 use super::{Case, dropped, during, facts, hung, refused, session, turned_away};
 use crate::places::{Host, Part};
 use crate::schedule::Fault;
-use crate::seen::{Asked, Done, Inner, LostCommits, SECOND, TurnedAway, Unclean, Wish};
+use crate::seen::{Asked, Done, Inner, LostCommits, SECOND, TurnedAway, UNCONFIRMED, Unclean, Wish};
 
 pub fn ways() -> Vec<Case> {
     let saw = |seen| facts(vec![session("a", 1, 10 * SECOND, 20 * SECOND)], "idle", seen);
@@ -36,6 +36,8 @@ pub fn answers() -> Vec<Case> {
     let kill = |part, seen| saw(during(Fault::Kill(part), seen));
     let (open, connect) = ("502 backend_unreachable", "503 no_drone");
     let (proxy, controller) = (Part::Proxy(2), Part::Controller(1));
+    let not_ready = "an open: 504 backend_not_ready";
+    let unconfirmed = format!("{not_ready}{UNCONFIRMED}");
     let stopped = |part| Inner {
         unclean: vec![Unclean { part, how: "status 1".to_owned(), from: 14 * SECOND, at: 22 * SECOND }],
         ..Inner::default()
@@ -72,6 +74,13 @@ pub fn answers() -> Vec<Case> {
         ("one that was not, and Postgres was killed", kill(Part::Postgres, refused(true)), (0, 0, 0)),
         ("one that was not, and a proxy was killed", kill(proxy, refused(true)), (0, 1, 0)),
         ("an open that failed", saw(turned_away(proxy, open)), (0, 1, 0)),
+        ("its controller was killed", kill(controller, turned_away(proxy, not_ready)), (0, 1, 0)),
+        (
+            "its controller was killed, and the drone had not been heard",
+            kill(controller, turned_away(proxy, &unconfirmed)),
+            (0, 0, 0),
+        ),
+        ("the drone had not been heard", saw(turned_away(proxy, &unconfirmed)), (0, 1, 0)),
         ("its proxy was killed, too", kill(proxy, turned_away(proxy, open)), (0, 0, 0)),
         ("its drone was killed, too", kill(Part::Drone(2), turned_away(proxy, open)), (0, 0, 0)),
         ("another drone was killed", kill(Part::Drone(1), turned_away(proxy, open)), (0, 1, 0)),
