@@ -8,8 +8,8 @@ use jetway_protocol::state::BackendState;
 use jetway_protocol::time::UnixMicros;
 
 use crate::agent::Agent;
-use crate::backend;
-use crate::journal::{Remembered, Tombstone};
+use crate::backend::begin;
+use crate::store::journal::{Remembered, Tombstone};
 
 /// How many backends were taken over.
 pub fn adopt_all(agent: &Arc<Agent>) -> std::io::Result<usize> {
@@ -20,7 +20,7 @@ pub fn adopt_all(agent: &Arc<Agent>) -> std::io::Result<usize> {
             report_end_again(agent, &remembered, end)?;
             continue;
         }
-        backend::adopt(agent, remembered, journal);
+        begin::adopt(agent, remembered, journal);
         adopted += 1;
     }
     Ok(adopted)

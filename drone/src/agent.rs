@@ -11,33 +11,29 @@ use jetway_protocol::ids::{BackendId, BootId, DroneId, ProxyId, SlotId};
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::outbox::Outbox;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::addresses::{AddressBook, NoAddress};
-use crate::admission::Admission;
-use crate::backend::Backend;
-use crate::data_dir::DataDir;
-use crate::journal::{Journals, Tombstones};
-use crate::last_output::LastOutputs;
+use crate::backend::handle::Backend;
+use crate::books::addresses::{AddressBook, NoAddress};
+use crate::books::admission::Admission;
+use crate::books::streams::{Stream, Streams};
+use crate::books::usual::Usual;
+use crate::controllers::membership::Membership;
+use crate::engine::Engine;
 use crate::lease::Lease;
-use crate::membership::Membership;
 use crate::runtime::Runtime;
-use crate::streams::{Stream, Streams};
-use crate::teardown;
-use crate::usual::Usual;
+use crate::store::Store;
+use crate::store::data_dir::DataDir;
+use crate::store::journal::Tombstones;
 use crate::warm::{self, Warm};
 
 /// Events that a slow local listener may fall behind by.
 const LOCAL_EVENTS_MAX: usize = 1024;
-/// Calls of reconcilers and ends that ask the engine at once; kills do not queue here.
-const ENGINE_CALLS_MAX: usize = 32;
-/// An engine that has not answered by then is taken to have failed: what happened is unknown.
-pub const ENGINE_CALL_SECONDS_MAX: u64 = 30;
 
 pub struct Agent {
     pub drone: DroneFacts,
-    pub engine: Engine,
+    pub engine: Arc<Engine>,
     pub lifecycle: Lifecycle,
     pub membership: Arc<Membership>,
     pub lease: Arc<Lease>,
@@ -64,16 +60,6 @@ pub struct DroneFacts {
     pub started: Instant,
 }
 
-/// The container engine, and how much is asked of it at once.
-pub struct Engine {
-    pub runtime: Arc<dyn Runtime>,
-    pub calls: Semaphore,
-    pub removals: Semaphore,
-    pub ok: AtomicBool,
-    /// Wakes the look at its health.
-    pub look: Notify,
-}
-
 /// The backends that live here.
 pub struct Backends {
     pub by_id: DashMap<BackendId, Arc<Backend>>,
@@ -98,15 +84,6 @@ pub struct Strays {
     pub looked: AtomicBool,
     /// Wakes the look at everything.
     pub look_now: Notify,
-}
-
-/// What the next agent must know.
-pub struct Store {
-    pub data_dir: DataDir,
-    pub journals: Journals,
-    /// What ended sessions have printed last.
-    pub last_outputs: LastOutputs,
-    tombstones: Mutex<Tombstones>,
 }
 
 struct Addresses {
@@ -139,32 +116,11 @@ pub struct Parts {
     pub process: uuid::Uuid,
 }
 
-impl Engine {
-    fn new(runtime: Arc<dyn Runtime>) -> Self {
-        Self {
-            runtime,
-            calls: Semaphore::new(ENGINE_CALLS_MAX),
-            removals: Semaphore::new(teardown::AT_ONCE),
-            ok: AtomicBool::new(true),
-            look: Notify::new(),
-        }
-    }
-
-    /// A call has met no engine: it is known to be down until it is looked at, which is done at once.
-    pub fn note_loss(&self) {
-        self.ok.store(false, Ordering::Relaxed);
-        self.look.notify_one();
-    }
-}
-
 impl Agent {
     pub fn new(parts: Parts) -> std::io::Result<Self> {
-        let tombstones = Tombstones::open(parts.data_dir.path())?;
-        let journals = Journals::open(parts.data_dir.path())?;
-        let last_outputs = LastOutputs::open(parts.data_dir.path())?;
         let addresses = AddressBook::new(parts.runtime.subnet(), parts.data_dir.address_cursor());
         Ok(Self {
-            engine: Engine::new(parts.runtime),
+            engine: Arc::new(Engine::new(parts.runtime)),
             admission: Admission::new(&parts.capacity),
             warm: Warm::new(
                 parts.warm,
@@ -193,12 +149,7 @@ impl Agent {
                 looked: AtomicBool::new(false),
                 look_now: Notify::new(),
             },
-            store: Store {
-                data_dir: parts.data_dir,
-                journals,
-                last_outputs,
-                tombstones: Mutex::new(tombstones),
-            },
+            store: Store::open(parts.data_dir)?,
             addresses: Addresses { book: Mutex::new(addresses), keeping_cursor: Mutex::new(()) },
             streams: Streams::default(),
             reports: Reports { outbox: Outbox::default(), events: broadcast::Sender::new(LOCAL_EVENTS_MAX) },
@@ -216,7 +167,7 @@ impl Agent {
 
     /// Held for a few lines, never across an await.
     pub fn tombstones(&self) -> MutexGuard<'_, Tombstones> {
-        self.store.tombstones.lock()
+        self.store.tombstones()
     }
 
     /// Held for a few lines, never across an await.

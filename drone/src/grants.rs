@@ -36,7 +36,7 @@ const LOOKS_MAX: usize = 256;
 /// Grants that a view names, at most: the newest.
 const VIEWS_MAX: usize = 1000;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Grants {
     by_age: BTreeMap<u64, Box<Held>>,
     ages: HashMap<GrantId, u64>,
@@ -47,7 +47,7 @@ pub struct Grants {
     next: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Held {
     pub grant: Grant,
     pub added: UnixMicros,
@@ -66,7 +66,7 @@ pub struct Entered {
 
 /// Ids of grants that went, kept so that their holders are told at once. When there are too many
 /// the oldest is forgotten.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Removed {
     ids: HashSet<GrantId>,
     in_order: VecDeque<GrantId>,

@@ -19,13 +19,13 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::agent::{Agent, Parts};
-use crate::backend::{self, Asking, Backend};
-use crate::data_dir::DataDir;
-use crate::data_dir::tests::TestDir;
+use crate::backend::{Asking, Backend, begin};
+use crate::books::streams::Stream;
+use crate::controllers::membership::Membership;
 use crate::lease::{self, Lease};
-use crate::membership::Membership;
 use crate::runtime::fake::{Fake, FakeRuntime, Script};
-use crate::streams::Stream;
+use crate::store::data_dir::DataDir;
+use crate::store::data_dir::tests::TestDir;
 use crate::{adoption, reconcile, warm};
 
 pub struct Harness {
@@ -163,7 +163,7 @@ impl Harness {
     fn put_as(&self, id: &str, put: PutBackend) -> Arc<Backend> {
         let reservation = self.agent.admission.admit(&put.spec.executable).unwrap();
         let tenure = lease::is_for(&put).then(|| self.agent.lease.take().unwrap());
-        backend::put(&self.agent, id.parse().unwrap(), put, reservation, tenure).unwrap()
+        begin::put(&self.agent, id.parse().unwrap(), put, reservation, tenure).unwrap()
     }
 
     /// A proxy's stream, and an ask on it with the first grant.

@@ -32,7 +32,7 @@ use holds::Holds;
 /// How long a connect to a live key holds its backend for a client that has not come yet.
 pub const HOLD_SECONDS: u64 = 30;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Idle {
     max_idle: Option<Duration>,
     first_connection: Duration,
@@ -51,7 +51,7 @@ pub struct Idle {
     unknown_until: Option<Instant>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct InUse {
     uses: u32,
     connections: u32,

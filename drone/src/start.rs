@@ -22,20 +22,20 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::agent::{Agent, Parts};
-use crate::beats::Beats;
 use crate::config::{self, Config};
-use crate::data_dir::{DataDir, DataDirError, Identity};
+use crate::controllers::membership::Membership;
+use crate::controllers::outbox;
+use crate::controllers::registration::{self, Facts, Refused, Registration};
 use crate::http::{self, Gate};
-use crate::journal::Journals;
-use crate::lease::{self, Lease, Tenure};
-use crate::membership::Membership;
-use crate::registration::{self, Facts, Refused, Registration};
-use crate::run_dir::{RunDir, RunDirError};
+use crate::lease::{self, Lease, Tenure, keeper};
 use crate::runtime::docker::host_paths::{self, Needed};
 use crate::runtime::docker::{ConnectError, Contact, DockerConfig, DockerRuntime, EngineFacts, NetworkError};
 use crate::runtime::{Runtime, RuntimeError};
-use crate::warm;
-use crate::{adoption, last_output, outbox, reconcile};
+use crate::store::data_dir::{DataDir, DataDirError, Identity};
+use crate::store::journal::Journals;
+use crate::store::last_output;
+use crate::store::run_dir::{RunDir, RunDirError};
+use crate::{adoption, reconcile, warm};
 
 /// A session that was killed has ended after this, unless its engine is stuck.
 const HARD_STOP_MAX: Duration = Duration::from_secs(5);
@@ -132,7 +132,7 @@ impl Drone {
     /// go too, so that nothing of it is left; with sessions they stay for the next start, which adopts them. An
     /// engine that hangs is not waited for.
     pub async fn leave_engine(&self) {
-        warm::leave(&self.agent).await;
+        reconcile::leave::leave(&self.agent).await;
         let Some(docker) = &self.docker else { return };
         if !self.agent.backends.by_id.is_empty() || !self.agent.strays.sessions.is_empty() {
             return;
@@ -234,7 +234,7 @@ impl Opening {
             register: registration::register(&config, facts),
             silence: Silence::default(),
             is_nearer: false,
-            beats: Beats::default(),
+            beats: Default::default(),
         };
         let (sandboxes, memory_bytes, calm) = (config.sandboxes, config.warm_memory_bytes, config.calm);
         let warm = warm::Settings { sandboxes, memory_bytes, calm };
@@ -301,8 +301,8 @@ impl Opening {
         lifecycle.spawn_until_stopped(reconcile::ping(agent.clone()));
         lifecycle.spawn_until_stopped(reconcile::collect_images(agent.clone()));
         lifecycle.spawn_until_stopped(warm::keeper::keep(agent.clone()));
-        lifecycle.spawn_until_stopped(last_output::forget_old(agent.clone()));
-        lifecycle.spawn_until_stopped(lease::follow_suspends(agent.clone()));
+        lifecycle.spawn_until_stopped(last_output::forget_old(agent.store.last_outputs.clone()));
+        lifecycle.spawn_until_stopped(keeper::follow_suspends(agent.lease.clone()));
         Ok(Drone { address: self.address, id: agent.drone.id, agent, refused, docker: None, run_dir: None })
     }
 }

@@ -2,7 +2,7 @@
 //! never used. A container goes before the namespace that it joined, and an address is given again only after both.
 //!
 //! A task each, that repeats until the engine has done it; at an agent's stop they are dropped where they stand, and what is
-//! left is found by [`crate::warm::leave`] or by the next agent.
+//! left is found by [`crate::reconcile::leave`] or by the next agent.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -12,13 +12,11 @@ use jetway_protocol::ids::{BackendId, SlotId};
 use jetway_service::backoff::Backoff;
 
 use crate::agent::Agent;
-use crate::backend::bounded;
-use crate::journal::Place;
-use crate::last_output;
+use crate::engine::bounded;
 use crate::runtime::RuntimeError;
+use crate::store::journal::Place;
+use crate::store::last_output;
 
-/// Removals that the engine works on at once: it has more urgent things to do.
-pub const AT_ONCE: usize = 4;
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -81,7 +79,7 @@ impl Teardown {
     async fn run(self, agent: &Agent) {
         if let Some(slot) = self.slot {
             if let Some(session) = &self.session {
-                last_output::keep(agent, slot, session).await;
+                last_output::keep(&agent.engine, &agent.store.last_outputs, slot, session).await;
             }
             until_done(agent, || agent.engine.runtime.remove(slot)).await;
             agent.holders.slots.remove(&slot);

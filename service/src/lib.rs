@@ -14,5 +14,6 @@ pub mod secrets;
 pub mod server;
 pub mod silence;
 pub mod socket;
+pub mod tar;
 pub mod telemetry;
 pub mod tls;

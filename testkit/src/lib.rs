@@ -8,6 +8,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`eventually`](mod@eventually) | the only ways in which a test waits |
+//! | [`controller`] | a controller without Postgres, as drones see it |
 //! | [`drone`] | drones without an engine, as controllers and as proxies see them |
 //! | [`processes`] | child processes, the executables under test, free ports |
 //! | [`postgres`] | servers of a test's own: started, followed by a standby, crashed |
@@ -17,6 +18,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers")]
 
+pub mod controller;
 pub mod database;
 pub mod drone;
 pub mod engine;

@@ -6,7 +6,7 @@
 //! What is sent on a stream may be late, or never arrive; the stream may break at any time, for one side first.
 //!
 //! Product: `attach::{stands, is_silent}`, which `proxy/src/attach/state.rs` and
-//! `drone/src/addresses.rs` call. Copies: an answer counts from the sending of its question
+//! `drone/src/books/addresses.rs` call. Copies: an answer counts from the sending of its question
 //! (`proxy/src/attach/pings.rs`), a new stream needs a new admission. The product also rests each
 //! address for the silent time after its session's end; the model may use it again at once.
 

@@ -1,25 +1,43 @@
 //! One backend on its drone: slots, the engine, the journal, inits, agents that fall between any two steps, and the lease's end.
 //!
-//! The engine may answer with an error and start the container all the same, later. A second is a
-//! tick; the lease ends at 2, and from 3 on the key may be given away elsewhere, as `lease.rs`
-//! shows. Init is PID 1: its end is the application's. It may die, and its line may break, between
-//! any two of: it has the session, it has said so, the application is executed.
+//! The engine may answer late, or with an error, and start the container all the same. A tick is 20
+//! seconds, in which each of the agent's clocks runs out but that of the start; the lease ends at 2,
+//! and from 3 on the key may be given away elsewhere, as `lease.rs` shows. Init is PID 1: its end is
+//! the application's. It may die, and its line may break, between any two of: it has the session, it
+//! has said so, the application is executed.
 //!
-//! Product: `claim::{next, fate}`, `lease::{LastWord, Deadline}`. Copies: an agent that starts goes on
-//! with a journalled slot (`drone/src/backend/core/adopt.rs`), and init says what it has taken before it
-//! executes it (`init/src/state.rs`, whose own tests go through every order).
+//! Product: the drone's whole core (`drone/src/backend/core/`), which decides what is journalled,
+//! sent, asked of the engine, adopted after a fall, and told as the end; its journal's records, and
+//! what they add up to (`drone/src/store/journal/record.rs`); `lease::{LastWord, Deadline}`. Copies:
+//! the loop around the core (`drone/src/backend/actor.rs`: the lease first, then the event, then all
+//! that is due; answers about another slot are dropped), which slot is taken
+//! (`drone/src/warm/take.rs`), what the engine's part of a start reports
+//! (`drone/src/backend/start_task.rs`), and init, which says what it has taken before it executes it
+//! (`init/src/state.rs`, whose own tests go through every order). Not here: readiness, proxies,
+//! sandboxes, hot slots.
 
+mod agent;
 mod runs;
+mod shown;
+mod slot;
 
 use std::time::Duration;
 
-use jetway_protocol::claim::{Evidence, Fate, Handover, Next, fate, next};
+use jetway_drone::model::{Event, Progress, Record, Remembered};
+use jetway_drone::runtime::{ContainerStatus, LineEvent};
 use jetway_protocol::ids::BootId;
 use jetway_protocol::lease::{Deadline, LastWord, Standing};
+use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use stateright::{Model, Property};
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::agent::{Agent, Asked, How};
+use self::shown::Shown;
+use self::slot::{Container, Line, Slot};
+
 const BOOT: BootId = BootId(Uuid::from_u128(7));
+const TICK: Duration = Duration::from_secs(20);
 const GONE_BY: u8 = 2;
 const FREE_FROM: u8 = 3;
 const SLOTS: usize = 2;
@@ -30,7 +48,6 @@ enum Mistake {
     RestartedAgentStartsAfresh,
     JournalWrittenAfterTheClaim,
     FailedStopIsAnEnd,
-    SlowStartIsGivenUpAfterTheClaim,
     InitDoesNotLook,
     /// A session that was not mentioned was not begun, whatever init it is.
     SilenceOfAnyInitIsTrusted,
@@ -47,92 +64,73 @@ struct Claiming {
     crashes: u8,
     /// Init says what it has taken only after it has executed it, as earlier versions did.
     is_old_init: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Container {
-    Absent,
-    /// The engine was asked; it may still start it, whatever it answered.
-    Asked,
-    Parked,
-    /// Init has said that the session is taken, and has executed nothing.
-    Took,
-    Runs,
-    Gone,
-}
-
-/// What init has said of the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Word {
-    Unsaid,
-    OnItsWay,
-    Heard,
-    Lost,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Slot {
-    container: Container,
-    /// The session is on its way to init.
-    claim: bool,
-    word: Word,
-    /// The agent has given a connection up before its end.
-    cut: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-struct Journal {
-    slot: Option<usize>,
-    claiming: bool,
-    ended: bool,
+    /// Slots that wait for a session at the beginning; the others are made.
+    ready: usize,
+    base: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct State {
     now: u8,
     slots: [Slot; SLOTS],
-    journal: Journal,
-    /// An agent is there, and has asked what its predecessor left.
-    agent: bool,
+    journal: Shown<Remembered>,
+    /// Records that are not in the journal yet, by mistake.
+    unwritten: Option<Shown<Vec<Record>>>,
+    agent: Option<Agent>,
+    /// A controller has heard of the end.
+    ended: bool,
     adopted: bool,
-    /// It looked at its lease, and will send the session next.
-    looked: bool,
     crashes: u8,
-    /// Inits may still be killed, and lines break.
+    /// Inits may still be killed, lines break, and starts fail.
     deaths: u8,
     cuts: u8,
+    failures: u8,
     /// Of this backend's application on this drone, under its one fencing token.
     starts: u8,
     elsewhere: bool,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Action {
     Tick,
-    TakeSlot(usize),
+    AgentLooks,
     AskEngine(usize),
     EngineStarts(usize),
-    /// The call failed: another slot.
-    GiveSlotUp(usize),
-    LookAndJournal,
+    EngineAnswers(usize),
+    /// The call failed: the container may come all the same.
+    StartFails(usize),
+    /// The engine knows nothing of the start.
+    StartForgotten(usize),
+    EngineKills(usize),
+    /// Of an engine call.
+    Answer(usize, Asked),
+    StopFails(usize),
+    EngineRemoves(usize),
     SendClaim(usize),
-    InitSays(usize),
+    InitConnects(usize),
+    InitTakes(usize),
     /// Its line is dead.
     InitCannotSay(usize),
     InitExecutes(usize),
+    InitStops(usize),
     InitDies(usize),
-    LineBreaks(usize),
-    AgentHears(usize),
     ApplicationEnds(usize),
-    Stop(usize),
-    StopFails(usize),
-    EngineSaysGone(usize),
+    LineBreaks(usize),
+    LineEnds(usize),
+    AgentHears(usize),
+    Stop,
     AgentFalls,
     AgentStarts,
     StartElsewhere,
 }
 
 impl Claiming {
+    fn of(mistake: Mistake, crashes: u8, ready: usize) -> Self {
+        let n = |k: &str, d: u8| std::env::var(k).ok().and_then(|v| v.parse().ok()).unwrap_or(d); // TEMP
+        let (crashes, ready) = (n("M_CRASHES", crashes), usize::from(n("M_READY", ready as u8))); // TEMP
+        Self { mistake, crashes, is_old_init: false, ready, base: Instant::now() }
+    }
+
     fn word(now: u8) -> (LastWord, Duration) {
         let mut word = LastWord::new(BOOT, Duration::ZERO);
         let gone_by = Duration::from_secs(u64::from(GONE_BY));
@@ -149,134 +147,121 @@ impl Claiming {
         state.now += 1;
         let (word, now) = Self::word(state.now);
         if word.standing(now) == Standing::Gone {
-            for slot in state.slots.iter_mut().filter(|slot| slot.container == Container::Runs) {
-                slot.container = Container::Gone;
-            }
+            state.slots.iter_mut().filter(|slot| slot.container == Container::Runs).for_each(Slot::end);
         }
     }
 
     fn start_agent(&self, state: &mut State) {
-        (state.agent, state.looked) = (true, false);
-        for slot in state.slots.iter_mut() {
-            // Init's hello.
-            if matches!(slot.container, Container::Took | Container::Runs) {
-                slot.word = Word::Heard;
-            }
+        state.adopted |= state.slots.iter().any(|slot| slot.container == Container::Runs);
+        if self.mistake == Mistake::RestartedAgentStartsAfresh {
+            state.journal = Shown::new(agent::put());
+            return self.begin(state, Some(Event::Begin));
         }
-        if self.mistake == Mistake::RestartedAgentStartsAfresh && !state.journal.ended {
-            state.journal = Journal::default();
+        if state.journal.value.state.status() == Status::Terminated {
+            // It tells of the end once more.
+            (state.ended, state.agent) = (true, Some(Agent::without_backend()));
+            return;
+        }
+        let resumes = Event::Resume { proxies_back_by: self.moment(state.now).instant };
+        self.begin(state, (self.mistake != Mistake::AdoptedSlotIsReplaced).then_some(resumes));
+    }
+
+    fn fall(&self, state: &mut State) {
+        state.crashes -= 1;
+        (state.agent, state.unwritten) = (None, None);
+        for slot in &mut state.slots {
+            slot.cut();
+            (slot.is_ready, slot.is_left) = (false, false);
         }
     }
 
-    fn actions_of_the_agent(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.journal.ended {
+    fn actions_of_the_agent(&self, state: &State, agent: &Agent, actions: &mut Vec<Action>) {
+        actions.extend(agent.sending.map(Action::SendClaim));
+        if !self.goes_on(state) {
             return;
         }
-        let Some(at) = state.journal.slot else {
-            let fresh = (0..SLOTS).find(|at| state.slots[*at].container == Container::Absent);
-            actions.extend(fresh.filter(|_| Self::admits(state.now)).map(Action::TakeSlot));
-            return;
-        };
-        let slot = &state.slots[at];
-        let unclaimed = !state.journal.claiming;
-        match slot.container {
-            Container::Absent if unclaimed => actions.push(Action::AskEngine(at)),
-            Container::Asked => {
-                if unclaimed || self.mistake == Mistake::SlowStartIsGivenUpAfterTheClaim {
-                    actions.push(Action::GiveSlotUp(at));
+        actions.extend([Action::AgentLooks, Action::Stop]);
+        match agent.starting {
+            Some((at, false)) => actions.push(Action::AskEngine(at)),
+            Some((at, true)) => {
+                if state.slots[at].runs() || state.slots[at].container == Container::Gone {
+                    actions.push(Action::EngineAnswers(at));
+                }
+                if state.failures > 0 {
+                    actions.extend([Action::StartFails(at), Action::StartForgotten(at)]);
                 }
             }
-            Container::Absent | Container::Gone => actions.push(Action::EngineSaysGone(at)),
-            Container::Parked | Container::Took | Container::Runs => {}
+            None => {}
         }
-        if slot.word == Word::OnItsWay {
-            actions.push(Action::AgentHears(at));
+        for (at, asked) in &agent.calls {
+            self.actions_of_a_call(&state.slots[*at], *at, *asked, actions);
         }
-        if state.cuts > 0 && !slot.cut && slot.container != Container::Absent {
+        let Some(at) = agent.line else { return };
+        let slot = &state.slots[at];
+        match slot.line {
+            Line::Up if !slot.said.is_empty() => actions.push(Action::AgentHears(at)),
+            Line::Up if !slot.runs() => actions.push(Action::LineEnds(at)),
+            Line::Away if !slot.session && matches!(slot.container, Container::Parked | Container::Runs) => {
+                actions.push(Action::InitConnects(at));
+            }
+            Line::Up | Line::Away => {}
+        }
+        if state.cuts > 0 && slot.line == Line::Up {
             actions.push(Action::LineBreaks(at));
-        }
-        // The look at the lease and the journal are one step, the write on the line is another.
-        match self.next(state, slot) {
-            Next::Wait => {}
-            Next::Send if state.looked => actions.push(Action::SendClaim(at)),
-            Next::Journal | Next::Send => actions.push(Action::LookAndJournal),
-        }
-        if self.mistake == Mistake::SlowStartIsGivenUpAfterTheClaim && slot.claim {
-            actions.push(Action::GiveSlotUp(at));
-        }
-        if matches!(slot.container, Container::Parked | Container::Took | Container::Runs) {
-            actions.extend([Action::Stop(at), Action::StopFails(at)]);
         }
     }
 
-    fn next(&self, state: &State, slot: &Slot) -> Next {
-        next(Handover {
-            is_awaited: slot.container == Container::Parked && !slot.claim,
-            is_admitted: state.looked || Self::admits(state.now),
-            is_journalled: state.journal.claiming || self.mistake == Mistake::JournalWrittenAfterTheClaim,
-        })
+    fn actions_of_a_call(&self, slot: &Slot, at: usize, asked: Asked, actions: &mut Vec<Action>) {
+        match asked {
+            Asked::Finish(How::Kill | How::Await) | Asked::Again if slot.runs() => {
+                if asked != Asked::Again {
+                    actions.push(Action::EngineKills(at));
+                }
+                if self.mistake == Mistake::FailedStopIsAnEnd {
+                    actions.push(Action::StopFails(at));
+                }
+            }
+            Asked::Look | Asked::Signal | Asked::OpenLine | Asked::Finish(_) | Asked::Again => {
+                actions.push(Action::Answer(at, asked));
+            }
+        }
     }
 
     fn actions_of_inits(&self, state: &State, at: usize, actions: &mut Vec<Action>) {
         let slot = &state.slots[at];
         match slot.container {
             Container::Asked => actions.push(Action::EngineStarts(at)),
-            Container::Parked if slot.claim && self.is_old_init => actions.push(Action::InitExecutes(at)),
-            Container::Parked if slot.claim => {
-                actions.extend([Action::InitSays(at), Action::InitCannotSay(at)]);
-            }
+            Container::Parked if slot.session && self.is_old_init => actions.push(Action::InitExecutes(at)),
+            Container::Parked if slot.session && slot.line == Line::Up => actions.push(Action::InitTakes(at)),
+            Container::Parked if slot.session => actions.push(Action::InitCannotSay(at)),
             Container::Took => actions.push(Action::InitExecutes(at)),
-            Container::Runs => {
-                actions.push(Action::ApplicationEnds(at));
-                if slot.word == Word::Unsaid {
-                    actions.push(Action::InitSays(at));
-                }
-            }
-            Container::Absent | Container::Parked | Container::Gone => {}
+            Container::Runs => actions.push(Action::ApplicationEnds(at)),
+            Container::Absent | Container::Parked | Container::Gone | Container::Removed => {}
         }
-        if state.deaths > 0 && matches!(slot.container, Container::Parked | Container::Took | Container::Runs)
-        {
+        if slot.runs() && state.deaths > 0 {
             actions.push(Action::InitDies(at));
         }
-    }
-
-    fn execute(&self, state: &mut State, at: usize) {
-        let admitted = Self::admits(state.now) || self.mistake == Mistake::InitDoesNotLook;
-        let slot = &mut state.slots[at];
-        (slot.claim, slot.container) = (false, if admitted { Container::Runs } else { Container::Gone });
-        state.starts += u8::from(admitted);
-    }
-
-    /// The engine says that nothing runs: another slot, or the end.
-    fn judge(&self, state: &mut State, at: usize) {
-        let slot = &state.slots[at];
-        let fate = fate(Evidence {
-            has_exited: slot.container == Container::Gone,
-            is_adopted: state.crashes < self.crashes && self.mistake != Mistake::AdoptedSlotIsReplaced,
-            writes_ahead: !self.is_old_init || self.mistake == Mistake::SilenceOfAnyInitIsTrusted,
-            was_mentioned: slot.word == Word::Heard,
-            heard_all: slot.word != Word::OnItsWay
-                && (!slot.cut || self.mistake == Mistake::DroppedReaderIsAnEnd),
-        });
-        match fate {
-            Fate::NotBegun => (state.journal, state.looked) = (Journal::default(), false),
-            Fate::Taken | Fate::Doubtful => state.journal.ended = true,
+        if slot.runs() && slot.stop {
+            actions.push(Action::InitStops(at));
+        }
+        if slot.is_left && !matches!(slot.container, Container::Absent | Container::Removed) {
+            actions.push(Action::EngineRemoves(at));
         }
     }
 
-    fn cut(slot: &mut Slot) {
-        slot.cut = true;
-        if slot.word == Word::OnItsWay {
-            slot.word = Word::Lost;
-        }
+    fn break_line(&self, state: &mut State, at: usize) {
+        state.cuts -= 1;
+        state.slots[at].cut();
+        let heard_all = self.mistake == Mistake::DroppedReaderIsAnEnd;
+        self.drive(state, Event::Heard(LineEvent::Disconnected { heard_all }));
     }
 
-    /// The next agent has heard nothing, and given nothing up.
-    fn forget(slot: &mut Slot) {
-        slot.cut = false;
-        if slot.word != Word::Unsaid {
-            slot.word = Word::Lost;
+    fn fail_start(&self, state: &mut State, progress: Progress) {
+        state.failures -= 1;
+        if let Some(agent) = &mut state.agent {
+            agent.starting = None;
         }
+        self.drive(state, Event::Progressed(progress));
     }
 }
 
@@ -285,113 +270,115 @@ impl Model for Claiming {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let slot = Slot { container: Container::Absent, claim: false, word: Word::Unsaid, cut: false };
-        vec![State {
+        let slot = |at| if at < self.ready { Slot::ready() } else { Slot::absent() };
+        let mut state = State {
             now: 0,
-            slots: [slot.clone(), slot],
-            journal: Journal::default(),
-            agent: true,
+            slots: [slot(0), slot(1)],
+            journal: Shown::new(agent::put()),
+            unwritten: None,
+            agent: None,
+            ended: false,
             adopted: false,
-            looked: false,
             crashes: self.crashes,
-            deaths: 1,
-            cuts: 1,
+            deaths: std::env::var("M_DEATHS").map_or(1, |v| v.parse().unwrap()), // TEMP
+            cuts: std::env::var("M_CUTS").map_or(1, |v| v.parse().unwrap()), // TEMP
+            failures: std::env::var("M_FAIL").map_or(1, |v| v.parse().unwrap()), // TEMP
             starts: 0,
             elsewhere: false,
-        }]
+        };
+        self.begin(&mut state, Some(Event::Begin));
+        vec![state]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         if state.now < FREE_FROM + 1 {
             actions.push(Action::Tick);
         }
-        if !state.elsewhere && (state.now >= FREE_FROM || state.journal.ended) {
+        if !state.elsewhere && (state.now >= FREE_FROM || state.ended) {
             actions.push(Action::StartElsewhere);
         }
-        if state.agent {
-            self.actions_of_the_agent(state, actions);
-            if state.crashes > 0 {
-                actions.push(Action::AgentFalls);
+        match &state.agent {
+            Some(agent) => {
+                self.actions_of_the_agent(state, agent, actions);
+                if state.crashes > 0 {
+                    actions.push(Action::AgentFalls);
+                }
             }
-        } else {
-            actions.push(Action::AgentStarts);
+            None => actions.push(Action::AgentStarts),
         }
         (0..SLOTS).for_each(|at| self.actions_of_inits(state, at, actions));
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
-        let late = self.mistake == Mistake::JournalWrittenAfterTheClaim;
         match action {
             Action::Tick => Self::tick(&mut state),
-            Action::TakeSlot(at) => state.journal.slot = Some(at),
-            Action::AskEngine(at) => state.slots[at].container = Container::Asked,
+            Action::AgentLooks => self.drive(&mut state, Event::Time),
+            Action::AskEngine(at) => self.ask_engine(&mut state, at),
             Action::EngineStarts(at) => state.slots[at].container = Container::Parked,
-            Action::GiveSlotUp(_) => {
-                (state.journal, state.looked) = (Journal::default(), false);
+            Action::EngineAnswers(at) => self.started(&mut state, at),
+            Action::StartFails(_) => {
+                let failed = Progress::Failed(EndReason::CreateFailed, "the engine failed".to_owned());
+                self.fail_start(&mut state, failed);
             }
-            Action::LookAndJournal => {
-                (state.journal.claiming, state.looked) = (!late, true);
+            Action::StartForgotten(_) => self.fail_start(&mut state, Progress::Forgotten),
+            Action::EngineKills(at) | Action::InitDies(at) => {
+                state.deaths -= u8::from(matches!(action, Action::InitDies(_)));
+                state.slots[at].end();
             }
-            Action::SendClaim(at) => (state.slots[at].claim, state.looked) = (true, false),
-            Action::InitSays(at) => {
-                let slot = &mut state.slots[at];
-                slot.word = Word::OnItsWay;
-                if slot.container == Container::Parked {
-                    (slot.claim, slot.container) = (false, Container::Took);
-                }
+            Action::Answer(at, asked) => self.answer(&mut state, at, asked),
+            Action::StopFails(_) => {
+                self.gone(&mut state, ContainerStatus::Exited { code: 137, oom_killed: false });
             }
+            Action::EngineRemoves(at) => state.slots[at].remove(),
+            Action::SendClaim(at) => self.send(&mut state, at),
+            Action::InitConnects(at) => {
+                state.slots[at].line = Line::Up;
+                let hello = self.hello(at, &state.slots[at]);
+                self.drive(&mut state, Event::Heard(LineEvent::Connected(hello)));
+            }
+            Action::InitTakes(at) => state.slots[at].take(),
             Action::InitCannotSay(at) if self.mistake == Mistake::InitBeginsUnsaid => {
-                state.slots[at].word = Word::Lost;
                 self.execute(&mut state, at);
             }
-            Action::InitCannotSay(at) => state.slots[at].claim = false,
+            Action::InitCannotSay(at) => state.slots[at].session = false,
             Action::InitExecutes(at) => self.execute(&mut state, at),
-            Action::InitDies(at) => {
-                state.deaths -= 1;
-                (state.slots[at].container, state.slots[at].claim) = (Container::Gone, false);
-            }
-            Action::LineBreaks(at) => {
-                state.cuts -= 1;
-                Self::cut(&mut state.slots[at]);
+            Action::InitStops(at) | Action::ApplicationEnds(at) => state.slots[at].exit(),
+            Action::LineBreaks(at) => self.break_line(&mut state, at),
+            Action::LineEnds(at) => {
+                state.slots[at].line = Line::Away;
+                self.drive(&mut state, Event::Heard(LineEvent::Disconnected { heard_all: true }));
             }
             Action::AgentHears(at) => {
-                state.slots[at].word = Word::Heard;
-                state.journal.claiming = true;
+                let said = state.slots[at].said.remove(0);
+                self.heard(&mut state, said.message());
             }
-            Action::ApplicationEnds(at) | Action::Stop(at) => {
-                (state.slots[at].container, state.slots[at].claim) = (Container::Gone, false);
+            Action::Stop => {
+                let (kind, reason) = (TerminationKind::Hard, EndReason::External);
+                self.drive(&mut state, Event::Stop { kind, reason });
             }
-            Action::StopFails(_) => state.journal.ended = self.mistake == Mistake::FailedStopIsAnEnd,
-            Action::EngineSaysGone(at) => self.judge(&mut state, at),
-            Action::AgentFalls => {
-                state.crashes -= 1;
-                state.slots.iter_mut().for_each(Self::forget);
-                state.agent = false;
-                if late && !state.journal.claiming {
-                    state.journal = Journal::default();
-                }
-            }
-            Action::AgentStarts => {
-                self.start_agent(&mut state);
-                state.adopted |= state.slots.iter().any(|slot| slot.container == Container::Runs);
-            }
+            Action::AgentFalls => self.fall(&mut state),
+            Action::AgentStarts => self.start_agent(&mut state),
             Action::StartElsewhere => state.elsewhere = true,
         }
         (state != *last).then_some(state)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
+        let mut all = vec![
             Property::always("one process", |_, state: &State| {
                 let running = state.slots.iter().filter(|slot| slot.container == Container::Runs).count();
                 running + usize::from(state.elsewhere) <= 1
             }),
             Property::always("one start", |_, state: &State| state.starts <= 1),
-            Property::sometimes("a restarted agent adopts what runs", |_, state: &State| state.adopted),
             Property::sometimes("a second slot is used where the first failed", |_, state: &State| {
-                state.slots[1].container == Container::Runs
+                state.slots[0].is_used && state.slots[1].container == Container::Runs
             }),
-        ]
+        ];
+        if self.crashes > 0 {
+            let adopts = |_: &Self, state: &State| state.adopted;
+            all.push(Property::sometimes("a restarted agent adopts what runs", adopts));
+        }
+        all
     }
 }

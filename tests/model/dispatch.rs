@@ -8,7 +8,7 @@
 //! `lease::{sent_again, is_refused, Below}`, which `controller/src/db/rule_tests.rs` compares with the
 //! SQL. Copies: the order in which a drone looks for reasons against a `PUT`
 //! (`drone/src/http/backends.rs`), and what it remembers before it has a term
-//! (`drone/src/http/mod.rs`).
+//! (`drone/src/http/gate.rs`).
 
 mod drone;
 mod runs;

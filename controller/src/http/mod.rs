@@ -26,6 +26,7 @@ mod state;
 mod status;
 mod status_stream;
 mod terminate;
+mod unrouted;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -41,8 +42,9 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::error::{ApiError, shown};
+use crate::error::ApiError;
 use crate::silence::{Unfinished, silent};
+use unrouted::{no_method, no_route};
 
 pub fn router(app: &App, extra_routes: Option<Router>) -> Router {
     let (ctrl, ctrl_document) = ctrl(app);
@@ -114,15 +116,6 @@ async fn bounded(State(app): State<App>, request: Request, next: Next) -> Respon
         Err(Unfinished::Silent) => silent().into_response(),
         Err(Unfinished::Panicked(panic)) => panicked(panic),
     }
-}
-
-async fn no_route(request: Request) -> ApiError {
-    ApiError::new(Code::RouteNotFound, format!("there is nothing at {}", shown(request.uri().path())))
-}
-
-async fn no_method(request: Request) -> ApiError {
-    let (method, path) = (request.method(), shown(request.uri().path()));
-    ApiError::new(Code::MethodNotAllowed, format!("{path} does not take {method}"))
 }
 
 fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {

@@ -12,16 +12,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::core::{Core, Done, Event, Now, Progress};
-use super::engine::{Answer, Jobs};
+use super::calls::{Answer, Jobs};
+use super::core::{Core, Done, Event, Now, Progress, Snapshot};
+use super::handle::Command;
 use super::start_task::{Report, Starting};
-use super::{Command, Snapshot};
-use crate::admission::Reservation;
 use crate::agent::Agent;
-use crate::journal::{Journal, Remembered};
+use crate::books::admission::Reservation;
 use crate::lease::Tenure;
 use crate::runtime::{InitLine, LineEvent};
-use crate::warm;
+use crate::store::journal::{Journal, Remembered};
+use crate::warm::take;
 
 pub struct Actor {
     pub(super) core: Core,
@@ -108,7 +108,7 @@ impl Actor {
     fn begin(&mut self, begin: Begin) {
         match begin {
             Begin::Anew => {
-                warm::asked(&self.agent, &self.core.put().spec.executable);
+                take::asked(&self.agent, &self.core.put().spec.executable);
                 self.on(Event::Begin);
             }
             Begin::Found => {

@@ -14,11 +14,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Begin, Handles};
-use super::{Backend, COMMANDS_MAX, Snapshot};
-use crate::admission::Reservation;
+use super::core::Snapshot;
+use super::handle::{Backend, COMMANDS_MAX};
 use crate::agent::Agent;
-use crate::journal::{Journal, Place, Record, Remembered};
+use crate::books::admission::Reservation;
 use crate::lease::{self, Tenure};
+use crate::store::journal::{Journal, Place, Record, Remembered};
 
 /// Begins a backend that fits: the journal has it before this returns. `tenure`: where it is under
 /// the lease.

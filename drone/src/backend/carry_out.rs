@@ -11,16 +11,16 @@ use jetway_protocol::key::Key;
 use jetway_protocol::status::EndReason;
 use tokio::time::Instant;
 
-use super::Asking;
 use super::actor::Actor;
-use super::core::{Action, Audience, Door, Event, Parting, TakenSlot};
-use super::engine;
+use super::calls;
+use super::core::{Action, Asking, Door, Event, Parting, TakenSlot};
 use super::start_task;
-use crate::addresses::Ended;
-use crate::journal::{Place, Record, Tombstone};
-use crate::streams::Stream;
+use crate::books::addresses::Ended;
+use crate::books::streams::Stream;
+use crate::store::journal::{Place, Record, Tombstone};
 use crate::teardown;
-use crate::warm::{self, Sandbox, Taken};
+use crate::warm::Sandbox;
+use crate::warm::take::{self, Taken};
 
 impl Actor {
     pub(super) fn carry_out(&mut self, action: Action) {
@@ -51,12 +51,12 @@ impl Actor {
             Action::Push(stream, message) => drop(stream.push(message)),
             Action::PushStage { stream, ask, stage } => self.push_stage(&stream, ask, stage),
             Action::LetIn { asking, entry, is_a_persons } => self.let_in(&asking, entry, is_a_persons),
-            Action::TellProxies(audience, message) => self.tell_proxies(audience, &message),
+            Action::TellProxies(message) => self.tell_proxies(&message),
             Action::Close(stream) => stream.close(),
 
             Action::TakeSlot => self.take_slot(),
             Action::TakeSandbox => {
-                let sandbox = warm::take_sandbox(&self.agent, self.core.id());
+                let sandbox = take::take_sandbox(&self.agent, self.core.id());
                 self.on(Event::SandboxTaken(sandbox));
             }
             Action::MakePlace(sandbox) => {
@@ -71,7 +71,7 @@ impl Actor {
             }
             Action::DropStart => self.starting = None,
             Action::LetGo(place) => teardown::unused(&self.agent, place),
-            Action::Call(slot, call) => engine::begin(&self.jobs, &self.agent, slot, call),
+            Action::Call(slot, call) => calls::begin(&self.jobs, &self.agent.engine, slot, call),
             Action::NameContainer(slot, key) => self.name_container(slot, key),
             Action::Took(length) => self.agent.usual.took(&self.core.put().spec.executable.image, length),
 
@@ -112,24 +112,25 @@ impl Actor {
         self.on(Event::Door(Door::LetIn { proxy, grant, was_sent, is_a_persons }));
     }
 
-    fn tell_proxies(&self, audience: Audience, message: &ToProxy) {
-        let proxies = match audience {
-            Audience::Attached => self.agent.streams.proxies(),
-            // Those that were let in since, by an action before this one, know of it, too.
-            Audience::These(proxies) => {
-                let mut proxies: HashSet<ProxyId> = proxies.into_iter().collect();
-                proxies.extend(self.core.told());
-                proxies.into_iter().collect()
-            }
-        };
-        for proxy in proxies {
+    fn tell_proxies(&self, message: &ToProxy) {
+        for proxy in self.may_know_the_address() {
             self.agent.streams.push(proxy, message.clone());
         }
     }
 
+    /// The proxies that a client was let in through, by an action before this one, too; and all that
+    /// are attached, where an agent before this one may have let clients in.
+    fn may_know_the_address(&self) -> HashSet<ProxyId> {
+        let mut proxies: HashSet<ProxyId> = self.core.told().collect();
+        if self.core.is_adopted() {
+            proxies.extend(self.agent.streams.proxies());
+        }
+        proxies
+    }
+
     /// A hot slot, a parked one: the first that serves.
     fn take_slot(&mut self) {
-        let taken = warm::take_slot(&self.agent, self.core.id(), &self.core.put().spec.executable);
+        let taken = take::take_slot(&self.agent, self.core.id(), &self.core.put().spec.executable);
         let taken = taken.map(|Taken { tier, slot, why }| {
             self.line = Some(slot.line);
             let (address, image, hello) = (slot.address, slot.image, slot.hello);
@@ -162,7 +163,14 @@ impl Actor {
     fn start(&mut self, place: Place, give_up: Instant) {
         let executable = self.core.put().spec.executable.clone();
         let id = self.core.id().clone();
-        self.starting = Some(start_task::begin(&self.agent, place, id, executable, give_up));
+        self.starting = Some(start_task::begin(
+            &self.agent.engine,
+            &self.agent.lifecycle,
+            place,
+            id,
+            executable,
+            give_up,
+        ));
     }
 
     /// Nothing waits for it.
@@ -187,10 +195,8 @@ impl Actor {
     }
 
     fn give_back(&self, parting: Parting) {
-        let Parting { end, mut told, attached_too, place, is_there, session } = parting;
-        if attached_too {
-            told.extend(self.agent.streams.proxies());
-        }
+        let Parting { end, place, is_there, session } = parting;
+        let told = self.may_know_the_address();
         let (backend, fencing_token) = (self.core.id().clone(), self.core.fencing_token());
         for proxy in &told {
             let (backend, end) = (backend.clone(), end.clone());

@@ -105,7 +105,7 @@ async fn no_slot_is_given_twice_by_threads_at_once() {
             scope.spawn(move || {
                 let executable = jetway_protocol::spec::Executable::of_image("image");
                 barrier.wait();
-                let one = || crate::warm::take_slot(agent, &"b".parse().unwrap(), &executable).ok();
+                let one = || crate::warm::take::take_slot(agent, &"b".parse().unwrap(), &executable).ok();
                 std::iter::from_fn(one).map(|taken| taken.slot.slot).collect::<Vec<_>>()
             })
         };

@@ -9,7 +9,8 @@ use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use tokio::time::Instant;
 
 use crate::harness::{Harness, end_of, grant, leased, reaches};
-use crate::lease::{Moved, condemn};
+use crate::lease::Moved;
+use crate::lease::keeper::condemn;
 use crate::runtime::ContainerStatus;
 use crate::runtime::fake::{Application, Container, Script};
 

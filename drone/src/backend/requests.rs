@@ -9,8 +9,8 @@ use jetway_protocol::time::UnixMicros;
 
 use super::actor::Actor;
 use super::core::{CROWD_PATIENCE, Coming, Door, Event};
-use super::{Command, NotAdded};
-use crate::journal::Record;
+use super::handle::{Command, NotAdded};
+use crate::store::journal::Record;
 
 impl Actor {
     pub(super) fn command(&mut self, command: Command) {
@@ -29,16 +29,9 @@ impl Actor {
             Command::View { grant, reply } => drop(reply.send(self.view(grant))),
             Command::FirstByte(stage) => self.on(Event::FirstByte(stage)),
             Command::Look => self.on(Event::Look),
-            Command::Ask(asking) => self.on(Event::Door(Door::Ask(asking))),
-            Command::Follow { stream, ask } => self.on(Event::Door(Door::Follow { stream, ask })),
-            Command::Forget { stream, ask } => self.on(Event::Door(Door::Forget { stream, ask })),
-            Command::Uses { stream, uses, connections } => {
-                let is_outdated = self.agent.streams.is_outdated(&stream);
-                self.on(Event::Door(Door::Uses { stream, uses, connections, is_outdated }));
-            }
-            Command::StreamLost { stream, closed_at } => {
-                let is_outdated = self.agent.streams.is_outdated(&stream);
-                self.on(Event::Door(Door::StreamLost { stream, closed_at, is_outdated }));
+            Command::Proxy(word) => {
+                let is_outdated = self.agent.streams.is_outdated(word.stream());
+                self.on(Event::Proxy { word, is_outdated });
             }
         }
     }

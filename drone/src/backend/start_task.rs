@@ -17,18 +17,16 @@ use jetway_protocol::status::EndReason;
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::{Stage, StageName};
 use jetway_service::backoff::Backoff;
+use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::core::Progress;
-use super::engine::{self, bounded};
-use crate::agent::Agent;
-use crate::journal::Place;
+use crate::engine::{Engine, PULL_SECONDS_MAX, bounded};
 use crate::runtime::{ContainerStatus, CreateRequest, Image, ImageError, InitLine, RuntimeError};
+use crate::store::journal::Place;
 
-/// The longest pull that is waited for.
-pub const PULL_SECONDS_MAX: u64 = 30 * 60;
 /// Between two calls to an engine that cannot be reached.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(1);
@@ -74,7 +72,8 @@ impl Starting {
 /// Begins to make and start a container. `give_up`: an engine that cannot be reached is waited for
 /// until then.
 pub fn begin(
-    agent: &Arc<Agent>,
+    engine: &Arc<Engine>,
+    lifecycle: &Lifecycle,
     place: Place,
     backend: BackendId,
     executable: Executable,
@@ -84,7 +83,7 @@ pub fn begin(
     let stopped = CancellationToken::new();
     let [may_exist, init_came] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     let task = StartTask {
-        agent: agent.clone(),
+        engine: engine.clone(),
         place,
         backend,
         executable,
@@ -94,12 +93,12 @@ pub fn begin(
         init_came: init_came.clone(),
         reports: sender,
     };
-    agent.lifecycle.spawn_until_stopped(task.run());
+    lifecycle.spawn_until_stopped(task.run());
     Starting { stopped, may_exist, init_came, reports }
 }
 
 struct StartTask {
-    agent: Arc<Agent>,
+    engine: Arc<Engine>,
     place: Place,
     backend: BackendId,
     executable: Executable,
@@ -120,7 +119,7 @@ impl StartTask {
         }
         if self.stopped.is_cancelled() && self.may_exist.load(Ordering::SeqCst) {
             // The stop may have removed nothing because nothing was there yet.
-            let _left_to_the_reconciler = engine::remove(&self.agent, self.place.slot).await;
+            let _left_to_the_reconciler = self.engine.remove(self.place.slot).await;
         }
     }
 
@@ -129,7 +128,7 @@ impl StartTask {
         let longest = Duration::from_secs(PULL_SECONDS_MAX);
         let mut backoff = Backoff::new(AGAIN_FIRST, AGAIN_MAX);
         loop {
-            let image = timeout(longest, self.agent.engine.runtime.ensure_image(&self.executable));
+            let image = timeout(longest, self.engine.runtime.ensure_image(&self.executable));
             match self.stopped.run_until_cancelled(image).await? {
                 Ok(Ok(image)) => {
                     self.say(Progress::Image(image.clone())).await;
@@ -165,7 +164,7 @@ impl StartTask {
     /// After an engine that could not be reached. False: there is no time left, or the start was
     /// stopped.
     async fn may_ask_again(&self, error: &str, backoff: &mut Backoff) -> bool {
-        self.agent.engine.note_loss();
+        self.engine.note_loss();
         let wait = backoff.next_wait();
         if Instant::now() + wait > self.give_up {
             return false;
@@ -197,7 +196,7 @@ impl StartTask {
         if self.stopped.is_cancelled() {
             return Ok(());
         }
-        let line = bounded(self.agent.engine.runtime.open_line(self.place.slot)).await?;
+        let line = bounded(self.engine.runtime.open_line(self.place.slot)).await?;
         self.report(Report::Line(line)).await;
 
         let start = UnixMicros::now();
@@ -230,7 +229,7 @@ impl StartTask {
     /// has ended since nor what the engine has forgotten must run again, under another init.
     async fn start_unless_it_ended(&self, asked: &AtomicBool) -> Result<Start, RuntimeError> {
         if asked.swap(true, Ordering::SeqCst) {
-            let found = engine::inspect(&self.agent, self.place.slot).await;
+            let found = self.engine.inspect(self.place.slot).await;
             match found.map_err(|error| RuntimeError::Unreachable(error.to_string()))? {
                 ContainerStatus::Exited { .. } | ContainerStatus::Absent => return Ok(Start::Ended),
                 ContainerStatus::Created if self.runs_where_it_should() => {
@@ -252,10 +251,10 @@ impl StartTask {
     /// An engine that failed may have done what it was asked to; asked again, it says that it is
     /// done.
     async fn create(&self, request: &CreateRequest) -> Result<(), RuntimeError> {
-        match bounded(self.agent.engine.runtime.create(request)).await {
+        match bounded(self.engine.runtime.create(request)).await {
             Err(RuntimeError::Engine(reason)) => {
                 tracing::warn!(slot = %self.place.slot, reason, "the engine failed to make a container; asking again");
-                bounded(self.agent.engine.runtime.create(request)).await
+                bounded(self.engine.runtime.create(request)).await
             }
             outcome => outcome,
         }
@@ -264,12 +263,12 @@ impl StartTask {
     /// The same; but a container that does not run is not started again: its failure may come late,
     /// too.
     async fn start(&self) -> Result<IpAddr, RuntimeError> {
-        let outcome = bounded(self.agent.engine.runtime.start(self.place.slot)).await;
+        let outcome = bounded(self.engine.runtime.start(self.place.slot)).await;
         let Err(RuntimeError::Engine(reason)) = outcome else { return outcome };
-        match engine::inspect(&self.agent, self.place.slot).await {
+        match self.engine.inspect(self.place.slot).await {
             Ok(ContainerStatus::Running { .. }) => {
                 tracing::warn!(slot = %self.place.slot, reason, "the engine failed to start a container, and it runs");
-                bounded(self.agent.engine.runtime.start(self.place.slot)).await
+                bounded(self.engine.runtime.start(self.place.slot)).await
             }
             _ => Err(RuntimeError::Engine(reason)),
         }

@@ -26,7 +26,7 @@ use super::pending::{Pending, Question, ended};
 use super::refusal::{No, Serving, no};
 use crate::agent::Agent;
 use crate::backend::Asking;
-use crate::streams::Stream;
+use crate::books::streams::Stream;
 
 /// Small: there are many streams, and tungstenite's own default is 128 KiB each.
 const READ_BUFFER_BYTES: usize = 8 * 1024;

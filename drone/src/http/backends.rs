@@ -16,20 +16,20 @@ use jetway_protocol::drone_api::{
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::lease::{Denial, Objection, denial};
 use jetway_protocol::spec::Executable;
-use jetway_protocol::status::{End, EndReason, TerminationKind};
+use jetway_protocol::status::{EndReason, TerminationKind};
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::{Stage, StageName};
 use tokio::time::timeout;
 
-use super::Gate;
+use super::gate::Gate;
 use super::refusal::{
     Body, Id, No, Serving, check_fencing, check_term, check_term_if_said, ended, live, no, not_live,
 };
 use crate::agent::Agent;
-use crate::backend::{self, Backend, NotAdded};
-use crate::journal::Tombstone;
+use crate::backend::{Backend, NotAdded, begin};
 use crate::lease;
-use crate::warm;
+use crate::store::journal::Tombstone;
+use crate::warm::take;
 
 const GRANTS_TOGETHER_MAX: usize = 64;
 /// Less than a controller waits for the answer.
@@ -130,9 +130,9 @@ fn admit(agent: &Arc<Agent>, id: BackendId, put: PutBackend) -> Result<Arc<Backe
         true => Some(agent.lease.take().ok_or_else(|| no(RefusalCode::Unavailable, NO_LEASE))?),
         false => None,
     };
-    let reservation = warm::make_room(agent, &put.spec.executable);
+    let reservation = take::make_room(agent, &put.spec.executable);
     let reservation = reservation.map_err(|error| no(RefusalCode::NoCapacity, error.to_string()))?;
-    backend::put(agent, id, put, reservation, tenure).map_err(|error| {
+    begin::put(agent, id, put, reservation, tenure).map_err(|error| {
         tracing::error!(%error, "a journal cannot be begun");
         no(RefusalCode::Unavailable, format!("the journal cannot be written: {error}"))
     })
@@ -219,21 +219,8 @@ fn is_gone(agent: &Agent, id: &BackendId) -> bool {
 
 /// A tombstone for what no container was made for.
 fn set_never_ran(agent: &Agent, id: &BackendId, reason: EndReason, message: &str) -> Result<(), No> {
-    let set = never_ran(agent, id, reason, message);
+    let set = agent.tombstones().set(Tombstone::of_what_never_ran(id, reason, message));
     set.map_err(|error| no(RefusalCode::Unavailable, format!("a tombstone cannot be written: {error}")))
-}
-
-pub fn never_ran(agent: &Agent, id: &BackendId, reason: EndReason, message: &str) -> std::io::Result<()> {
-    let end = End {
-        reason,
-        kind: None,
-        exit_code: None,
-        oom_killed: false,
-        message: message.to_owned(),
-        output: String::new(),
-    };
-    let tombstone = Tombstone { id: id.clone(), fencing_token: None, end, at: UnixMicros::now() };
-    agent.tombstones().set(tombstone)
 }
 
 pub async fn add_grant(

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Gate;
+use super::gate::Gate;
 use super::refusal::{Id, No, Serving, check_fencing, live, no};
 
 /// After the 101 the proxy's side must take over within this.

@@ -27,7 +27,7 @@ async fn too_many_tunnels_are_refused_and_controllers_served() {
     });
     let reservation = server.test.agent.admission.admit(&put.spec.executable).unwrap();
     let id: BackendId = "b".parse().unwrap();
-    let backend = crate::backend::put(&server.test.agent, id.clone(), put, reservation, None).unwrap();
+    let backend = crate::backend::begin::put(&server.test.agent, id.clone(), put, reservation, None).unwrap();
     reaches(&backend, Status::Ready).await;
 
     let to_its_port = format!("9\r\n{PORT_HEADER}: {port}");

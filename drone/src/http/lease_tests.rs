@@ -99,7 +99,7 @@ async fn what_cannot_be_taken_now_is_declined_for_good_where_that_is_asked_for()
     assert_eq!(server.refused("PUT", "/b/early", &or_never(1)).await, (409, RefusalCode::Declined));
     assert_eq!(server.refused("PUT", "/b/later", &with_term(1)).await, (503, RefusalCode::Unavailable));
     // An agent before this one has begun it.
-    let first = crate::journal::Record::Put {
+    let first = crate::store::journal::Record::Put {
         id: "begun".parse().unwrap(),
         at: jetway_protocol::time::UnixMicros::now(),
         put: Box::new(with_term(1)),

@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 use super::refusal::{Id, No, Serving, no, not_live};
 use crate::agent::Agent;
-use crate::last_output;
 use crate::runtime::{LogQuery, RuntimeError};
+use crate::store::last_output;
 
 #[derive(Debug, Deserialize)]
 pub struct Which {
@@ -57,7 +57,7 @@ async fn of_ended(
 ) -> Result<Response, No> {
     let mut output = agent.store.last_outputs.read(id).await;
     if let Some(slot) = slot.filter(|_| output.is_none()) {
-        output = match last_output::last_of(agent, slot).await {
+        output = match last_output::last_of(&agent.engine, slot).await {
             Ok(output) if !output.is_empty() => Some(output),
             Ok(_) | Err(_) => agent.store.last_outputs.read(id).await,
         };

@@ -5,8 +5,8 @@ use jetway_protocol::drone_api::RefusalCode;
 
 use super::tests::Server;
 use crate::harness::{end_of, eventually, put_of};
-use crate::last_output;
 use crate::runtime::fake::Script;
+use crate::store::last_output;
 
 async fn logs(server: &Server, query: &str) -> (StatusCode, String) {
     server.call("GET", &format!("/b/b/logs{query}"), &()).await

@@ -13,7 +13,7 @@ use jetway_protocol::ids::{BackendId, FencingToken, Term};
 use jetway_protocol::lease::{Heed, heed};
 use serde::de::DeserializeOwned;
 
-use super::Gate;
+use super::gate::Gate;
 use crate::agent::Agent;
 use crate::backend::{Backend, HasEnded};
 

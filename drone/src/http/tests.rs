@@ -343,7 +343,7 @@ async fn a_dialled_tunnel_passes_bytes_and_half_closes() {
     // Through the agent: the route would refuse the network, which here only makes the engine's address count.
     let reservation = server.test.agent.admission.admit(&put.spec.executable).unwrap();
     let backend =
-        crate::backend::put(&server.test.agent, "b".parse().unwrap(), put, reservation, None).unwrap();
+        crate::backend::begin::put(&server.test.agent, "b".parse().unwrap(), put, reservation, None).unwrap();
     reaches(&backend, Status::Ready).await;
 
     let echo = async {

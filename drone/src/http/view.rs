@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::refusal::{Id, No, Serving, ended, live, no, not_live};
 use crate::backend::Snapshot;
-use crate::journal::Tombstone;
+use crate::store::journal::Tombstone;
 
 #[derive(Default, Deserialize)]
 pub struct ViewQuery {

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use jetway_protocol::ids::GrantId;
 use tokio::time::Instant;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Holds {
     until: HashMap<GrantId, Instant>,
     in_order: BTreeSet<(Instant, GrantId)>,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jetway_protocol::status::Status;
 use tokio::time::{Instant, timeout};
 
+use super::Lease;
 use crate::agent::Agent;
 
 /// A backend's task writes its end down at once; one that has not by then is stuck with the disk.
@@ -36,15 +37,15 @@ pub async fn condemn(agent: &Agent) -> bool {
 }
 
 /// Until the process stops: wakes the backends' tasks after the host was asleep, because their own timers were, too.
-pub async fn follow_suspends(agent: Arc<Agent>) {
-    let mut last = (Instant::now(), agent.lease.now());
+pub async fn follow_suspends(lease: Arc<Lease>) {
+    let mut last = (Instant::now(), lease.now());
     loop {
         tokio::time::sleep(SUSPEND_LOOK).await;
-        let now = (Instant::now(), agent.lease.now());
+        let now = (Instant::now(), lease.now());
         let asleep = now.1.saturating_sub(last.1).saturating_sub(now.0 - last.0);
         if asleep > SUSPEND_MIN {
             tracing::info!(seconds = asleep.as_secs(), "the host was asleep");
-            agent.lease.nudge();
+            lease.nudge();
         }
         last = now;
     }

@@ -6,7 +6,7 @@
 //! end before anything moves the deadline, and a backend asks with the tenure it was begun in.
 
 pub mod file;
-mod keeper;
+pub mod keeper;
 
 use std::io;
 use std::path::PathBuf;
@@ -20,8 +20,6 @@ use jetway_protocol::lease::{Deadline, DroneLease, LeaseTerms, Standing};
 use jetway_protocol::spec::{InitMode, OnIsolation};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
-
-pub use keeper::{condemn, follow_suspends};
 
 /// CLOCK_BOOTTIME; tests have their own.
 pub type BootClock = Arc<dyn Fn() -> Duration + Send + Sync>;

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::data_dir::tests::TestDir;
 use crate::harness::{keyed, leased, put_of, registered};
+use crate::store::data_dir::tests::TestDir;
 
 struct Drone {
     dir: TestDir,

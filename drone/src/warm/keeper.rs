@@ -14,10 +14,10 @@ use jetway_service::backoff::jittered;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::{Budget, Calm, Inner, Make, ReadySlot, Sandbox, Settings, allot, make};
+use super::allot::{Budget, allot};
+use super::slot::ReadySlot;
+use super::{Calm, Inner, Make, Sandbox, Settings, make};
 use crate::agent::Agent;
-use crate::backend::inspect;
-
 use crate::runtime::{ContainerStatus, Found};
 use crate::teardown;
 
@@ -182,7 +182,7 @@ pub fn suspect(agent: &Arc<Agent>, slot: SlotId) {
     let agent = agent.clone();
     let lifecycle = agent.lifecycle.clone();
     lifecycle.spawn_until_stopped(async move {
-        match inspect(&agent, slot).await {
+        match agent.engine.inspect(slot).await {
             Ok(ContainerStatus::Running { paused: false, .. }) | Err(_) => {}
             Ok(_) => discard(&agent, slot),
         }

@@ -12,11 +12,13 @@ use jetway_protocol::init::{Ahead, FromInit, Hello, ToInit};
 use jetway_protocol::warm::{Kind, SlotTier};
 use tokio::time::{Instant, timeout};
 
+use super::allot::Target;
 use super::slot::{Parts, ReadySlot};
-use super::{Make, Noted, Sandbox, Target};
-use crate::admission::Reservation;
+use super::{Make, Noted, Sandbox};
 use crate::agent::Agent;
-use crate::backend::{self, PULL_SECONDS_MAX};
+use crate::backend::ready;
+use crate::books::admission::Reservation;
+use crate::engine::{PULL_SECONDS_MAX, bounded};
 use crate::runtime::{CreateRequest, Image, InitLine, LineEvent};
 use crate::teardown;
 
@@ -100,7 +102,7 @@ async fn make_sandbox(agent: &Arc<Agent>) -> Result<Sandbox, String> {
     let address = agent.take_address().map_err(|error| error.to_string())?;
     let id = SlotId::random();
     agent.warm.note(id, Noted::Sandbox);
-    match backend::bounded(agent.engine.runtime.make_sandbox(id, address)).await {
+    match bounded(agent.engine.runtime.make_sandbox(id, address)).await {
         Ok(()) => Ok(Sandbox { id, address, since: Instant::now() }),
         Err(error) => {
             teardown::unused_sandbox(agent, id, address);
@@ -152,10 +154,10 @@ async fn start(
 ) -> Result<ReadySlot, String> {
     let text = |error: crate::runtime::RuntimeError| error.to_string();
     let CreateRequest { slot, address, image, .. } = request.clone();
-    let mut line = backend::bounded(agent.engine.runtime.open_line(slot)).await.map_err(text)?;
-    backend::bounded(agent.engine.runtime.create(request)).await.map_err(text)?;
+    let mut line = bounded(agent.engine.runtime.open_line(slot)).await.map_err(text)?;
+    bounded(agent.engine.runtime.create(request)).await.map_err(text)?;
     go_on(agent)?;
-    backend::bounded(agent.engine.runtime.start(slot)).await.map_err(text)?;
+    bounded(agent.engine.runtime.start(slot)).await.map_err(text)?;
     let hello = timeout(INIT_PATIENCE, hello(&mut line)).await;
     let hello = hello.map_err(|_| "its init did not come".to_owned())?.ok_or("its line broke")?;
     if target.kind.tier == SlotTier::Hot {
@@ -197,7 +199,7 @@ async fn heat(target: &Target, request: &CreateRequest, line: &mut InitLine) -> 
         }
     }
     if let Some(path) = &target.executable.ready_http_path {
-        backend::answers_http((request.address, port).into(), path).await;
+        ready::answers((request.address, port).into(), path).await;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What this drone keeps ready, so that nobody waits for a container: parked slots, hot slots, network namespaces. Here is the
-//! state, behind one lock; [`keeper`] fills it, [`take`] gives from it, [`leave`] empties it at the end.
+//! state, behind one lock; [`keeper`] fills it with what `make` makes, [`take`] gives from it, and
+//! [`crate::reconcile::leave`] removes what is left at the end.
 //!
 //! Nothing in here holds a key or a session. What is kept is noted before it is made and until it is gone or given, so
 //! that the reconciler never takes it for nobody's. How many of what are wanted is a controller's business, in memory alone:
@@ -8,11 +9,10 @@
 mod allot;
 mod book;
 pub mod keeper;
-mod leave;
 mod make;
 mod shelf;
 mod slot;
-mod take;
+pub mod take;
 
 #[cfg(test)]
 pub mod tests;
@@ -24,19 +24,17 @@ use std::time::Duration;
 use jetway_protocol::ids::SlotId;
 use jetway_protocol::warm::{Kind, WarmLoad, WarmTargets};
 use jetway_service::backoff::Backoff;
+use jetway_service::lifecycle::Lifecycle;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::admission::Reserved;
-use allot::{Budget, Target, allot, merged};
+use crate::books::admission::Reserved;
+use allot::{Budget, Target, merged};
 use book::{Book, Present};
 use shelf::Shelf;
-
-pub use leave::leave;
-pub use slot::ReadySlot;
-pub use take::{Taken, asked, make_room, take_sandbox, take_slot};
+use slot::ReadySlot;
 
 /// Between tries to make what could not be made.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -180,6 +178,29 @@ impl Warm {
 
     fn note(&self, slot: SlotId, what: Noted) {
         self.inner().noted.insert(slot, what);
+    }
+
+    /// What is kept, being made or on its way out.
+    pub fn noted(&self) -> Vec<(SlotId, Noted)> {
+        self.inner().noted.iter().map(|(slot, what)| (*slot, *what)).collect()
+    }
+
+    /// From now on nothing is begun and nothing is given. Returns when nothing is being made any
+    /// more, or the agent stops.
+    pub async fn close(&self, lifecycle: &Lifecycle) {
+        loop {
+            let made = self.made.notified();
+            {
+                let mut inner = self.inner();
+                inner.closed = true;
+                drop(inner.shelf.take_all_that(|_| true));
+                inner.sandboxes.clear();
+                if inner.making.is_empty() || lifecycle.is_stopping() {
+                    return;
+                }
+            }
+            made.await;
+        }
     }
 
     /// Images that slots are kept of.

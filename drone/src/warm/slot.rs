@@ -9,7 +9,7 @@ use jetway_protocol::warm::{Kind, SlotTier};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::{Duration, Instant};
 
-use crate::admission::Reservation;
+use crate::books::admission::Reservation;
 use crate::runtime::{Image, InitLine, LineEvent};
 
 /// Init redials within 250 ms; one that was away for longer than this is not waited for.

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::slot::ReadySlot;
 use super::{Inner, Sandbox};
-use crate::admission::{NoRoom, Reservation};
 use crate::agent::Agent;
+use crate::books::admission::{NoRoom, Reservation};
 use crate::teardown;
 
 /// A slot for a session.

@@ -199,14 +199,14 @@ async fn hot_slots_hold_room_and_give_way_to_sessions() {
     // What it would use itself stays.
     let mut own = Executable::of_image("image");
     reserve(&mut own);
-    let reservation = super::make_room(&test.agent, &own).unwrap();
+    let reservation = super::take::make_room(&test.agent, &own).unwrap();
     assert_eq!(test.ready(), 4);
     let other = Executable { cpu_reserve: 2.0, ..Executable::of_image("other") };
-    let second = super::make_room(&test.agent, &other).unwrap();
+    let second = super::take::make_room(&test.agent, &other).unwrap();
     assert!(test.ready() < 4);
     let too_much = Executable { cpu_reserve: 2.0, ..Executable::of_image("other") };
     let before = test.ready();
-    assert!(super::make_room(&test.agent, &too_much).is_err());
+    assert!(super::take::make_room(&test.agent, &too_much).is_err());
     assert_eq!(test.ready(), before, "nothing goes where that makes no room");
     drop((reservation, second));
     test.has_ready(4, 0).await;
@@ -283,7 +283,7 @@ async fn at_an_orderly_end_only_sessions_stay() {
         reaches(backend, Status::Ready).await;
     }
     eventually("more is being made", || test.kind().making > 0).await;
-    super::leave(&test.agent).await;
+    crate::reconcile::leave::leave(&test.agent).await;
     assert!(test.fake.containers().iter().all(|one| one.session.is_some()));
     assert_eq!((test.fake.containers().len(), test.fake.sandboxes().len()), (2, 1));
     tokio::time::sleep(Duration::from_secs(10)).await;

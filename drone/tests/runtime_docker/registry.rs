@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use jetway_drone::runtime::docker::import::{ImageFile, tar};
 use jetway_service::lifecycle::Lifecycle;
+use jetway_service::tar;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
@@ -43,11 +43,9 @@ impl Registry {
     /// Serves `/v2/<any name>/manifests/v`; every other tag is unknown. With `is_open` false, layers wait.
     pub async fn start(login: Option<&str>, is_open: bool) -> Self {
         let unique = uuid::Uuid::new_v4().to_string();
-        let layer = Bytes::from(tar(&[ImageFile {
-            path: "unique".to_owned(),
-            bytes: Bytes::from(unique.repeat(3000)),
-            mode: 0o644,
-        }]));
+        let content = unique.repeat(3000);
+        let file = tar::File { path: "unique", mode: 0o644, bytes: content.as_bytes() };
+        let layer = Bytes::from(tar::archive(&[file]));
         let config = serde_json::json!({
             "architecture": "amd64", "os": "linux",
             "config": {"Cmd": ["/none"], "StopSignal": "SIGQUIT", "User": "7"},

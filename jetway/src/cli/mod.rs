@@ -17,7 +17,7 @@ mod ls;
 pub mod output;
 mod pool;
 mod role;
-mod roles;
+pub mod roles;
 mod secrets;
 mod session;
 pub mod signals;
@@ -26,8 +26,6 @@ mod stop;
 mod stop_all;
 mod tls;
 mod usage;
-
-pub use roles::parse_cidr;
 
 #[derive(Debug, Parser)]
 #[command(

@@ -12,10 +12,9 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use jetway_service::tar;
 use sha2::{Digest, Sha256};
 use tokio_util::io::ReaderStream;
-
-use super::tar;
 
 const REPOSITORY: &str = "jetway-demo";
 /// Hexadecimal digits of the executable's SHA-256 that make the tag.
@@ -75,7 +74,7 @@ async fn import(docker: &Docker, executable: &Path, tag: &str) -> Result<(), Ima
     let file = tokio::fs::File::open(executable).await.map_err(unreadable(executable))?;
     let length = file.metadata().await.map_err(unreadable(executable))?.len();
     let edge = |bytes: Vec<u8>| futures_util::stream::iter([Ok(Bytes::from(bytes))]);
-    let body = edge(tar::header("jetway", length).to_vec())
+    let body = edge(tar::header("jetway", 0o755, length).to_vec())
         .chain(ReaderStream::with_capacity(file, CHUNK))
         .chain(edge(tar::trailer(length)));
     let changes = [

@@ -7,7 +7,6 @@
 pub mod image;
 mod room;
 mod socket;
-mod tar;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use jetway_proxy::Share;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::telemetry;
 
-use crate::cli::parse_cidr;
+use crate::cli::roles::parse_cidr;
 use crate::cli::signals::StopSignals;
 use crate::postgres::{self, LocalPostgres};
 

@@ -11,6 +11,7 @@ use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
 };
 use futures_util::StreamExt;
+use jetway_service::tar;
 use sha2::{Digest, Sha256};
 
 pub use files::{EngineFiles, FIRST_ANSWER};
@@ -47,7 +48,8 @@ pub async fn image_of(
     files: &[(&str, &[u8])],
     changes: &[&str],
 ) -> anyhow::Result<String> {
-    let tar = tar(files);
+    let executables = files.iter().map(|(path, bytes)| tar::File { path, mode: 0o755, bytes });
+    let tar = tar::archive(&executables.collect::<Vec<_>>());
     let mut digest = Sha256::new();
     digest.update(&tar);
     digest.update(changes.join("\n"));
@@ -68,30 +70,6 @@ pub async fn image_of(
         step.context("import of the test image")?;
     }
     Ok(image)
-}
-
-/// A POSIX ustar archive (IEEE Std 1003.1, pax): a header block a file, content padded to 512 bytes, two zero blocks.
-pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (path, content) in files {
-        let mut header = [0_u8; 512];
-        header[..path.len()].copy_from_slice(path.as_bytes());
-        header[100..107].copy_from_slice(b"0000755");
-        header[108..115].copy_from_slice(b"0000000");
-        header[116..123].copy_from_slice(b"0000000");
-        header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
-        header[136..147].copy_from_slice(b"00000000000");
-        header[148..156].copy_from_slice(b"        ");
-        header[156] = b'0';
-        header[257..265].copy_from_slice(b"ustar\x0000");
-        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-        out.extend_from_slice(&header);
-        out.extend_from_slice(content);
-        out.resize(out.len().next_multiple_of(512), 0);
-    }
-    out.resize(out.len() + 1024, 0);
-    out
 }
 
 fn by_label(label: &str, value: &str) -> HashMap<String, Vec<String>> {

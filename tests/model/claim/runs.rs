@@ -5,29 +5,36 @@ use crate::explore::{can_always, exhaust, must_fail};
 
 #[test]
 fn one_process_whenever_the_agent_falls() {
-    let model = Claiming { mistake: Mistake::None, crashes: 2, is_old_init: false };
-    exhaust("claim", "2 slots, 2 falls of the agent, a dying init, a breaking line, a slow engine", model);
+    let sizes = "2 slots that wait, 1 fall of the agent, a dying init, a breaking line, a slow engine";
+    exhaust("claim", sizes, Claiming::of(Mistake::None, 1, 2));
+}
+
+#[test]
+fn one_process_where_the_engine_makes_slots() {
+    let sizes =
+        "1 slot that waits and 1 that is made, 1 fall of the agent, a start that fails or is forgotten";
+    exhaust("claim", sizes, Claiming::of(Mistake::None, 1, 1));
 }
 
 #[test]
 fn an_init_of_an_earlier_version_starts_nothing_twice() {
-    let model = Claiming { mistake: Mistake::None, crashes: 1, is_old_init: true };
+    let model = Claiming { is_old_init: true, ..Claiming::of(Mistake::None, 1, 2) };
     exhaust("claim", "the same with an init that says what it took when it runs", model);
 }
 
 #[test]
 fn a_backend_can_always_be_ended() {
-    let model = Claiming { mistake: Mistake::None, crashes: 2, is_old_init: false };
-    can_always("claim", "a free key", &model, |state| state.elsewhere);
+    let model = Claiming::of(Mistake::None, 1, 1);
+    can_always("claim", "the word of its end", &model, |state| state.ended);
 }
 
 fn finds(mistake: Mistake, name: &str) {
-    must_fail("claim", name, "one process", Claiming { mistake, crashes: 2, is_old_init: false });
+    must_fail("claim", name, "one process", Claiming::of(mistake, 1, 2));
 }
 
 fn finds_a_second_start(mistake: Mistake, is_old_init: bool, name: &str) {
     let crashes = u8::from(mistake == Mistake::AdoptedSlotIsReplaced);
-    must_fail("claim", name, "one start", Claiming { mistake, crashes, is_old_init });
+    must_fail("claim", name, "one start", Claiming { is_old_init, ..Claiming::of(mistake, crashes, 2) });
 }
 
 #[test]
@@ -78,11 +85,6 @@ fn a_journal_written_after_the_claim_is_found() {
 #[test]
 fn a_failed_stop_taken_for_an_end_is_found() {
     finds(Mistake::FailedStopIsAnEnd, "a failed stop taken for an end");
-}
-
-#[test]
-fn a_slot_given_up_after_its_claim_is_found() {
-    finds(Mistake::SlowStartIsGivenUpAfterTheClaim, "a slot given up after its claim");
 }
 
 #[test]

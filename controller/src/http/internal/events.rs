@@ -8,8 +8,7 @@ use jetway_protocol::error::Code;
 use jetway_protocol::ids::DroneId;
 use tokio::time::timeout;
 
-use super::message::{Message, No};
-use super::{ANSWER_MAX, RETRY_MS};
+use super::message::{ANSWER_MAX, Message, No, RETRY_MS};
 use crate::app::App;
 use crate::db::events::Report;
 use crate::error::ApiError;

@@ -9,8 +9,7 @@ use jetway_protocol::ids::DroneId;
 use jetway_protocol::lease::Seat;
 use tokio::time::timeout;
 
-use super::message::{Message, No};
-use super::{ANSWER_MAX, RETRY_MS};
+use super::message::{ANSWER_MAX, Message, No, RETRY_MS};
 use crate::app::App;
 use crate::db::leases::Renewal;
 use crate::error::ApiError;

@@ -1,13 +1,20 @@
 //! What internal endpoints take and answer.
 
+use std::time::Duration;
+
 use axum::extract::{FromRequest, Request};
 use axum::response::Response;
 use jetway_protocol::controller_api::{Stale, StaleCode};
+use jetway_service::controllers::CALL_MAX;
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ApiResult};
 use crate::http::extract::{parse_json, read_body};
 
+/// For what a drone reports to be written: less than the drone waits.
+pub const ANSWER_MAX: Duration = CALL_MAX.saturating_sub(Duration::from_secs(1));
+/// A drone whose report was not written sends it again after this.
+pub const RETRY_MS: u64 = 200;
 /// A batch of events with the outputs of failed starts, or a heartbeat with thousands of images.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 

@@ -9,8 +9,6 @@ mod message;
 mod proxies;
 mod register;
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header;
@@ -19,15 +17,10 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use jetway_protocol::error::Code;
 use jetway_protocol::secret::Purpose;
-use jetway_service::controllers::CALL_MAX;
 
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
-
-/// For what a drone reports to be written: less than the drone waits.
-const ANSWER_MAX: Duration = CALL_MAX.saturating_sub(Duration::from_secs(1));
-/// A drone whose report was not written sends it again after this.
-const RETRY_MS: u64 = 200;
+use crate::http::unrouted::no_route;
 
 pub fn router(app: &App) -> Router<App> {
     let drones = Router::new()
@@ -42,7 +35,7 @@ pub fn router(app: &App) -> Router<App> {
         .route("/challenges", post(certificates::challenge))
         .route("/drones/{id}", get(drone_address::address))
         .route_layer(middleware::from_fn_with_state(app.clone(), proxies_only));
-    drones.merge(proxies).fallback(super::no_route)
+    drones.merge(proxies).fallback(no_route)
 }
 
 async fn drones_only(State(app): State<App>, request: Request, next: Next) -> ApiResult<Response> {

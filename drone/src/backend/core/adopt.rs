@@ -2,19 +2,13 @@
 //! are, and go on from there. The lifetime that is left is counted from the journal's stamp; a
 //! start or a grace begins anew.
 
-use std::time::Duration;
-
 use jetway_protocol::spec::InitMode;
 use jetway_protocol::state::BackendState;
 use jetway_protocol::status::{EndReason, Status};
 use tokio::time::Instant;
 
-use super::event::Finish;
-use super::line::SILENCE_MAX;
-use super::{Claim, Core};
-
-/// Init redials within 250 ms: a signal through the engine before that could be a second one.
-pub const REDIAL_PATIENCE: Duration = Duration::from_millis(400);
+use super::line::{REDIAL_PATIENCE, SILENCE_MAX};
+use super::{Claim, Core, Finish};
 
 impl Core {
     pub(super) fn resume(&mut self, proxies_back_by: Instant) {

@@ -18,10 +18,9 @@ use jetway_protocol::timeline::StageName;
 use jetway_protocol::warm::{ClaimRequest, Tier};
 
 use super::line::{Line, SIGNALLED, SILENCE_MAX};
-use super::{Action, Call, Claim, Core, TakenSlot, session};
-use crate::backend::engine::SIGKILL;
-use crate::journal::{Place, Record};
+use super::{Action, Call, Claim, Core, SIGKILL, TakenSlot, session};
 use crate::runtime::ContainerStatus;
+use crate::store::journal::{Place, Record};
 
 /// Slots that may die under the claims of one backend before it is the backend's fault.
 const SLOTS_LOST_MAX: u32 = 3;

@@ -17,12 +17,11 @@ use jetway_protocol::status::{End, EndReason, Status};
 use jetway_protocol::time::UnixMicros;
 use tokio::time::Instant;
 
-use super::{Action, Audience, Coming, Core, Door, Doors};
-use crate::backend::Asking;
+use super::{Action, Asking, Coming, Core, Door, Doors, ProxyWord};
+use crate::books::streams::Stream;
 use crate::grants::{Entered, Grants};
 use crate::idle::{Idle, Verdict};
-use crate::journal::Record;
-use crate::streams::Stream;
+use crate::store::journal::Record;
 
 /// A controller may still be delivering the grant that a client already uses, and goes on for so
 /// long.
@@ -36,7 +35,7 @@ const REVOKED_TOGETHER_MAX: usize = 1024;
 const WAITING_MAX: usize = 4096;
 
 /// An ask without an answer yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Waiting {
     asking: Asking,
     /// For asks whose grant is not known: until when it may come.
@@ -81,11 +80,6 @@ impl Doors {
 
     pub(super) fn gives_up_at(&self) -> Option<Instant> {
         self.waiting.iter().filter_map(|waiting| waiting.until).min()
-    }
-
-    /// All to whom it may matter how the backend is.
-    fn audience(&self) -> Audience {
-        if self.adopted { Audience::Attached } else { Audience::These(self.told.iter().copied().collect()) }
     }
 
     /// Only those with a grant hold the backend: anybody could ask with one that was never given.
@@ -133,21 +127,6 @@ impl Core {
                 self.answer_waiting();
             }
             Door::Revoke(grants) => self.revoke(grants),
-            Door::Ask(asking) => self.ask(asking),
-            Door::Follow { stream, ask } => self.follow(&stream, ask),
-            Door::Forget { stream, ask } => self.doors.forget(&stream, ask),
-            Door::Uses { stream, uses, connections, is_outdated } => {
-                if !is_outdated {
-                    self.doors.uses(stream.proxy, uses, connections, now);
-                }
-                self.doors.forget_the_closed();
-            }
-            Door::StreamLost { stream, closed_at, is_outdated } => {
-                if !is_outdated {
-                    self.doors.idle.stream_lost(stream.proxy, closed_at);
-                }
-                self.doors.forget_the_closed();
-            }
             Door::LetIn { proxy, grant, was_sent, is_a_persons } => {
                 self.doors.let_in(proxy, grant, was_sent);
                 if is_a_persons {
@@ -155,6 +134,26 @@ impl Core {
                 }
             }
             Door::MoreToTidy { again } => self.more_to_tidy(now + again),
+        }
+    }
+
+    pub(super) fn proxy_says(&mut self, word: ProxyWord, is_outdated: bool) {
+        match word {
+            ProxyWord::Ask(asking) => self.ask(asking),
+            ProxyWord::Follow { stream, ask } => self.follow(&stream, ask),
+            ProxyWord::Forget { stream, ask } => self.doors.forget(&stream, ask),
+            ProxyWord::Uses { stream, uses, connections } => {
+                if !is_outdated {
+                    self.doors.uses(stream.proxy, uses, connections, self.now.instant);
+                }
+                self.doors.forget_the_closed();
+            }
+            ProxyWord::StreamLost { stream, closed_at } => {
+                if !is_outdated {
+                    self.doors.idle.stream_lost(stream.proxy, closed_at);
+                }
+                self.doors.forget_the_closed();
+            }
         }
     }
 
@@ -359,16 +358,14 @@ impl Core {
     fn tell_revoked(&mut self, grants: &[GrantId]) {
         let (backend, fencing_token) = (self.id.clone(), self.put.fencing_token);
         let grants = grants.to_vec();
-        let audience = self.doors.audience();
-        self.act(Action::TellProxies(audience, ToProxy::Revoked { backend, fencing_token, grants }));
+        self.act(Action::TellProxies(ToProxy::Revoked { backend, fencing_token, grants }));
     }
 
     /// Its sockets may close before the engine confirms the end.
     pub(super) fn tell_ending(&mut self) {
         let (backend, fencing_token) = (self.id.clone(), self.put.fencing_token);
         let reason: Option<EndReason> = self.stop_reason();
-        let audience = self.doors.audience();
-        self.act(Action::TellProxies(audience, ToProxy::Ending { backend, fencing_token, reason }));
+        self.act(Action::TellProxies(ToProxy::Ending { backend, fencing_token, reason }));
     }
 
     fn refuse(&mut self, asking: &Asking) {

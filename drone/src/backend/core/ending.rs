@@ -9,8 +9,8 @@ use jetway_protocol::state::{BackendState, Event as Step};
 use jetway_protocol::status::{End, EndReason, TerminationKind};
 
 use super::{Action, Claim, Core, Finish, Parting};
-use crate::journal::Tombstone;
 use crate::runtime::ContainerStatus;
+use crate::store::journal::Tombstone;
 
 /// All that an end can be told from.
 #[derive(Debug, Clone)]
@@ -59,14 +59,8 @@ impl Core {
         self.step(Step::Gone { end: end.clone() }, Some(end.clone()));
         self.act(Action::Unlist);
         self.tell_waiting(&end);
-        let parting = Parting {
-            end,
-            told: std::mem::take(&mut self.doors.told),
-            attached_too: self.doors.adopted,
-            place: self.seat.place.take(),
-            is_there,
-            session: ran.then(|| self.id.clone()),
-        };
+        let parting =
+            Parting { end, place: self.seat.place.take(), is_there, session: ran.then(|| self.id.clone()) };
         self.act(Action::GiveBack(Box::new(parting)));
     }
 

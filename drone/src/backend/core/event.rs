@@ -1,6 +1,5 @@
 //! What the core is told, and what it wants done: the words between it and the loop.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +8,32 @@ use bytes::Bytes;
 use jetway_protocol::attach::{Entry, Stage as HowFar, ToProxy};
 use jetway_protocol::controller_api::BackendEvent;
 use jetway_protocol::grant::Grant;
+use jetway_protocol::hint::Hint;
 use jetway_protocol::ids::{BackendId, GrantId, ProxyId, SlotId};
 use jetway_protocol::init::{Hello, Session, ToInit};
 use jetway_protocol::key::Key;
-use jetway_protocol::status::{End, EndReason, TerminationKind};
+use jetway_protocol::state::BackendState;
+use jetway_protocol::status::{End, EndReason, StatusEntry, TerminationKind};
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::Stage;
 use jetway_protocol::warm::Tier;
 use tokio::time::Instant;
 
-use crate::backend::{Asking, Snapshot};
-use crate::journal::{Place, Record, Tombstone};
+use crate::books::streams::Stream;
 use crate::lease::LeaseNow;
 use crate::runtime::{ContainerStatus, Image, LineEvent, RuntimeError};
-use crate::streams::Stream;
+use crate::store::journal::{Place, Record, Tombstone};
 use crate::warm::Sandbox;
+
+/// What anybody may see at any time without asking.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub state: BackendState,
+    pub history: Vec<StatusEntry>,
+    pub timeline: Vec<Stage>,
+    /// What holds the start up.
+    pub hint: Option<Hint>,
+}
 
 /// The moment of an event: what the core cannot read itself.
 #[derive(Debug, Clone, Copy)]
@@ -58,8 +68,14 @@ pub enum Event {
         kind: TerminationKind,
         reason: EndReason,
     },
-    /// Of grants, asks and uses.
+    /// Of grants, and of who is let in.
     Door(Door),
+    /// A proxy says this on its stream.
+    Proxy {
+        word: ProxyWord,
+        /// The proxy has a newer stream.
+        is_outdated: bool,
+    },
     FirstByte(Stage),
     /// The container may have changed.
     Look,
@@ -98,27 +114,6 @@ pub enum Door {
     /// A connect gave out this grant.
     Connected(GrantId),
     Revoke(Vec<GrantId>),
-    Ask(Asking),
-    Follow {
-        stream: Arc<Stream>,
-        ask: u64,
-    },
-    Forget {
-        stream: Arc<Stream>,
-        ask: u64,
-    },
-    Uses {
-        stream: Arc<Stream>,
-        uses: u32,
-        connections: u32,
-        /// The proxy has a newer stream.
-        is_outdated: bool,
-    },
-    StreamLost {
-        stream: Arc<Stream>,
-        closed_at: Instant,
-        is_outdated: bool,
-    },
     /// To [`Action::LetIn`].
     LetIn {
         proxy: ProxyId,
@@ -130,6 +125,53 @@ pub enum Door {
     MoreToTidy {
         again: Duration,
     },
+}
+
+/// A proxy's question, and where its answer goes.
+#[derive(Debug, Clone)]
+pub struct Asking {
+    pub stream: Arc<Stream>,
+    pub ask: u64,
+    pub grant: GrantId,
+}
+
+/// What a proxy says of one backend.
+#[derive(Debug)]
+pub enum ProxyWord {
+    Ask(Asking),
+    /// It wants to hear how far the start is that this ask waits for.
+    Follow {
+        stream: Arc<Stream>,
+        ask: u64,
+    },
+    /// The ask's client has gone.
+    Forget {
+        stream: Arc<Stream>,
+        ask: u64,
+    },
+    /// What it has open, as of now.
+    Uses {
+        stream: Arc<Stream>,
+        uses: u32,
+        connections: u32,
+    },
+    /// Its stream is lost; what it has open counts as closed then.
+    StreamLost {
+        stream: Arc<Stream>,
+        closed_at: Instant,
+    },
+}
+
+impl ProxyWord {
+    pub fn stream(&self) -> &Stream {
+        match self {
+            Self::Ask(asking) => &asking.stream,
+            Self::Follow { stream, .. }
+            | Self::Forget { stream, .. }
+            | Self::Uses { stream, .. }
+            | Self::StreamLost { stream, .. } => stream,
+        }
+    }
 }
 
 /// A grant on its way into the journal, and those that make room for it.
@@ -197,7 +239,7 @@ pub enum Done {
 
 /// What the loop is to do, in order. To a question, an event with the answer follows before the
 /// next action is carried out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Action {
     /// Append to the journal. One that cannot be written does not end a session: it only will not
     /// be adopted as it is.
@@ -240,7 +282,8 @@ pub enum Action {
         /// A page has shown a person how far the start is.
         is_a_persons: bool,
     },
-    TellProxies(Audience, ToProxy),
+    /// All proxies that may know the address.
+    TellProxies(ToProxy),
     Close(Arc<Stream>),
 
     /// A question: take a slot that is ready.
@@ -275,25 +318,14 @@ pub enum Action {
     Bury(Box<Tombstone>),
     /// The backend is no backend of this drone any more.
     Unlist,
-    /// Tell proxies of the end, and give back what the backend had.
+    /// Tell all proxies that may know the address of the end, and give back what the backend had.
     GiveBack(Box<Parting>),
 }
 
-/// Which proxies are told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Audience {
-    Attached,
-    These(Vec<ProxyId>),
-}
-
 /// What is left when a backend has ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Parting {
     pub end: End,
-    /// Proxies that may know the address.
-    pub told: HashSet<ProxyId>,
-    /// And all that are attached now.
-    pub attached_too: bool,
     pub place: Option<Place>,
     /// Something is left of its container.
     pub is_there: bool,
@@ -302,7 +334,7 @@ pub struct Parting {
 }
 
 /// What is asked of engine, host or application without waiting for it. The answer is a [`Done`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Call {
     Look,
     Signal(i32),
@@ -329,6 +361,8 @@ pub enum Call {
         patience: Duration,
     },
 }
+
+pub const SIGKILL: i32 = 9;
 
 /// How an end is brought about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

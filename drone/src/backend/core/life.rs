@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Action, Core, Now, Snapshot};
 use crate::idle::Verdict;
-use crate::journal::Record;
+use crate::store::journal::Record;
 
 impl Core {
     /// Takes a step of the state machine and tells everybody. A step that is not allowed is a fault

@@ -9,12 +9,13 @@ use jetway_protocol::spec::InitMode;
 use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use tokio::time::Instant;
 
-use super::adopt::REDIAL_PATIENCE;
 use super::{Action, Call, Claim, Core, Finish};
 use crate::runtime::{ContainerStatus, LineEvent, RuntimeError};
 
 /// Init redials within 250 ms; a line that is silent for longer is worth a look at the container.
 const SILENCE_BEFORE_LOOK: Duration = Duration::from_millis(500);
+/// A signal through the engine before this could be a second one.
+pub const REDIAL_PATIENCE: Duration = Duration::from_millis(400);
 /// A container that runs, is not paused and has no init on the line for this long is killed.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// For what an init that is gone has said last, which the kernel has already.
@@ -25,7 +26,7 @@ pub const SIGNALLED: i32 = 128;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is known of the line. The line itself is the loop's.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Line {
     /// There is a socket of ours for init to come to.
     is_open: bool,

@@ -19,6 +19,7 @@
 
 mod adopt;
 mod claim;
+mod clocks;
 mod doors;
 mod ending;
 mod event;
@@ -47,20 +48,22 @@ use jetway_protocol::timeline::Stage;
 use jetway_protocol::warm::Tier;
 use tokio::time::Instant;
 
-use super::Snapshot;
 use crate::grants::Grants;
 use crate::idle::Idle;
-use crate::journal::{Place, Record, Remembered};
 use crate::lease::Tenure;
 use crate::runtime::Image;
+use crate::store::journal::{Place, Record, Remembered};
+use clocks::{Clock, Clocks};
 use doors::Waiting;
 use line::Line;
 
 pub use doors::CROWD_PATIENCE;
 pub use event::{
-    Action, Audience, Call, Coming, Done, Door, Event, Finish, Now, Parting, Progress, TakenSlot,
+    Action, Asking, Call, Coming, Done, Door, Event, Finish, Now, Parting, Progress, ProxyWord, SIGKILL,
+    Snapshot, TakenSlot,
 };
 
+#[derive(Debug, Clone)]
 pub struct Core {
     id: BackendId,
     put: Box<PutBackend>,
@@ -82,6 +85,7 @@ pub struct Core {
 }
 
 /// What others are shown of it.
+#[derive(Debug, Clone)]
 struct Life {
     state: BackendState,
     history: Vec<StatusEntry>,
@@ -90,6 +94,7 @@ struct Life {
 }
 
 /// Who may enter, and who is in.
+#[derive(Debug, Clone)]
 struct Doors {
     grants: Grants,
     idle: Idle,
@@ -101,6 +106,7 @@ struct Doors {
 }
 
 /// Where it runs, or is to.
+#[derive(Debug, Clone)]
 struct Seat {
     place: Option<Place>,
     tier: Tier,
@@ -123,6 +129,7 @@ struct Seat {
 }
 
 /// What init has of it.
+#[derive(Debug, Clone)]
 struct Session {
     claim: Claim,
     /// Of the init that was given it.
@@ -144,28 +151,13 @@ enum Claim {
     Running,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default, Clone)]
 struct Ending {
     finish: Option<Finish>,
     /// What went wrong, where the end is not a stop.
     failure: Option<(EndReason, String)>,
     /// The stop signal went out.
     signalled: bool,
-}
-
-/// When to do something if nothing else happens first.
-#[derive(Debug, Default, Clone, Copy)]
-struct Clocks {
-    start: Option<Instant>,
-    lifetime: Option<Instant>,
-    grace: Option<Instant>,
-    /// The stop signal goes through the engine if init is not back on the line by then.
-    signal: Option<Instant>,
-    look: Option<Instant>,
-    /// The session is handed over as soon as the lease admits it.
-    claim: Option<Instant>,
-    open_line: Option<Instant>,
-    crowd: Option<Instant>,
 }
 
 impl Core {
@@ -224,6 +216,7 @@ impl Core {
             Event::SessionSent(sent) => self.handed_over(sent),
             Event::StartStopped { may_exist } => self.start_stopped(may_exist),
             Event::Door(event) => self.at_the_door(event),
+            Event::Proxy { word, is_outdated } => self.proxy_says(word, is_outdated),
         }
         std::mem::take(&mut self.actions)
     }
@@ -249,9 +242,14 @@ impl Core {
         }
     }
 
-    /// The proxies that let a client of this backend in.
+    /// The proxies that let a client of this backend in: they may know its address.
     pub fn told(&self) -> impl Iterator<Item = ProxyId> + '_ {
         self.doors.told.iter().copied()
+    }
+
+    /// An agent before this one may have told others.
+    pub fn is_adopted(&self) -> bool {
+        self.doors.adopted
     }
 
     /// Returns with the first thing that needs an action: whether the next one is due may depend on
@@ -354,41 +352,5 @@ impl Seat {
 impl Session {
     fn new(nonce: Option<String>) -> Self {
         Self { claim: Claim::Parked, nonce, listening_elsewhere: Vec::new(), exit_code: None }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Clock {
-    Lifetime,
-    Start,
-    Signal,
-    Grace,
-    Look,
-    Claim,
-    OpenLine,
-    Crowd,
-}
-
-impl Clocks {
-    /// The first that has run out, in the order in which they are looked at. It is taken away.
-    fn take_due(&mut self, now: Instant) -> Option<Clock> {
-        let Self { lifetime, start, signal, grace, look, claim, open_line, crowd } = self;
-        [
-            (lifetime, Clock::Lifetime),
-            (start, Clock::Start),
-            (signal, Clock::Signal),
-            (grace, Clock::Grace),
-            (look, Clock::Look),
-            (claim, Clock::Claim),
-            (open_line, Clock::OpenLine),
-            (crowd, Clock::Crowd),
-        ]
-        .into_iter()
-        .find_map(|(at, clock)| at.take_if(|at| *at <= now).map(|_| clock))
-    }
-
-    fn next(&self) -> Option<Instant> {
-        let Self { lifetime, start, signal, grace, look, claim, open_line, crowd } = *self;
-        [lifetime, start, signal, grace, look, claim, open_line, crowd].into_iter().flatten().min()
     }
 }

@@ -12,8 +12,8 @@ use jetway_protocol::warm::Tier;
 
 use super::line::SILENCE_MAX;
 use super::{Action, Call, Claim, Core, Finish, Progress};
-use crate::journal::{Place, Record};
 use crate::runtime::{ContainerStatus, Image};
+use crate::store::journal::{Place, Record};
 use crate::warm::Sandbox;
 
 impl Core {

@@ -14,10 +14,9 @@ use jetway_protocol::warm::Tier;
 use tokio::time::Instant;
 
 use super::*;
-use crate::backend::Asking;
+use crate::books::streams::{Stream, Streams};
 use crate::harness::put_of;
 use crate::runtime::{ContainerStatus, LineEvent};
-use crate::streams::{Stream, Streams};
 
 const NONCE: &str = "nonce";
 pub const EXITED: ContainerStatus = ContainerStatus::Exited { code: 7, oom_killed: false };
@@ -115,13 +114,14 @@ impl Table {
     pub fn ask(&mut self) -> Arc<Stream> {
         let (stream, _) = self.streams.open(ProxyId::random(), ToProxy::Ping);
         let asking = Asking { stream: stream.clone(), ask: 1, grant: GrantId(1) };
-        self.on(Event::Door(Door::Ask(asking)));
+        self.on(Event::Proxy { word: ProxyWord::Ask(asking), is_outdated: false });
         stream
     }
 
     /// The proxy's last connection has closed.
     pub fn closes(&mut self, stream: Arc<Stream>) {
-        self.on(Event::Door(Door::Uses { stream, uses: 0, connections: 0, is_outdated: false }));
+        let word = ProxyWord::Uses { stream, uses: 0, connections: 0 };
+        self.on(Event::Proxy { word, is_outdated: false });
     }
 
     fn carry_out(&mut self, event: Event, done: &mut Vec<String>) {
@@ -200,7 +200,7 @@ fn word(action: &Action) -> Option<String> {
         }
         Action::Tell(message) => format!("tell {message:?}"),
         Action::GiveSession(_) => "session".to_owned(),
-        Action::TellProxies(_, ToProxy::Ending { reason, .. }) => match reason {
+        Action::TellProxies(ToProxy::Ending { reason, .. }) => match reason {
             Some(reason) => format!("ending {reason:?}"),
             None => "ending".to_owned(),
         },

@@ -9,13 +9,11 @@ use bollard::query_parameters::RemoveImageOptions;
 use jetway_protocol::image::Reference;
 use serde_json::Value;
 
-use super::engine::{Engine, bounded, text};
+use super::answer::{bounded, text};
+use super::engine::Engine;
 use super::image::Images;
 use super::pulled::Entry;
 use crate::runtime::RuntimeError;
-
-/// How full the engine's disk may be, in percent, before images are removed. 0: they never are.
-pub const PERCENT_DEFAULT: u8 = 85;
 
 /// What becomes of one image.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,5 +1,4 @@
-//! What the Docker side is told, and what can be wrong with it at the start. Not its business: anything that happens
-//! later.
+//! What the Docker side is told at its start. What can be wrong with it is in [`super::errors`].
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -7,11 +6,8 @@ use std::time::Duration;
 
 use jetway_protocol::ids::{DroneId, InstallationId};
 
-pub use super::collect::PERCENT_DEFAULT;
-use super::init_executable::InitExecutableError;
-use super::network::NetworkError;
-use crate::runtime::RuntimeError;
-
+/// How full the engine's disk may be, in percent, before images are removed. 0: they never are.
+pub const PERCENT_DEFAULT: u8 = 85;
 /// A pull in which nothing moves for this long has failed.
 pub const PULL_STALL: Duration = Duration::from_secs(300);
 
@@ -80,52 +76,6 @@ impl DockerConfig {
             Some((_, there, rest)) => there.join(rest),
             None => path.to_owned(),
         }
-    }
-}
-
-/// Why there is no working engine. Each says in one line what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error(
-        "DOCKER_HOST is {0}, but sessions need an engine on this host: set it to unix:///path/of/docker.sock"
-    )]
-    NotLocal(String),
-    #[error("no container engine answers at {0}: start it (systemctl start docker) or set DOCKER_HOST")]
-    NotRunning(String),
-    #[error("no permission to use the engine at {0}: run as root or as a member of the group docker")]
-    PermissionDenied(String),
-    #[error(
-        "the engine speaks API {api} (version {version}); it needs {minimum} or newer: upgrade Docker to 20.10 or newer"
-    )]
-    TooOld { version: String, api: String, minimum: &'static str },
-    #[error(
-        "{0} is a directory, not an engine's socket (Docker makes one where a mount's source is missing): start the engine on the host, remove that directory, and mount the socket again"
-    )]
-    SocketIsDirectory(String),
-    #[error("{0} is not a socket: name the engine's with DOCKER_HOST=unix:///path/of/docker.sock")]
-    NotASocket(String),
-    #[error("the engine failed at the start: {0}")]
-    Engine(RuntimeError),
-    #[error(transparent)]
-    InitExecutable(#[from] InitExecutableError),
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    #[error("{path} cannot be used: {reason}")]
-    Directory { path: PathBuf, reason: String },
-    /// This process runs in a container, and the engine can only bind directories of its own host.
-    #[error(
-        "the engine cannot reach {path} ({flag}), which lies under no bind or volume of this container: {advice}"
-    )]
-    OutOfReach { path: PathBuf, flag: &'static str, advice: &'static str },
-}
-
-impl ConnectError {
-    /// Whether an engine that is starting may answer so.
-    pub fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            Self::NotRunning(_) | Self::Engine(RuntimeError::Engine(_) | RuntimeError::Unreachable(_))
-        )
     }
 }
 

@@ -8,8 +8,8 @@ use jetway_service::backoff::Backoff;
 use jetway_service::silence::Silence;
 use tokio::time::Instant;
 
-use super::config::ConnectError;
 use super::engine::{self, Engine};
+use super::errors::ConnectError;
 use super::facts::EngineFacts;
 use super::host_paths::{self, Needed};
 
@@ -84,7 +84,7 @@ mod tests {
     use tokio::net::UnixListener;
 
     use super::*;
-    use crate::data_dir::tests::TestDir;
+    use crate::store::data_dir::tests::TestDir;
 
     const LONG: Duration = Duration::from_secs(30);
 

@@ -13,8 +13,9 @@ use futures_util::StreamExt;
 use jetway_protocol::ids::SlotId;
 use serde_json::Value;
 
+use super::answer::{bounded, text};
 use super::config::DockerConfig;
-use super::engine::{Engine, bounded, text};
+use super::engine::Engine;
 use super::mount::TARGET;
 use super::names;
 use crate::runtime::{ContainerStatus, Found, RuntimeError};

@@ -11,7 +11,7 @@ use jetway_protocol::spec::Credentials;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::engine::text;
+use super::answer::text;
 
 /// Where Docker's configuration file keeps the login of its own registry.
 const HUB_LOGIN: &str = "https://index.docker.io/v1/";

@@ -1,25 +1,23 @@
-//! The connection to the engine, and what its errors mean. Not its business: what is asked of it.
+//! The connection to the engine. Not its business: what is asked of it, and what its errors mean
+//! ([`super::answer`]).
 //!
 //! Two clients on one socket. bollard makes the calls that change something. What is read from the engine comes
 //! through [`Engine::get`] and [`Engine::open`] as plain JSON, because bollard's closed enums fail a whole list for
 //! one word that they do not know, and because its streams cannot tell that they are open before the first item.
 
-use std::future::Future;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::errors::Error as DockerError;
 use http::HeaderValue;
 use serde_json::Value;
 
-use super::config::ConnectError;
+use super::answer::{CALL_DEADLINE, bounded, broken, meaning, meaning_of_status, no_answer, text};
+use super::errors::ConnectError;
 use super::facts::EngineFacts;
 use crate::runtime::RuntimeError;
 
-/// An engine that does not answer a call in this time has failed it. Removing a large container takes seconds.
-pub const CALL_DEADLINE: Duration = Duration::from_secs(60);
 /// A liveness check is answered at once or counts as failed.
 pub const PING_DEADLINE: Duration = Duration::from_secs(5);
 const SOCKET_DEFAULT: &str = "/var/run/docker.sock";
@@ -146,111 +144,6 @@ impl Engine {
     }
 }
 
-/// A call of bollard's with our deadline and our errors.
-pub async fn bounded<T>(call: impl Future<Output = Result<T, DockerError>>) -> Result<T, RuntimeError> {
-    match tokio::time::timeout(CALL_DEADLINE, call).await {
-        Ok(outcome) => outcome.map_err(|error| meaning(&error)),
-        Err(_) => Err(no_answer(CALL_DEADLINE)),
-    }
-}
-
-/// What a failed call means for the caller: that it is refused, that there is nothing, or that nothing is known.
-pub fn meaning(error: &DockerError) -> RuntimeError {
-    match error {
-        DockerError::DockerResponseServerError { status_code, message } => {
-            meaning_of_status(*status_code, message)
-        }
-        other if is_unreachable(other) => RuntimeError::Unreachable(chain(other)),
-        other => RuntimeError::Engine(chain(other)),
-    }
-}
-
-fn meaning_of_status(status: u16, message: &str) -> RuntimeError {
-    let message = message.trim().to_owned();
-    match status {
-        404 if message.contains("o such container") => RuntimeError::Absent,
-        400..=499 => RuntimeError::Refused(message),
-        _ if is_refusal(&message) => RuntimeError::Refused(message),
-        _ => RuntimeError::Engine(message),
-    }
-}
-
-/// Docker answers 500 to much that will never work.
-fn is_refusal(message: &str) -> bool {
-    [
-        "OCI runtime create failed",
-        "unable to find user",
-        "no matching entries in",
-        "storage-opt",
-        "Invalid address",
-        "unknown or invalid runtime name",
-    ]
-    .iter()
-    .any(|sign| message.contains(sign))
-}
-
-fn no_answer(deadline: Duration) -> RuntimeError {
-    RuntimeError::Engine(format!("no answer in {} s", deadline.as_secs()))
-}
-
-pub fn broken(error: &reqwest::Error) -> RuntimeError {
-    if is_unreachable(error) {
-        RuntimeError::Unreachable(chain(error))
-    } else {
-        RuntimeError::Engine(chain(error))
-    }
-}
-
-/// Whether nobody listens, or the connection broke before an answer was whole: no word of the engine's.
-pub fn is_unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
-    use std::io::ErrorKind;
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(DockerError::SocketNotFoundError(_)) = error.downcast_ref() {
-            return true;
-        }
-        if let Some(error) = error.downcast_ref::<hyper::Error>()
-            && (error.is_incomplete_message() || error.is_closed() || error.is_canceled())
-        {
-            return true;
-        }
-        if let Some(error) = error.downcast_ref::<std::io::Error>()
-            && matches!(
-                error.kind(),
-                ErrorKind::ConnectionRefused
-                    | ErrorKind::ConnectionReset
-                    | ErrorKind::ConnectionAborted
-                    | ErrorKind::BrokenPipe
-                    | ErrorKind::NotConnected
-                    | ErrorKind::UnexpectedEof
-                    | ErrorKind::NotFound
-            )
-        {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
-
-/// An error with what caused it, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
-pub fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
 /// The engine's socket, by `DOCKER_HOST`, as Docker's own client.
 pub fn socket_from_environment() -> Result<PathBuf, ConnectError> {
     let host = std::env::var("DOCKER_HOST").ok();
@@ -325,7 +218,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_on_the_socket_is_told_from_an_answer() {
-        let dir = crate::data_dir::tests::TestDir::new();
+        let dir = crate::store::data_dir::tests::TestDir::new();
         let socket = dir.path().join("engine.sock");
         let unreachable = |what: &str, engine: Engine| {
             let what = what.to_owned();
@@ -355,17 +248,5 @@ mod tests {
         unreachable("refused", engine.clone()).await;
         std::fs::remove_file(&socket).unwrap();
         unreachable("no socket", engine).await;
-    }
-
-    #[test]
-    fn an_answer_means_one_thing() {
-        assert!(matches!(meaning_of_status(404, "No such container: x"), RuntimeError::Absent));
-        assert!(matches!(meaning_of_status(404, "No such image: x"), RuntimeError::Refused(_)));
-        assert!(matches!(meaning_of_status(400, "bad"), RuntimeError::Refused(_)));
-        assert!(matches!(meaning_of_status(500, "disk on fire"), RuntimeError::Engine(_)));
-        assert!(matches!(
-            meaning_of_status(500, "OCI runtime create failed: no such user"),
-            RuntimeError::Refused(_)
-        ));
     }
 }

@@ -14,8 +14,9 @@ use jetway_service::backoff::{Backoff, jittered};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::engine::text;
-use super::{Shared, container, names};
+use super::answer::text;
+use super::shared::Shared;
+use super::{container, names};
 use crate::runtime::RuntimeError;
 
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -166,7 +167,7 @@ impl Lines {
             match self.response.chunk().await {
                 Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
                 Ok(None) => return Ok(None),
-                Err(error) => return Err(super::engine::broken(&error)),
+                Err(error) => return Err(super::answer::broken(&error)),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::engine::text;
+use super::answer::text;
 
 /// As the driver's status names what keeps the containers' files.
 const CONTAINERD_STORE: &str = "io.containerd.snapshotter";

@@ -8,8 +8,9 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 
+use super::answer::bounded;
 use super::config::DockerConfig;
-use super::engine::{Engine, bounded};
+use super::engine::Engine;
 use super::guard::{Guard, GuardError};
 use super::names;
 

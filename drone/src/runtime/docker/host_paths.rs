@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::config::ConnectError;
 use super::engine::Engine;
+use super::errors::ConnectError;
 use crate::runtime::RuntimeError;
 
 const MOUNT_TABLE: &str = "/proc/self/mountinfo";

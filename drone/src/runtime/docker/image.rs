@@ -18,7 +18,8 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::engine::{Engine, text};
+use super::answer::text;
+use super::engine::Engine;
 use super::pull::{PullProgress, pull};
 use super::pulled::Pulled;
 use super::{credentials, stop_signal};

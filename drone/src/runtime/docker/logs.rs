@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-use super::engine::{CALL_DEADLINE, Engine, meaning};
+use super::answer::{CALL_DEADLINE, meaning};
+use super::engine::Engine;
 use crate::runtime::{LogQuery, RuntimeError};
 
 /// Lines that are read for the last bytes, at most: an empty line has one byte.

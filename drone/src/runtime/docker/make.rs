@@ -1,48 +1,14 @@
 //! Making a slot's container, and what this process then knows of it. Not its business: what it is made of
 //! ([`super::container_spec`]), and starting it.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use jetway_protocol::ids::SlotId;
-
-use super::limiter::{Call, Class, Turn};
+use super::limiter::{Call, Class};
+use super::shared::{Made, SlotRecord};
 use super::{DockerRuntime, container, container_spec, mount, names, owner, slot_dirs};
 use crate::lease;
 use crate::runtime::{CreateRequest, RuntimeError, init_line};
-
-/// What this process knows of a slot's container without asking.
-#[derive(Debug, Default)]
-pub struct SlotRecord {
-    pub made: Option<Made>,
-    /// Docker forgets, on some engines, that it told of an out-of-memory kill.
-    pub oom_seen: AtomicBool,
-    /// Its sandbox died, and it was ended for that.
-    pub cut_off: AtomicBool,
-}
-
-#[derive(Debug)]
-pub struct Made {
-    /// On our own network.
-    pub address: Option<Ipv4Addr>,
-    pub sandbox: Option<SlotId>,
-    pub mount: Option<mount::Identity>,
-    /// Who waits for it, and since when.
-    pub queue: (Class, Turn),
-    /// It is started at most once: a second start would run a container that has ended.
-    pub was_started: AtomicBool,
-}
-
-impl SlotRecord {
-    pub fn note_oom(&self) {
-        self.oom_seen.store(true, Ordering::Relaxed);
-    }
-
-    pub fn note_cut_off(&self) {
-        self.cut_off.store(true, Ordering::Relaxed);
-    }
-}
 
 impl DockerRuntime {
     pub(super) async fn make(&self, request: &CreateRequest) -> Result<(), RuntimeError> {

@@ -34,6 +34,7 @@ use super::{
     Subnet, init_line,
 };
 
+mod answer;
 mod collect;
 pub mod config;
 pub mod contact;
@@ -41,6 +42,7 @@ mod container;
 mod container_spec;
 mod credentials;
 pub mod engine;
+mod errors;
 mod events;
 pub mod facts;
 pub mod guard;
@@ -63,22 +65,23 @@ mod pulled;
 mod readable;
 mod routes;
 mod sandbox;
+mod shared;
 mod slot_dirs;
 mod start;
 mod stop_signal;
 mod subnet;
 
-pub use config::{ConnectError, DockerConfig};
+pub use config::DockerConfig;
 pub use contact::Contact;
+pub use errors::{ConnectError, NetworkError};
 pub use facts::EngineFacts;
 pub use guard::GuardStatus;
 pub use limiter::LimiterCounters;
-pub use network::NetworkError;
 pub use pull::PullProgress;
 
 use limiter::{Call, Class, Limiter};
-use make::SlotRecord;
 use readable::Readable;
+use shared::{Shared, SlotRecord};
 
 /// Hints that may wait for a receiver before it has to look at everything.
 const HINTS_MAX: usize = 1024;
@@ -95,26 +98,6 @@ pub struct DockerRuntime {
     guard_stop: CancellationToken,
     init_dir: PathBuf,
     limiter: Limiter,
-}
-
-/// What the tasks have in common.
-pub(crate) struct Shared {
-    engine: engine::Engine,
-    config: DockerConfig,
-    images: image::Images,
-    hints: broadcast::Sender<SlotId>,
-    /// Counts event streams that broke.
-    losses: watch::Sender<u64>,
-    slots: DashMap<SlotId, Arc<SlotRecord>>,
-    readable: Readable,
-    /// Those that are being removed: their end is no surprise. (It may be told a little late; then one look is in vain.)
-    sandboxes_leaving: DashSet<SlotId>,
-    /// Those whose end was told, until they are removed.
-    sandboxes_dead: DashSet<SlotId>,
-    /// One ended that was not to.
-    sandbox_died: Notify,
-    /// Held while the sandboxes' image is looked for and made.
-    sandbox_image: tokio::sync::Mutex<()>,
 }
 
 impl DockerRuntime {

@@ -10,9 +10,11 @@ use jetway_service::backoff::Backoff;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::answer::{bounded, text};
 use super::config::DockerConfig;
-use super::engine::{Engine, bounded, text};
-use super::subnet::{self, SubnetError};
+use super::engine::Engine;
+use super::errors::NetworkError;
+use super::subnet;
 use super::{names, routes};
 use crate::runtime::{RuntimeError, Subnet};
 
@@ -33,20 +35,6 @@ pub struct OwnNetwork {
     pub name: String,
     pub bridge: String,
     pub subnet: Subnet,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum NetworkError {
-    #[error(transparent)]
-    Subnet(#[from] SubnetError),
-    #[error(
-        "the network {name} of this drone has {found} and containers on it, but --session-subnet says {wanted}: drain the drone first"
-    )]
-    InUse { name: String, found: String, wanted: Ipv4Net },
-    #[error("the sessions' network cannot be made: {0}")]
-    Engine(RuntimeError),
-    #[error("the network {name} still has {containers} of this drone's containers")]
-    NotEmpty { name: String, containers: usize },
 }
 
 pub async fn ensure(engine: &Engine, config: &DockerConfig) -> Result<OwnNetwork, NetworkError> {
@@ -229,7 +217,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::data_dir::tests::TestDir;
+    use crate::store::data_dir::tests::TestDir;
 
     type Endpoints = Arc<Mutex<HashMap<String, String>>>;
 

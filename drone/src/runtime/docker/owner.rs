@@ -4,8 +4,9 @@
 
 use std::path::Path;
 
+use jetway_service::tar;
+
 use super::engine::Engine;
-use super::import;
 use crate::runtime::RuntimeError;
 
 /// Of an archive with a file of users in it.
@@ -69,7 +70,7 @@ async fn read(engine: &Engine, container: &str, path: &str) -> Result<String, Ru
         Err(error) => return Err(error),
     };
     let name = Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    Ok(String::from_utf8_lossy(import::file_in(&bytes, name).unwrap_or_default()).into_owned())
+    Ok(String::from_utf8_lossy(tar::file_in(&bytes, name).unwrap_or_default()).into_owned())
 }
 
 fn named(text: &str, passwd: &str, group: &str) -> Option<(u32, u32)> {

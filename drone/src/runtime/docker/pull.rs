@@ -18,7 +18,7 @@ use jetway_protocol::image::Reference;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::engine::{chain, is_unreachable};
+use super::answer::{chain, is_unreachable};
 use crate::runtime::ImageError;
 
 /// Layers that one pull is followed in; an image may have 127.

@@ -118,7 +118,7 @@ impl Pulled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data_dir::tests::TestDir;
+    use crate::store::data_dir::tests::TestDir;
 
     fn names(pulled: &Pulled) -> Vec<String> {
         pulled.by_use().into_iter().map(|(_, entry)| entry.name).collect()

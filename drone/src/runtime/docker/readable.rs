@@ -14,8 +14,9 @@ use jetway_protocol::ids::SlotId;
 use jetway_protocol::key::Key;
 use jetway_service::backoff::Backoff;
 
+use super::answer::{bounded, text};
 use super::config::DockerConfig;
-use super::engine::{Engine, bounded, text};
+use super::engine::Engine;
 use super::{container, names};
 use crate::runtime::RuntimeError;
 

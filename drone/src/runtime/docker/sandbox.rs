@@ -21,12 +21,14 @@ use jetway_protocol::init::{INIT_DIR, INIT_PATH, RUN_DIR};
 
 use tokio::sync::Mutex;
 
+use super::answer::{bounded, text};
 use super::config::DockerConfig;
 use super::container;
 use super::container_spec::{bind, endpoint};
-use super::engine::{Engine, bounded, text};
+use super::engine::Engine;
 use super::import::import;
-use super::{Shared, names, slot_dirs};
+use super::shared::Shared;
+use super::{names, slot_dirs};
 use crate::runtime::{ContainerStatus, Found, RuntimeError, init_line};
 
 /// The holder and whatever the engine runs in its cgroup while it starts it (a copy of the container runtime, for one).

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use jetway_protocol::ids::SlotId;
 use jetway_protocol::init::SOCKET_PATH_BYTES_MAX;
 
-use super::config::{ConnectError, DockerConfig};
+use super::config::DockerConfig;
 use super::engine::Engine;
+use super::errors::ConnectError;
 use super::{container, names};
 use crate::lease;
 use crate::runtime::init_line;
@@ -82,7 +83,7 @@ fn leftovers(root: &Path, in_use: &HashSet<String>) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data_dir::tests::TestDir;
+    use crate::store::data_dir::tests::TestDir;
 
     #[test]
     fn only_slots_without_a_container_are_left_over() {

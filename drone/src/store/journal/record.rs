@@ -105,7 +105,7 @@ impl Place {
 }
 
 /// A backend as its journal tells it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Remembered {
     pub id: BackendId,
     pub put_at: UnixMicros,

@@ -17,8 +17,8 @@ use jetway_service::controllers::{Controllers, RETRY_FIRST, RETRY_MAX, is_to_be_
 use jetway_service::silence::Silence;
 use tokio::time::Instant;
 
+use super::registration::path;
 use crate::agent::Agent;
-use crate::registration::path;
 
 /// Between tries of events that were refused.
 const REFUSED_RETRY_FIRST: Duration = Duration::from_secs(5);

@@ -1,18 +1,18 @@
-//! The end of all that is kept ready: at an orderly stop it goes, whether sessions stay or not, and quickly. What cannot be
-//! removed in time the next agent's reconciler finds.
+//! The end of an agent: what was only kept ready goes, whether sessions stay or not, and quickly.
+//! What cannot be removed in time the next agent's reconciler finds.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use jetway_protocol::ids::SlotId;
+use jetway_protocol::ids::{BackendId, SlotId};
 use tokio::time::timeout;
 
-use super::Noted;
 use crate::agent::Agent;
-use crate::backend::bounded;
-use crate::last_output;
+use crate::engine::bounded;
 use crate::reconcile;
+use crate::store::last_output;
+use crate::warm::Noted;
 
 /// For everything together.
 const LEAVE_MAX: Duration = Duration::from_secs(4);
@@ -21,7 +21,7 @@ const AT_ONCE: usize = 8;
 /// Also removes what ended sessions have left. Sessions that live, and what belongs to them, stay.
 pub async fn leave(agent: &Arc<Agent>) {
     let all = async {
-        until_nothing_is_made(agent).await;
+        agent.warm.close(&agent.lifecycle).await;
         let leftovers = leftovers(agent);
         stream::iter(leftovers).for_each_concurrent(AT_ONCE, |left| remove(agent, left)).await;
         // What an agent before this one has left, if this one was too short for it.
@@ -32,29 +32,11 @@ pub async fn leave(agent: &Arc<Agent>) {
     }
 }
 
-/// Nothing is begun any more, and nothing is given.
-async fn until_nothing_is_made(agent: &Agent) {
-    loop {
-        let made = agent.warm.made.notified();
-        {
-            let mut inner = agent.warm.inner();
-            inner.closed = true;
-            drop(inner.shelf.take_all_that(|_| true));
-            inner.sandboxes.clear();
-            if inner.making.is_empty() || agent.lifecycle.is_stopping() {
-                return;
-            }
-        }
-        made.await;
-    }
-}
-
 /// What an ended session or none has: containers first, then what they joined.
 fn leftovers(agent: &Agent) -> Vec<(Option<SlotId>, Option<SlotId>)> {
-    let ended = |owner: &jetway_protocol::ids::BackendId| agent.backend(owner).is_none();
+    let ended = |owner: &BackendId| agent.backend(owner).is_none();
     let mut left: Vec<(Option<SlotId>, Option<SlotId>)> = Vec::new();
-    let noted: Vec<_> = agent.warm.inner().noted.iter().map(|(slot, what)| (*slot, *what)).collect();
-    for (slot, what) in noted {
+    for (slot, what) in agent.warm.noted() {
         left.push(match what {
             Noted::Slot => (Some(slot), None),
             Noted::Sandbox => (None, Some(slot)),
@@ -79,7 +61,7 @@ async fn remove(agent: &Agent, (slot, sandbox): (Option<SlotId>, Option<SlotId>)
     if let Some(slot) = slot {
         let session = agent.holders.slots.get(&slot).map(|session| session.clone());
         if let Some(session) = session {
-            last_output::keep(agent, slot, &session).await;
+            last_output::keep(&agent.engine, &agent.store.last_outputs, slot, &session).await;
         }
         match bounded(agent.engine.runtime.remove(slot)).await {
             Ok(()) => {

@@ -21,7 +21,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use crate::agent::Agent;
+use crate::engine::Engine;
 use crate::runtime::{LogQuery, RuntimeError};
 
 /// Of one session, with the time of each line.
@@ -167,21 +167,21 @@ fn remove_file(directory: &Path, id: &BackendId) {
 }
 
 /// A task: removes what is older than a day.
-pub async fn forget_old(agent: Arc<Agent>) {
+pub async fn forget_old(outputs: Arc<LastOutputs>) {
     loop {
-        agent.store.last_outputs.forget_old(UnixMicros::now());
+        outputs.forget_old(UnixMicros::now());
         tokio::time::sleep(jittered(LOOK)).await;
     }
 }
 
 /// Keeps what the container of an ended session printed last. Its removal comes next: an engine
 /// that is away is waited for, as the removal waits for it.
-pub async fn keep(agent: &Agent, slot: SlotId, id: &BackendId) {
+pub async fn keep(engine: &Engine, outputs: &LastOutputs, slot: SlotId, id: &BackendId) {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     let output = loop {
         let read = {
-            let _permit = agent.engine.removals.acquire().await;
-            last_of(agent, slot).await
+            let _permit = engine.removals.acquire().await;
+            last_of(engine, slot).await
         };
         match read {
             Ok(output) => break output,
@@ -194,18 +194,18 @@ pub async fn keep(agent: &Agent, slot: SlotId, id: &BackendId) {
     if output.is_empty() {
         return;
     }
-    if let Err(error) = agent.store.last_outputs.write(id, &output).await {
+    if let Err(error) = outputs.write(id, &output).await {
         tracing::warn!(backend = %id, %error, "its last output cannot be kept");
     }
 }
 
 /// What the container has printed last, each line with its time.
-pub async fn last_of(agent: &Agent, slot: SlotId) -> Result<Vec<u8>, RuntimeError> {
+pub async fn last_of(engine: &Engine, slot: SlotId) -> Result<Vec<u8>, RuntimeError> {
     let read = async {
-        let output = tail_of(agent, slot, LINES_FIRST).await?;
+        let output = tail_of(engine, slot, LINES_FIRST).await?;
         let lines = output.iter().filter(|byte| **byte == b'\n').count();
         if output.len() < BYTES_MAX && u32::try_from(lines).is_ok_and(|lines| lines >= LINES_FIRST) {
-            return tail_of(agent, slot, LINES_MAX).await;
+            return tail_of(engine, slot, LINES_MAX).await;
         }
         Ok(output)
     };
@@ -213,9 +213,9 @@ pub async fn last_of(agent: &Agent, slot: SlotId) -> Result<Vec<u8>, RuntimeErro
     in_time.unwrap_or_else(|_| Err(RuntimeError::Engine(format!("it takes over {} s", READ_MAX.as_secs()))))
 }
 
-async fn tail_of(agent: &Agent, slot: SlotId, lines: u32) -> Result<Vec<u8>, RuntimeError> {
+async fn tail_of(engine: &Engine, slot: SlotId, lines: u32) -> Result<Vec<u8>, RuntimeError> {
     let query = LogQuery { tail: Some(lines), follow: false, timestamps: true };
-    let mut chunks = agent.engine.runtime.logs(slot, query).await?;
+    let mut chunks = engine.runtime.logs(slot, query).await?;
     let (mut last, mut is_cut) = (VecDeque::with_capacity(BYTES_MAX), false);
     while let Some(chunk) = chunks.next().await {
         last.extend(chunk?);
@@ -251,7 +251,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::data_dir::tests::TestDir;
+    use crate::store::data_dir::tests::TestDir;
 
     fn id(text: &str) -> BackendId {
         text.parse().unwrap()

@@ -3,9 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde::Serialize;
 
 /// One append at a time: a backend's task and the one that notes acknowledgements write the same
 /// file through handles of their own, and cutting off what one left must not cut off the other's
@@ -38,4 +40,20 @@ impl Appending {
         }
         file.write_all(lines)
     }
+}
+
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+pub fn lines(records: &[impl Serialize]) -> io::Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for record in records {
+        serde_json::to_writer(&mut lines, record)?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
 }

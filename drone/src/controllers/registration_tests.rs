@@ -1,140 +1,29 @@
 //! Registration and renewals against a small controller on a real socket that compares and sets.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
-use jetway_protocol::controller_api::{Heartbeat, HeartbeatReply, Register, Registered, Stale, StaleCode};
 use jetway_protocol::ids::Term;
-use jetway_protocol::lease::{LeaseTerms, Replaces, Seat};
+use jetway_protocol::lease::{LeaseTerms, Seat};
 use jetway_protocol::status::Status;
 use jetway_service::lifecycle::Lifecycle;
-use parking_lot::Mutex;
-use tokio::sync::watch;
+use jetway_testkit::controller::PlayedController;
 use tokio::time::timeout;
 
-use crate::data_dir::tests::TestDir;
-use crate::harness::{leased, put_of, reaches};
+use crate::controllers::outbox_tests::config;
+use crate::harness::{put_of, reaches};
 use crate::lease::file;
-use crate::outbox_tests::config;
 use crate::runtime::fake::{Fake, FakeRuntime, Script};
 use crate::start::{Drone, StartError, start_with_runtime};
+use crate::store::data_dir::tests::TestDir;
 
 const IN_TIME: Duration = Duration::from_secs(20);
 /// Renewals follow each other every few hundred milliseconds.
 const LENGTH: Duration = Duration::from_secs(6);
 
-#[derive(Default)]
-struct Row {
-    seat: Option<Seat>,
-    registers: Vec<Register>,
-    renewals: Vec<(Term, i64, Option<LeaseTerms>)>,
-    in_use: bool,
-    /// Registrations are answered with a term that is long over.
-    is_behind: bool,
-    /// Heartbeats that were swallowed and given up by the drone.
-    given_up: u32,
-    swallowed: u32,
-}
-
-#[derive(Clone)]
-struct Controller {
-    row: Arc<Mutex<Row>>,
-    changes: watch::Sender<u64>,
-    /// It takes heartbeats, and answers none.
-    swallows: Arc<AtomicBool>,
-}
-
-impl Controller {
-    async fn start(lifecycle: &Lifecycle) -> (Self, String) {
-        let controller =
-            Self { row: Arc::default(), changes: watch::Sender::new(0), swallows: Arc::default() };
-        let url = controller.clone().serve(lifecycle).await;
-        (controller, url)
-    }
-
-    /// Another one over the same Postgres.
-    async fn beside(&self, lifecycle: &Lifecycle) -> (Self, String) {
-        let controller = Self { swallows: Arc::default(), ..self.clone() };
-        let url = controller.clone().serve(lifecycle).await;
-        (controller, url)
-    }
-
-    async fn serve(self, lifecycle: &Lifecycle) -> String {
-        let router = Router::new()
-            .route("/internal/drones/register", post(register))
-            .route("/internal/drones/{id}/heartbeat", post(heartbeat))
-            .with_state(self);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        lifecycle.spawn_until_stopped(async move { axum::serve(listener, router).await.unwrap() });
-        url
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut Row) -> T) -> T {
-        let changed = change(&mut self.row.lock());
-        self.changes.send_modify(|count| *count += 1);
-        changed
-    }
-
-    async fn until(&self, what: impl Fn(&Row) -> bool) {
-        let mut changes = self.changes.subscribe();
-        let come = changes.wait_for(|_| what(&self.row.lock()));
-        assert!(timeout(IN_TIME, come).await.is_ok(), "it did not come in time");
-    }
-}
-
-fn stale(code: StaleCode, present: Option<Replaces>) -> Response {
-    let message = "an identity that is somebody else's".to_owned();
-    (StatusCode::CONFLICT, Json(Stale { code, message, present })).into_response()
-}
-
-async fn register(State(controller): State<Controller>, Json(register): Json<Register>) -> Response {
-    controller.change(|row| {
-        row.registers.push(register.clone());
-        if row.in_use {
-            return stale(StaleCode::IdInUse, None);
-        }
-        if row.is_behind {
-            return Json(Registered { heartbeat_ms: 300, ..leased(Term(1), LENGTH) }).into_response();
-        }
-        if register.replaces.map(|replaces| replaces.seat) != row.seat {
-            return stale(StaleCode::Moved, row.seat.map(|seat| Replaces { seat, silent_ms: 7 }));
-        }
-        let term = Term(row.seat.map_or(0, |seat| seat.term.0) + 1);
-        row.seat = Some(Seat { term, renewal: 0 });
-        Json(Registered { heartbeat_ms: 300, ..leased(term, LENGTH) }).into_response()
-    })
-}
-
-/// Counts a heartbeat whose drone does not wait for it any longer.
-struct Swallowed(Controller);
-
-impl Drop for Swallowed {
-    fn drop(&mut self) {
-        self.0.change(|row| row.given_up += 1);
-    }
-}
-
-async fn heartbeat(State(controller): State<Controller>, Json(beat): Json<Heartbeat>) -> Response {
-    if controller.swallows.load(Ordering::SeqCst) {
-        controller.change(|row| row.swallowed += 1);
-        let _until_the_drone_hangs_up = Swallowed(controller.clone());
-        std::future::pending::<()>().await;
-    }
-    controller.change(|row| {
-        let Some(seat) = row.seat.filter(|seat| seat.term == beat.term) else {
-            return stale(StaleCode::Term, None);
-        };
-        row.seat = Some(Seat { renewal: beat.renewal, ..seat });
-        row.renewals.push((beat.term, beat.renewal, beat.lease));
-        Json(HeartbeatReply { draining: false }).into_response()
-    })
+async fn controller(lifecycle: &Lifecycle) -> (PlayedController, String) {
+    PlayedController::start(lifecycle, 300, Some(LeaseTerms::of_length(LENGTH).unwrap())).await
 }
 
 async fn start(url: &str, dir: &TestDir, lifecycle: &Lifecycle) -> Result<Drone, StartError> {
@@ -152,7 +41,7 @@ async fn start_with(urls: Vec<String>, dir: &TestDir, lifecycle: &Lifecycle) -> 
 #[tokio::test]
 async fn it_replaces_what_it_has_seen_and_numbers_each_renewal() {
     let outer = Lifecycle::new();
-    let (controller, url) = Controller::start(&outer).await;
+    let (controller, url) = controller(&outer).await;
     // What an agent before this one had.
     controller.change(|row| row.seat = Some(Seat { term: Term(4), renewal: 17 }));
     let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
@@ -176,7 +65,8 @@ async fn it_replaces_what_it_has_seen_and_numbers_each_renewal() {
     put.term = Term(5);
     let reservation = drone.agent.admission.admit(&put.spec.executable).unwrap();
     let tenure = drone.agent.lease.take();
-    let backend = crate::backend::put(&drone.agent, "b".parse().unwrap(), put, reservation, tenure).unwrap();
+    let backend =
+        crate::backend::begin::put(&drone.agent, "b".parse().unwrap(), put, reservation, tenure).unwrap();
     reaches(&backend, Status::Ready).await;
     controller.change(|row| row.seat = Some(Seat { term: Term(8), renewal: 0 }));
     controller.until(|row| row.renewals.iter().any(|(term, ..)| *term == Term(9))).await;
@@ -187,7 +77,7 @@ async fn it_replaces_what_it_has_seen_and_numbers_each_renewal() {
 #[tokio::test]
 async fn a_controller_that_swallows_heartbeats_costs_no_renewal() {
     let outer = Lifecycle::new();
-    let (first, url) = Controller::start(&outer).await;
+    let (first, url) = controller(&outer).await;
     let (second, other) = first.beside(&outer).await;
     let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
     let drone = start_with(vec![url, other], &dir, &lifecycle).await.unwrap();
@@ -217,7 +107,7 @@ async fn a_controller_that_swallows_heartbeats_costs_no_renewal() {
 #[tokio::test]
 async fn an_identity_that_is_somebody_elses_ends_a_start_and_an_agent_without_sessions() {
     let outer = Lifecycle::new();
-    let (controller, url) = Controller::start(&outer).await;
+    let (controller, url) = controller(&outer).await;
     let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
     let drone = start(&url, &dir, &lifecycle).await.unwrap();
     controller.until(|row| !row.renewals.is_empty()).await;
@@ -230,7 +120,7 @@ async fn an_identity_that_is_somebody_elses_ends_a_start_and_an_agent_without_se
 #[tokio::test]
 async fn a_term_that_is_no_newer_than_the_last_one_is_never_its_own() {
     let outer = Lifecycle::new();
-    let (controller, url) = Controller::start(&outer).await;
+    let (controller, url) = controller(&outer).await;
     controller.change(|row| row.seat = Some(Seat { term: Term(4), renewal: 0 }));
     let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
     let drone = start(&url, &dir, &lifecycle).await.unwrap();

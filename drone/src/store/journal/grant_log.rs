@@ -11,7 +11,8 @@ use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{Appending, Record, lines, remove_if_there};
+use super::appending::{Appending, lines, remove_if_there};
+use super::record::Record;
 use crate::grants::{Grants, Held};
 
 /// Bytes of grants in the backend's own file, at most; and of what is gone in a log, beside as much
@@ -164,7 +165,7 @@ mod tests {
     use super::super::tests::put;
     use super::super::{Journal, Journals};
     use super::*;
-    use crate::data_dir::tests::TestDir;
+    use crate::store::data_dir::tests::TestDir;
 
     /// A backend's journal, its grants as its task has them, and where it all is.
     struct Crowd {

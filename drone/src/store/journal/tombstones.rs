@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jetway_protocol::ids::{BackendId, FencingToken};
-use jetway_protocol::status::End;
+use jetway_protocol::status::{End, EndReason};
 use jetway_protocol::time::UnixMicros;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,21 @@ pub struct Tombstone {
     pub fencing_token: Option<FencingToken>,
     pub end: End,
     pub at: UnixMicros,
+}
+
+impl Tombstone {
+    /// For an id that no container was made for.
+    pub fn of_what_never_ran(id: &BackendId, reason: EndReason, message: &str) -> Self {
+        let end = End {
+            reason,
+            kind: None,
+            exit_code: None,
+            oom_killed: false,
+            message: message.to_owned(),
+            output: String::new(),
+        };
+        Self { id: id.clone(), fencing_token: None, end, at: UnixMicros::now() }
+    }
 }
 
 #[derive(Debug)]
@@ -117,7 +132,7 @@ mod tests {
     use jetway_protocol::status::EndReason;
 
     use super::*;
-    use crate::data_dir::tests::TestDir;
+    use crate::store::data_dir::tests::TestDir;
 
     fn tombstone(id: &str, at: UnixMicros) -> Tombstone {
         let end = End {

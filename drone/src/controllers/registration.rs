@@ -16,10 +16,10 @@ use jetway_service::silence::Silence;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::beats::Beats;
+use super::membership::Membership;
 use crate::agent::Agent;
-use crate::beats::Beats;
-use crate::lease::{self, Lease, Moved};
-use crate::membership::Membership;
+use crate::lease::{Lease, Moved, keeper};
 
 /// The first wait between tries; a controller that is back is found within [`RETRY_MAX`].
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -195,7 +195,7 @@ fn is_final(code: StaleCode) -> bool {
 
 async fn condemned(agent: Option<&Agent>) -> bool {
     match agent {
-        Some(agent) => lease::condemn(agent).await,
+        Some(agent) => keeper::condemn(agent).await,
         None => true,
     }
 }
@@ -236,7 +236,7 @@ pub fn register(config: &crate::config::Config, parts: Facts) -> Register {
 
 /// What the agent found out about itself.
 pub struct Facts {
-    pub identity: crate::data_dir::Identity,
+    pub identity: crate::store::data_dir::Identity,
     pub boot_id: jetway_protocol::ids::BootId,
     pub advertise: String,
     pub capacity: jetway_protocol::controller_api::Capacity,

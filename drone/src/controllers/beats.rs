@@ -15,8 +15,8 @@ use jetway_service::backoff::{Backoff, jittered};
 use jetway_service::client::CallError;
 use jetway_service::controllers::{CALL_MAX, RETRY_MAX, is_to_be_asked_elsewhere};
 
+use super::registration::{RETRY_FIRST, Registration, path};
 use crate::agent::Agent;
-use crate::registration::{RETRY_FIRST, Registration, path};
 
 /// What a controller may ask for as the time between heartbeats.
 const HEARTBEAT_MS_MIN: u64 = 100;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use jetway_protocol::ids::{BootId, DroneId, InstallationId};
 use serde::{Deserialize, Serialize};
 
-use crate::identity_lock::IdentityLock;
+use super::identity_lock::IdentityLock;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {

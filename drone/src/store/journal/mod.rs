@@ -23,7 +23,7 @@ use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::Status;
 
 use crate::grants::Grants;
-use appending::Appending;
+use appending::{Appending, lines, remove_if_there};
 use grant_log::GrantLog;
 pub use record::{Place, Record, Remembered};
 pub use tombstones::{Tombstone, Tombstones};
@@ -177,22 +177,6 @@ impl Journal {
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn lines(records: &[Record]) -> io::Result<Vec<u8>> {
-    let mut lines = Vec::new();
-    for record in records {
-        serde_json::to_writer(&mut lines, record)?;
-        lines.push(b'\n');
-    }
-    Ok(lines)
-}
-
 #[cfg(test)]
 mod tests {
     use jetway_protocol::drone_api::PutBackend;
@@ -202,7 +186,7 @@ mod tests {
     use jetway_protocol::time::UnixMicros;
 
     use super::*;
-    use crate::data_dir::tests::TestDir;
+    use crate::store::data_dir::tests::TestDir;
 
     pub fn put() -> Record {
         let put = PutBackend {

@@ -78,7 +78,7 @@ impl Drop for RunDir {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data_dir::tests::TestDir;
+    use crate::store::data_dir::tests::TestDir;
 
     #[test]
     fn what_was_made_goes_when_it_is_empty_also_by_a_later_agent() {

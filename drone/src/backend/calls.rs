@@ -1,4 +1,4 @@
-//! Engine calls that a backend's task has under way: futures that it polls beside everything else,
+//! Calls that a backend's task has under way: futures that it polls beside everything else,
 //! so that a stuck engine never keeps it from listening. What an answer means is decided elsewhere.
 
 use std::sync::Arc;
@@ -12,12 +12,10 @@ use jetway_protocol::status::OUTPUT_BYTES_MAX;
 use jetway_service::backoff::Backoff;
 use tokio::time::{Instant, timeout};
 
-use super::core::{Call, Done, Finish};
+use super::core::{Call, Done, Finish, SIGKILL};
 use super::ready;
-use crate::agent::{Agent, ENGINE_CALL_SECONDS_MAX};
-use crate::runtime::{ContainerStatus, InitLine, RuntimeError};
-
-pub const SIGKILL: i32 = 9;
+use crate::engine::{Engine, bounded};
+use crate::runtime::{ContainerStatus, InitLine};
 
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -40,13 +38,13 @@ type Job = BoxFuture<'static, Answer>;
 pub type Jobs = FuturesUnordered<BoxFuture<'static, (Option<SlotId>, Answer)>>;
 
 /// Begins a call about this slot, if it is about any.
-pub fn begin(jobs: &Jobs, agent: &Arc<Agent>, slot: Option<SlotId>, call: Call) {
-    if let Some(job) = job(agent.clone(), slot, call) {
+pub fn begin(jobs: &Jobs, engine: &Arc<Engine>, slot: Option<SlotId>, call: Call) {
+    if let Some(job) = job(engine.clone(), slot, call) {
         jobs.push(job.map(move |answer| (slot, answer)).boxed());
     }
 }
 
-fn job(agent: Arc<Agent>, slot: Option<SlotId>, call: Call) -> Option<Job> {
+fn job(engine: Arc<Engine>, slot: Option<SlotId>, call: Call) -> Option<Job> {
     let job = match call {
         Call::AwaitPort(address) => reachable(ready::accepts_connections(address)),
         Call::AwaitHttp(address, path) => reachable(async move { ready::answers(address, &path).await }),
@@ -54,11 +52,11 @@ fn job(agent: Arc<Agent>, slot: Option<SlotId>, call: Call) -> Option<Job> {
             let told = ready::tell(address, path, session, patience);
             told.map(|told| Answer::Done(Done::Told(told))).boxed()
         }
-        Call::Look => look(agent, slot?),
-        Call::Signal(number) => signal(agent, slot?, number),
-        Call::OpenLine { nonce } => open_line(agent, slot?, nonce),
-        Call::Finish { how, want_output } => finish(agent, slot?, how, want_output),
-        Call::GoneLater { status, output } => gone_later(agent, slot?, status, output),
+        Call::Look => look(engine, slot?),
+        Call::Signal(number) => signal(engine, slot?, number),
+        Call::OpenLine { nonce } => open_line(engine, slot?, nonce),
+        Call::Finish { how, want_output } => finish(engine, slot?, how, want_output),
+        Call::GoneLater { status, output } => gone_later(engine, slot?, status, output),
     };
     Some(job)
 }
@@ -67,19 +65,17 @@ fn reachable(check: impl Future<Output = ()> + Send + 'static) -> Job {
     check.map(|()| Answer::Done(Done::Reachable)).boxed()
 }
 
-fn look(agent: Arc<Agent>, slot: SlotId) -> Job {
-    Box::pin(async move { Answer::Done(Done::Looked(inspect(&agent, slot).await)) })
+fn look(engine: Arc<Engine>, slot: SlotId) -> Job {
+    Box::pin(async move { Answer::Done(Done::Looked(engine.inspect(slot).await)) })
 }
 
-fn signal(agent: Arc<Agent>, slot: SlotId, signal: i32) -> Job {
-    Box::pin(
-        async move { Answer::Done(Done::Signalled(bounded(agent.engine.runtime.kill(slot, signal)).await)) },
-    )
+fn signal(engine: Arc<Engine>, slot: SlotId, signal: i32) -> Job {
+    Box::pin(async move { Answer::Done(Done::Signalled(bounded(engine.runtime.kill(slot, signal)).await)) })
 }
 
-fn open_line(agent: Arc<Agent>, slot: SlotId, nonce: Option<String>) -> Job {
+fn open_line(engine: Arc<Engine>, slot: SlotId, nonce: Option<String>) -> Job {
     Box::pin(async move {
-        match bounded(agent.engine.runtime.open_line_of(slot, nonce)).await {
+        match bounded(engine.runtime.open_line_of(slot, nonce)).await {
             Ok(line) => Answer::Line(line),
             Err(error) => Answer::Done(Done::LineNotOpened(error)),
         }
@@ -87,47 +83,47 @@ fn open_line(agent: Arc<Agent>, slot: SlotId, nonce: Option<String>) -> Job {
 }
 
 /// Repeats for as long as it takes: a call that failed or timed out is not an end.
-fn finish(agent: Arc<Agent>, slot: SlotId, how: Finish, want_output: bool) -> Job {
+fn finish(engine: Arc<Engine>, slot: SlotId, how: Finish, want_output: bool) -> Job {
     Box::pin(async move {
         let status = match how {
-            Finish::Remove => remove_until_done(&agent, slot).await,
-            Finish::Kill => until_not_running(&agent, slot, Duration::ZERO).await,
-            Finish::Await => until_not_running(&agent, slot, EXIT_PATIENCE).await,
+            Finish::Remove => remove_until_done(&engine, slot).await,
+            Finish::Kill => until_not_running(&engine, slot, Duration::ZERO).await,
+            Finish::Await => until_not_running(&engine, slot, EXIT_PATIENCE).await,
         };
         let mut output = String::new();
         if want_output && matches!(status, ContainerStatus::Exited { .. }) {
-            let tail = agent.engine.runtime.output_tail(slot, OUTPUT_BYTES_MAX);
+            let tail = engine.runtime.output_tail(slot, OUTPUT_BYTES_MAX);
             if let Ok(Ok(tail)) = timeout(Duration::from_secs(OUTPUT_SECONDS_MAX), tail).await {
                 output = tail;
             }
         }
-        gone(&agent, slot, status, output)
+        gone(&engine, slot, status, output)
     })
 }
 
 /// The same once more: it was not certain.
-fn gone_later(agent: Arc<Agent>, slot: SlotId, status: ContainerStatus, output: String) -> Job {
+fn gone_later(engine: Arc<Engine>, slot: SlotId, status: ContainerStatus, output: String) -> Job {
     Box::pin(async move {
         tokio::time::sleep(DOUBT).await;
-        gone(&agent, slot, status, output)
+        gone(&engine, slot, status, output)
     })
 }
 
-fn gone(agent: &Agent, slot: SlotId, status: ContainerStatus, output: String) -> Answer {
-    Answer::Done(Done::Gone { status, output, was_cut_off: agent.engine.runtime.was_cut_off(slot) })
+fn gone(engine: &Engine, slot: SlotId, status: ContainerStatus, output: String) -> Answer {
+    Answer::Done(Done::Gone { status, output, was_cut_off: engine.runtime.was_cut_off(slot) })
 }
 
 /// Only the engine's word counts: exited, absent, or never started.
-async fn until_not_running(agent: &Agent, slot: SlotId, patience: Duration) -> ContainerStatus {
+async fn until_not_running(engine: &Engine, slot: SlotId, patience: Duration) -> ContainerStatus {
     let kill_from = Instant::now() + patience;
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     loop {
         if Instant::now() >= kill_from {
             // Beside the queue: a kill waits for nobody. Its own answer proves nothing, so it is
             // not looked at.
-            let _what_inspect_says_counts = bounded(agent.engine.runtime.kill(slot, SIGKILL)).await;
+            let _what_inspect_says_counts = bounded(engine.runtime.kill(slot, SIGKILL)).await;
         }
-        match inspect(agent, slot).await {
+        match engine.inspect(slot).await {
             Ok(ContainerStatus::Running { .. }) => {}
             Ok(status) => return status,
             Err(error) => tracing::warn!(%slot, %error, "the engine does not say whether the container runs"),
@@ -136,40 +132,18 @@ async fn until_not_running(agent: &Agent, slot: SlotId, patience: Duration) -> C
     }
 }
 
-async fn remove_until_done(agent: &Agent, slot: SlotId) -> ContainerStatus {
+async fn remove_until_done(engine: &Engine, slot: SlotId) -> ContainerStatus {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-    while let Err(error) = remove(agent, slot).await {
+    while let Err(error) = engine.remove(slot).await {
         tracing::warn!(%slot, %error, "a container cannot be removed yet");
         // What does not run has ended, also where the engine cannot get rid of it; the reconciler
         // goes on trying.
         if let Ok(status @ (ContainerStatus::Absent | ContainerStatus::Exited { .. })) =
-            inspect(agent, slot).await
+            engine.inspect(slot).await
         {
             return status;
         }
         backoff.wait().await;
     }
     ContainerStatus::Absent
-}
-
-/// Not behind other calls: the runtime has a queue of its own for it, a slow one, and whoever asks
-/// whether a container runs must not stand in that.
-pub async fn remove(agent: &Agent, slot: SlotId) -> Result<(), RuntimeError> {
-    bounded(agent.engine.runtime.remove(slot)).await
-}
-
-pub async fn inspect(agent: &Agent, slot: SlotId) -> Result<ContainerStatus, RuntimeError> {
-    let _permit = agent.engine.calls.acquire().await.map_err(|_| closing())?;
-    bounded(agent.engine.runtime.inspect(slot)).await
-}
-
-/// A call with its deadline.
-pub async fn bounded<T>(call: impl Future<Output = Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
-    let deadline = Duration::from_secs(ENGINE_CALL_SECONDS_MAX);
-    let silent = || RuntimeError::Engine(format!("no answer in {ENGINE_CALL_SECONDS_MAX} seconds"));
-    timeout(deadline, call).await.unwrap_or_else(|_| Err(silent()))
-}
-
-fn closing() -> RuntimeError {
-    RuntimeError::Engine("the agent is stopping".to_owned())
 }

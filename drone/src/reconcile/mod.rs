@@ -7,8 +7,12 @@
 //! | [`ping`] | a clock; an event stream that broke, a call that met nobody | notes whether the engine answers |
 //! | [`collect_images`] | a slow clock | has the engine's disk cleared of images that nobody needs |
 //!
+//! [`leave`] is the last look of an agent that ends.
+//!
 //! A container without backend is ended only when nothing can prove that somebody owns it: its init holds no session,
 //! or is silent for ten seconds while the container runs and is not paused.
+
+pub mod leave;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -26,9 +30,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout};
 
 use crate::agent::Agent;
-use crate::backend::{bounded, removal};
-use crate::last_output;
+use crate::engine::bounded;
 use crate::runtime::{ContainerStatus, Found, LineEvent, RuntimeError};
+use crate::store::last_output;
 use crate::warm::keeper;
 
 const FULL_LOOK: Duration = Duration::from_secs(60);
@@ -252,9 +256,9 @@ async fn judge(agent: &Arc<Agent>, stray: Found) -> bool {
     }
     // The agent before this one may have died over it.
     if let Some(session) = stray.backend.filter(|_| matches!(stray.status, ContainerStatus::Exited { .. })) {
-        last_output::keep(agent, slot, &session).await;
+        last_output::keep(&agent.engine, &agent.store.last_outputs, slot, &session).await;
     }
-    match removal(agent, slot).await {
+    match agent.engine.remove(slot).await {
         Ok(()) => {
             agent.strays.sessions.retain(|_, stray| *stray != slot);
             tracing::info!(%slot, "removed a container that belonged to nobody");
