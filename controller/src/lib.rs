@@ -2,7 +2,7 @@
 //! Stateless: what another replica needs is in Postgres; it is never in the path of a session's
 //! bytes.
 //!
-//! Tasks that it spawns; `driver` runs those of the first eleven rows, and `GET /ctrl/status` shows
+//! Tasks that it spawns; `driver` runs those of the rows, and `GET /ctrl/status` shows
 //! what each did last:
 //!
 //! | task | wakes | reads | writes |

@@ -281,7 +281,7 @@ impl Model for Claiming {
             adopted: false,
             crashes: self.crashes,
             deaths: std::env::var("M_DEATHS").map_or(1, |v| v.parse().unwrap()), // TEMP
-            cuts: std::env::var("M_CUTS").map_or(1, |v| v.parse().unwrap()), // TEMP
+            cuts: std::env::var("M_CUTS").map_or(1, |v| v.parse().unwrap()),     // TEMP
             failures: std::env::var("M_FAIL").map_or(1, |v| v.parse().unwrap()), // TEMP
             starts: 0,
             elsewhere: false,

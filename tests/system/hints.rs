@@ -1,5 +1,5 @@
 //! An application that listens on a wrong port, as a newcomer's does: within two seconds everything
-//! that waits for it says so. `JETWAY_SCREENSHOTS=DIRECTORY` keeps a picture of the page.
+//! that waits for it says so. `JETWAY_TEST_SCREENSHOTS=DIRECTORY` keeps a picture of the page.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -51,7 +51,7 @@ fn a_wrong_port_is_named_within_two_seconds_everywhere() {
         told(stack, &id, "the page").await?;
         let shown = browser.evaluate(&window, "document.querySelector('#hint').innerText").await?;
         ensure!(shown.as_str().is_some_and(|shown| shown.contains("\"port\": 3000")), "{shown}");
-        if let Some(directory) = std::env::var_os("JETWAY_SCREENSHOTS") {
+        if let Some(directory) = std::env::var_os("JETWAY_TEST_SCREENSHOTS") {
             let picture = browser.screenshot(&window).await?;
             std::fs::write(std::path::Path::new(&directory).join("hint.png"), picture)?;
         }

@@ -1,5 +1,5 @@
 //! What a person sees who opens a URL before its session is ready, in a real browser: a page that follows the start and enters by itself, and
-//! one that stays and says why, where nothing comes of it. `JETWAY_SCREENSHOTS=DIRECTORY` keeps pictures.
+//! one that stays and says why, where nothing comes of it. `JETWAY_TEST_SCREENSHOTS=DIRECTORY` keeps pictures.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn connect(stack: &Stack, key: &str, env: &Value, config: &Value) -> anyho
 }
 
 async fn keep_picture(browser: &mut Browser, window: &Window, name: &str) -> anyhow::Result<()> {
-    if let Some(directory) = std::env::var_os("JETWAY_SCREENSHOTS") {
+    if let Some(directory) = std::env::var_os("JETWAY_TEST_SCREENSHOTS") {
         let picture = browser.screenshot(window).await?;
         std::fs::write(std::path::Path::new(&directory).join(format!("{name}.png")), picture)?;
     }

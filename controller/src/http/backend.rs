@@ -10,9 +10,9 @@ use jetway_protocol::drone_api::GrantView;
 use jetway_protocol::status::Status;
 use jetway_protocol::time::UnixMicros;
 
+use super::backend_status::{history, together, told};
 use super::backends::shown_summary;
 use super::extract::ApiPath;
-use super::status::{history, together, told};
 use crate::app::App;
 use crate::drone::LOOK_DEADLINE;
 use crate::error::ApiResult;

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::db::drones::{Drone, LeaseState, all};
 use crate::error::ApiResult;
 use crate::fleet::HEARTBEAT_AGE_MAX;
-use crate::http::health::millis;
+use crate::http::controller_status::millis;
 
 /// Every drone: state, capacity, load, lease.
 #[utoipa::path(

@@ -11,8 +11,8 @@ use jetway_api::backends::LogsQuery;
 use jetway_protocol::drone_api::RefusalCode;
 use jetway_protocol::error::Code;
 
+use super::backend_status::history;
 use super::extract::{ApiPath, ApiQuery};
-use super::status::history;
 use crate::app::App;
 use crate::db::drones::DroneRef;
 use crate::db::list::Summary;

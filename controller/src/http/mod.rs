@@ -5,15 +5,16 @@ pub mod access;
 pub mod extract;
 
 mod backend;
+mod backend_status;
 mod backends;
 mod certificates;
 mod connect;
+mod controller_status;
 mod drain;
 mod drones;
 #[cfg(test)]
 mod flood_tests;
 mod forget;
-mod health;
 mod internal;
 mod logs;
 mod metrics;
@@ -23,7 +24,6 @@ mod openapi;
 mod pools;
 mod revoke;
 mod state;
-mod status;
 mod status_stream;
 mod terminate;
 mod unrouted;
@@ -71,7 +71,7 @@ pub fn router(app: &App, extra_routes: Option<Router>) -> Router {
 
 fn ctrl(app: &App) -> (Router<App>, OpenApiDocument) {
     let (router, document) = OpenApiRouter::default()
-        .routes(routes!(health::ctrl_status))
+        .routes(routes!(controller_status::ctrl_status))
         .routes(routes!(backends::list))
         .routes(routes!(backend::show))
         .routes(routes!(logs::logs))
@@ -102,8 +102,8 @@ fn public() -> (Router<App>, OpenApiDocument) {
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([header::CONTENT_TYPE]);
     let (router, document) = OpenApiRouter::default()
-        .routes(routes!(health::health))
-        .routes(routes!(status::status))
+        .routes(routes!(controller_status::health))
+        .routes(routes!(backend_status::status))
         .routes(routes!(status_stream::status_stream))
         .split_for_parts();
     (router.fallback(no_route).method_not_allowed_fallback(no_method).layer(cors), document)

@@ -21,8 +21,8 @@ use jetway_protocol::status::{Status, StatusEntry};
 use jetway_service::backoff::Backoff;
 use tokio::sync::mpsc;
 
+use super::backend_status::{Known, known};
 use super::extract::ApiPath;
-use super::status::{Known, known};
 use crate::app::App;
 use crate::db::drones::DroneRef;
 use crate::error::{ApiError, ApiResult};

@@ -15,7 +15,7 @@ use jetway_service::backoff::{Backoff, jittered};
 use jetway_service::client::CallError;
 use jetway_service::controllers::{CALL_MAX, RETRY_MAX, is_to_be_asked_elsewhere};
 
-use super::registration::{RETRY_FIRST, Registration, path};
+use super::registration::{REGISTER_RETRY_FIRST, Registration, path};
 use crate::agent::Agent;
 
 /// What a controller may ask for as the time between heartbeats.
@@ -68,7 +68,7 @@ impl Registration {
         let heartbeat_ms = self.membership.heartbeat_ms().clamp(HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX);
         let usual = Duration::from_millis(heartbeat_ms);
         let period = self.lease.terms().map_or(usual, |terms| terms.heartbeat(usual));
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX.min(period));
+        let mut backoff = Backoff::new(REGISTER_RETRY_FIRST, RETRY_MAX.min(period));
         loop {
             let Some(term) = self.membership.term() else { return };
             let wait = match self.beat(agent, term).await {

@@ -22,7 +22,7 @@ use crate::agent::Agent;
 use crate::lease::{Lease, Moved, keeper};
 
 /// The first wait between tries; a controller that is back is found within [`RETRY_MAX`].
-pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
+pub(crate) const REGISTER_RETRY_FIRST: Duration = Duration::from_millis(100);
 /// A register that does not replace what is there is told what is; somebody else may be quicker so many times.
 const MOVED_MAX: usize = 5;
 /// For inits to look at a deadline that has come nearer, before the controllers count by it, too.
@@ -57,7 +57,7 @@ pub enum Refused {
 impl Registration {
     /// Tries until a controller says yes, or nobody will.
     pub async fn first(&mut self) -> Result<Registered, Refused> {
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        let mut backoff = Backoff::new(REGISTER_RETRY_FIRST, RETRY_MAX);
         loop {
             let (url, error) = match self.register(None, CALL_MAX).await {
                 Ok(registered) => return Ok(registered),
@@ -88,7 +88,7 @@ impl Registration {
     /// Until the process stops. `refused` hears why no controller takes this drone, before one has: not while it has
     /// sessions, which go on without.
     pub async fn keep(mut self, agent: Arc<Agent>, refused: watch::Sender<Option<String>>) {
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        let mut backoff = Backoff::new(REGISTER_RETRY_FIRST, RETRY_MAX);
         let mut registered = self.membership.term().is_some();
         let mut is_known = registered;
         loop {

@@ -10,7 +10,7 @@
 //! [`leave`] is the last look of an agent that ends.
 //!
 //! A container without backend is ended only when nothing can prove that somebody owns it: its init holds no session,
-//! or is silent for ten seconds while the container runs and is not paused.
+//! or is silent for [`INIT_SILENCE_MAX`] while the container runs and is not paused.
 
 pub mod leave;
 
@@ -31,6 +31,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::agent::Agent;
 use crate::engine::bounded;
+use crate::runtime::init_line::INIT_SILENCE_MAX;
 use crate::runtime::{ContainerStatus, Found, LineEvent, RuntimeError};
 use crate::store::last_output;
 use crate::warm::keeper;
@@ -44,8 +45,6 @@ const PING_DOWN: Duration = Duration::from_millis(500);
 const PING_SECONDS_MAX: u64 = 3;
 /// Containers and namespaces without backend that are dealt with at once.
 const JUDGED_AT_ONCE: usize = 8;
-/// Init redials within 250 ms; after this, it is not there.
-const INIT_PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn follow_hints(agent: Arc<Agent>) {
     let mut hints = agent.engine.runtime.hints();
@@ -283,5 +282,5 @@ async fn session_of(agent: &Agent, slot: SlotId) -> Option<SessionState> {
             }
         }
     };
-    timeout(INIT_PATIENCE, hello).await.ok().flatten()
+    timeout(INIT_SILENCE_MAX, hello).await.ok().flatten()
 }

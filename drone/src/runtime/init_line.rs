@@ -35,6 +35,9 @@ use super::{InitLine, LineEvent};
 
 /// The socket's name in the slot's directory.
 pub const SOCKET: &str = "drone.sock";
+/// Init redials within 250 ms. One that is silent for this long, while its container runs and is
+/// not paused, has lost it: the container is killed, and no answer about it is waited for.
+pub const INIT_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Messages that wait while init is not on the line.
 const COMMANDS_MAX: usize = 16;
 const EVENTS_MAX: usize = 64;

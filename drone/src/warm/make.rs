@@ -22,8 +22,8 @@ use crate::engine::{PULL_SECONDS_MAX, bounded};
 use crate::runtime::{CreateRequest, Image, InitLine, LineEvent};
 use crate::teardown;
 
-/// For init, once its container runs.
-const INIT_PATIENCE: Duration = Duration::from_secs(10);
+/// For the first hello of init, once its container runs.
+const FIRST_HELLO_MAX: Duration = Duration::from_secs(10);
 /// What is under way when the agent stops may take so long.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 const STOPPING: &str = "the drone is stopping";
@@ -158,7 +158,7 @@ async fn start(
     bounded(agent.engine.runtime.create(request)).await.map_err(text)?;
     go_on(agent)?;
     bounded(agent.engine.runtime.start(slot)).await.map_err(text)?;
-    let hello = timeout(INIT_PATIENCE, hello(&mut line)).await;
+    let hello = timeout(FIRST_HELLO_MAX, hello(&mut line)).await;
     let hello = hello.map_err(|_| "its init did not come".to_owned())?.ok_or("its line broke")?;
     if target.kind.tier == SlotTier::Hot {
         let patience = Duration::from_secs(target.start_timeout_seconds.into());

@@ -7,8 +7,9 @@ use jetway_protocol::state::BackendState;
 use jetway_protocol::status::{EndReason, Status};
 use tokio::time::Instant;
 
-use super::line::{REDIAL_PATIENCE, SILENCE_MAX};
+use super::line::REDIAL_PATIENCE;
 use super::{Claim, Core, Finish};
+use crate::runtime::init_line::INIT_SILENCE_MAX;
 
 impl Core {
     pub(super) fn resume(&mut self, proxies_back_by: Instant) {
@@ -72,7 +73,7 @@ impl Core {
         self.find_it();
     }
 
-    /// Asks init and the engine. Whoever is silent for ten seconds has lost.
+    /// Asks init and the engine. An init that is silent for [`INIT_SILENCE_MAX`] has lost it.
     fn find_it(&mut self) {
         if self.status() < Status::Ready {
             self.clocks.start = Some(self.now.instant + self.start_timeout());
@@ -83,7 +84,8 @@ impl Core {
         // An init that has become its application is not on the line any more, but one that waits
         // for it soon is.
         let exec = self.put.spec.executable.init == InitMode::Exec;
-        let patience = if exec && self.session.claim == Claim::Given { REDIAL_PATIENCE } else { SILENCE_MAX };
+        let patience =
+            if exec && self.session.claim == Claim::Given { REDIAL_PATIENCE } else { INIT_SILENCE_MAX };
         self.clocks.look = Some(self.now.instant + patience);
     }
 

@@ -17,9 +17,10 @@ use jetway_protocol::status::{EndReason, Status};
 use jetway_protocol::timeline::StageName;
 use jetway_protocol::warm::{ClaimRequest, Tier};
 
-use super::line::{Line, SIGNALLED, SILENCE_MAX};
+use super::line::{Line, SIGNALLED};
 use super::{Action, Call, Claim, Core, SIGKILL, TakenSlot, session};
 use crate::runtime::ContainerStatus;
+use crate::runtime::init_line::INIT_SILENCE_MAX;
 use crate::store::journal::{Place, Record};
 
 /// Slots that may die under the claims of one backend before it is the backend's fault.
@@ -238,7 +239,7 @@ impl Core {
             return Some(status);
         }
         let now = self.now.instant;
-        let is_silent = self.line.silent_since.is_some_and(|since| now - since >= SILENCE_MAX);
+        let is_silent = self.line.silent_since.is_some_and(|since| now - since >= INIT_SILENCE_MAX);
         match self.session.exit_code {
             Some(code) if !is_connected => Some(ContainerStatus::Exited { code, oom_killed: false }),
             None if is_silent => {

@@ -16,8 +16,6 @@ use crate::runtime::{ContainerStatus, LineEvent, RuntimeError};
 const SILENCE_BEFORE_LOOK: Duration = Duration::from_millis(500);
 /// A signal through the engine before this could be a second one.
 pub const REDIAL_PATIENCE: Duration = Duration::from_millis(400);
-/// A container that runs, is not paused and has no init on the line for this long is killed.
-pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// For what an init that is gone has said last, which the kernel has already.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// As an engine tells of a process that a signal ended.
@@ -289,17 +287,18 @@ impl Core {
         if exec {
             return self.judge_exec_silence(since, paused, now);
         }
-        let patience = since + SILENCE_MAX;
+        let patience = since + INIT_SILENCE_MAX;
         // A paused init cannot come, and without a socket of ours none can.
         if paused || !self.line.is_open {
             self.line.silent_since = Some(now);
-            self.clocks.look = Some(now + SILENCE_MAX);
+            self.clocks.look = Some(now + INIT_SILENCE_MAX);
         } else if now < patience {
             self.clocks.look = Some(patience);
         } else {
-            self.ending
-                .failure
-                .get_or_insert((EndReason::Lost, "its init did not answer for 10 seconds".to_owned()));
+            self.ending.failure.get_or_insert((
+                EndReason::Lost,
+                format!("its init did not answer for {} seconds", INIT_SILENCE_MAX.as_secs()),
+            ));
             self.finish(Finish::Kill);
         }
     }

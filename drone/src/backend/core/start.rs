@@ -10,8 +10,8 @@ use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::{Stage, StageName};
 use jetway_protocol::warm::Tier;
 
-use super::line::SILENCE_MAX;
 use super::{Action, Call, Claim, Core, Finish, Progress};
+use crate::runtime::init_line::INIT_SILENCE_MAX;
 use crate::runtime::{ContainerStatus, Image};
 use crate::store::journal::{Place, Record};
 use crate::warm::Sandbox;
@@ -106,7 +106,7 @@ impl Core {
         }
         self.hand_over();
         if !self.line.is_connected() {
-            self.clocks.look = Some(self.now.instant + SILENCE_MAX);
+            self.clocks.look = Some(self.now.instant + INIT_SILENCE_MAX);
             self.line.silent_since = Some(self.now.instant);
         }
     }

@@ -7,8 +7,8 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use jetway_drone::runtime::docker::EngineFacts;
 use jetway_drone::runtime::docker::ConnectError;
+use jetway_drone::runtime::docker::EngineFacts;
 use jetway_drone::runtime::docker::engine::Engine;
 use serde_json::{Value, json};
 
