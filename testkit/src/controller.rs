@@ -50,7 +50,7 @@ pub struct PlayedController {
     changes: watch::Sender<u64>,
     /// What every registration is answered with, but for the term.
     registered: Registered,
-    /// It takes heartbeats, and answers none.
+    /// It takes registrations and heartbeats, and answers none.
     pub swallows: Arc<AtomicBool>,
 }
 
@@ -122,6 +122,9 @@ fn stale(code: StaleCode, present: Option<Replaces>) -> Response {
 }
 
 async fn register(State(controller): State<PlayedController>, Json(register): Json<Register>) -> Response {
+    if controller.swallows.load(Ordering::SeqCst) {
+        std::future::pending::<()>().await;
+    }
     controller.change(|row| {
         row.registers.push(register.clone());
         if row.in_use {

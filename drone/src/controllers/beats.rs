@@ -101,10 +101,14 @@ impl Registration {
         }
     }
 
+    /// With one controller: several fit into a lease.
+    pub(super) fn patience(&self) -> Duration {
+        self.lease.terms().map_or(CALL_MAX, |terms| CALL_MAX.min(terms.held_for() / 3))
+    }
+
     /// One heartbeat, to as many controllers as it takes.
     async fn beat(&mut self, agent: &Agent, term: Term) -> Beat {
-        let terms = self.lease.terms();
-        let patience = terms.map_or(CALL_MAX, |terms| CALL_MAX.min(terms.held_for() / 3));
+        let patience = self.patience();
         let (first, controllers) = (self.controllers.current(), self.controllers.urls().len());
         let Some(first_renewal) = self.send(agent, term, first, patience) else { return Beat::Failed };
         let (mut asked, mut unanswered) = (1, 1);
@@ -182,6 +186,8 @@ impl Registration {
                 }
                 let present = error.refusal::<Stale>().and_then(|(_, stale)| stale.present);
                 self.register.replaces = present.or(self.register.replaces);
+                // This one lives: it is asked for the next term first.
+                self.controllers.prefer(self.controllers.current(), controller);
                 Beat::Stale
             }
             Err(error) => {

@@ -93,7 +93,7 @@ impl Registration {
         let mut is_known = registered;
         loop {
             if !registered {
-                match self.register(Some(&agent), CALL_MAX).await {
+                match self.register(Some(&agent), self.patience()).await {
                     Ok(_) => {}
                     Err((url, error)) => {
                         if is_known {

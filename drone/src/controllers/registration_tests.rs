@@ -104,6 +104,24 @@ async fn a_controller_that_swallows_heartbeats_costs_no_renewal() {
     assert!(lifecycle.stop().await && outer.stop().await);
 }
 
+/// The other one, which is asked first, swallows everything: to wait for it would cost a lease.
+#[tokio::test]
+async fn a_new_term_is_asked_of_the_controller_that_ended_the_old_one() {
+    let outer = Lifecycle::new();
+    let (first, url) = controller(&outer).await;
+    let (second, other) = first.beside(&outer).await;
+    let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
+    let drone = start_with(vec![url, other], &dir, &lifecycle).await.unwrap();
+    first.until(|row| row.renewals.len() >= 2).await;
+    first.swallows.store(true, Ordering::SeqCst);
+    let began = std::time::Instant::now();
+    second.change(|row| row.seat = Some(Seat { term: Term(8), renewal: 0 }));
+    second.until(|row| row.renewals.iter().any(|(term, ..)| *term == Term(9))).await;
+    // A quarter of the patience with the first, and then at once.
+    assert!(began.elapsed() < drone.agent.lease.terms().unwrap().held_for() / 3, "{:?}", began.elapsed());
+    assert!(lifecycle.stop().await && outer.stop().await);
+}
+
 #[tokio::test]
 async fn an_identity_that_is_somebody_elses_ends_a_start_and_an_agent_without_sessions() {
     let outer = Lifecycle::new();
