@@ -10,6 +10,7 @@ use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use tokio::time::Instant;
 
 use super::{Action, Call, Claim, Core, Finish};
+use crate::runtime::init_line::INIT_SILENCE_MAX;
 use crate::runtime::{ContainerStatus, LineEvent, RuntimeError};
 
 /// Init redials within 250 ms; a line that is silent for longer is worth a look at the container.
