@@ -26,7 +26,6 @@ use std::time::Duration;
 use jetway_drone::model::{Event, Progress, Record, Remembered};
 use jetway_drone::runtime::{ContainerStatus, LineEvent};
 use jetway_protocol::ids::BootId;
-use jetway_protocol::lease::{Deadline, LastWord, Standing};
 use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use stateright::{Model, Property};
 use tokio::time::Instant;
@@ -55,13 +54,21 @@ enum Mistake {
     DroppedReaderIsAnEnd,
     /// Init begins although it could not say so.
     InitBeginsUnsaid,
-    /// An agent that has just started believes that it has heard all of a slot.
-    AdoptedSlotIsReplaced,
+}
+
+/// What may still go wrong: falls of the agent, inits that are killed, lines that break, starts
+/// that fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct May {
+    crashes: u8,
+    deaths: u8,
+    cuts: u8,
+    failures: u8,
 }
 
 struct Claiming {
     mistake: Mistake,
-    crashes: u8,
+    may: May,
     /// Init says what it has taken only after it has executed it, as earlier versions did.
     is_old_init: bool,
     /// Slots that wait for a session at the beginning; the others are made.
@@ -77,14 +84,12 @@ struct State {
     /// Records that are not in the journal yet, by mistake.
     unwritten: Option<Shown<Vec<Record>>>,
     agent: Option<Agent>,
+    /// It was told to stop.
+    stopped: bool,
     /// A controller has heard of the end.
     ended: bool,
     adopted: bool,
-    crashes: u8,
-    /// Inits may still be killed, lines break, and starts fail.
-    deaths: u8,
-    cuts: u8,
-    failures: u8,
+    may: May,
     /// Of this backend's application on this drone, under its one fencing token.
     starts: u8,
     elsewhere: bool,
@@ -112,6 +117,7 @@ enum Action {
     /// Its line is dead.
     InitCannotSay(usize),
     InitExecutes(usize),
+    InitSays(usize),
     InitStops(usize),
     InitDies(usize),
     ApplicationEnds(usize),
@@ -125,37 +131,15 @@ enum Action {
 }
 
 impl Claiming {
-    fn of(mistake: Mistake, crashes: u8, ready: usize) -> Self {
-        let n = |k: &str, d: u8| std::env::var(k).ok().and_then(|v| v.parse().ok()).unwrap_or(d); // TEMP
-        let (crashes, ready) = (n("M_CRASHES", crashes), usize::from(n("M_READY", ready as u8))); // TEMP
-        Self { mistake, crashes, is_old_init: false, ready, base: Instant::now() }
-    }
-
-    fn word(now: u8) -> (LastWord, Duration) {
-        let mut word = LastWord::new(BOOT, Duration::ZERO);
-        let gone_by = Duration::from_secs(u64::from(GONE_BY));
-        word.read(Some(&Deadline { boot_id: BOOT, gone_by }.to_string()));
-        (word, Duration::from_secs(u64::from(now)))
-    }
-
-    fn admits(now: u8) -> bool {
-        let (word, now) = Self::word(now);
-        word.admits(now)
-    }
-
-    fn tick(state: &mut State) {
-        state.now += 1;
-        let (word, now) = Self::word(state.now);
-        if word.standing(now) == Standing::Gone {
-            state.slots.iter_mut().filter(|slot| slot.container == Container::Runs).for_each(Slot::end);
-        }
+    fn of(mistake: Mistake, ready: usize, may: May) -> Self {
+        Self { mistake, may, is_old_init: false, ready, base: Instant::now() }
     }
 
     fn start_agent(&self, state: &mut State) {
         state.adopted |= state.slots.iter().any(|slot| slot.container == Container::Runs);
         if self.mistake == Mistake::RestartedAgentStartsAfresh {
             state.journal = Shown::new(agent::put());
-            return self.begin(state, Some(Event::Begin));
+            return self.begin(state, Event::Begin);
         }
         if state.journal.value.state.status() == Status::Terminated {
             // It tells of the end once more.
@@ -163,11 +147,11 @@ impl Claiming {
             return;
         }
         let resumes = Event::Resume { proxies_back_by: self.moment(state.now).instant };
-        self.begin(state, (self.mistake != Mistake::AdoptedSlotIsReplaced).then_some(resumes));
+        self.begin(state, resumes);
     }
 
     fn fall(&self, state: &mut State) {
-        state.crashes -= 1;
+        state.may.crashes -= 1;
         (state.agent, state.unwritten) = (None, None);
         for slot in &mut state.slots {
             slot.cut();
@@ -180,14 +164,17 @@ impl Claiming {
         if !self.goes_on(state) {
             return;
         }
-        actions.extend([Action::AgentLooks, Action::Stop]);
+        actions.push(Action::AgentLooks);
+        if !state.stopped {
+            actions.push(Action::Stop);
+        }
         match agent.starting {
             Some((at, false)) => actions.push(Action::AskEngine(at)),
             Some((at, true)) => {
                 if state.slots[at].runs() || state.slots[at].container == Container::Gone {
                     actions.push(Action::EngineAnswers(at));
                 }
-                if state.failures > 0 {
+                if state.may.failures > 0 {
                     actions.extend([Action::StartFails(at), Action::StartForgotten(at)]);
                 }
             }
@@ -200,13 +187,13 @@ impl Claiming {
         let slot = &state.slots[at];
         match slot.line {
             Line::Up if !slot.said.is_empty() => actions.push(Action::AgentHears(at)),
-            Line::Up if !slot.runs() => actions.push(Action::LineEnds(at)),
+            Line::Up if slot.is_at_its_end() => actions.push(Action::LineEnds(at)),
             Line::Away if !slot.session && matches!(slot.container, Container::Parked | Container::Runs) => {
                 actions.push(Action::InitConnects(at));
             }
             Line::Up | Line::Away => {}
         }
-        if state.cuts > 0 && slot.line == Line::Up {
+        if state.may.cuts > 0 && slot.line == Line::Up {
             actions.push(Action::LineBreaks(at));
         }
     }
@@ -232,13 +219,22 @@ impl Claiming {
         match slot.container {
             Container::Asked => actions.push(Action::EngineStarts(at)),
             Container::Parked if slot.session && self.is_old_init => actions.push(Action::InitExecutes(at)),
-            Container::Parked if slot.session && slot.line == Line::Up => actions.push(Action::InitTakes(at)),
-            Container::Parked if slot.session => actions.push(Action::InitCannotSay(at)),
+            Container::Parked if slot.session => {
+                actions.push(Action::InitCannotSay(at));
+                if slot.line == Line::Up && !slot.is_closed {
+                    actions.push(Action::InitTakes(at));
+                }
+            }
             Container::Took => actions.push(Action::InitExecutes(at)),
-            Container::Runs => actions.push(Action::ApplicationEnds(at)),
+            Container::Runs => {
+                actions.push(Action::ApplicationEnds(at));
+                if slot.is_unsaid {
+                    actions.push(Action::InitSays(at));
+                }
+            }
             Container::Absent | Container::Parked | Container::Gone | Container::Removed => {}
         }
-        if slot.runs() && state.deaths > 0 {
+        if slot.runs() && state.may.deaths > 0 {
             actions.push(Action::InitDies(at));
         }
         if slot.runs() && slot.stop {
@@ -250,14 +246,14 @@ impl Claiming {
     }
 
     fn break_line(&self, state: &mut State, at: usize) {
-        state.cuts -= 1;
+        state.may.cuts -= 1;
         state.slots[at].cut();
         let heard_all = self.mistake == Mistake::DroppedReaderIsAnEnd;
         self.drive(state, Event::Heard(LineEvent::Disconnected { heard_all }));
     }
 
     fn fail_start(&self, state: &mut State, progress: Progress) {
-        state.failures -= 1;
+        state.may.failures -= 1;
         if let Some(agent) = &mut state.agent {
             agent.starting = None;
         }
@@ -277,21 +273,19 @@ impl Model for Claiming {
             journal: Shown::new(agent::put()),
             unwritten: None,
             agent: None,
+            stopped: false,
             ended: false,
             adopted: false,
-            crashes: self.crashes,
-            deaths: std::env::var("M_DEATHS").map_or(1, |v| v.parse().unwrap()), // TEMP
-            cuts: std::env::var("M_CUTS").map_or(1, |v| v.parse().unwrap()),     // TEMP
-            failures: std::env::var("M_FAIL").map_or(1, |v| v.parse().unwrap()), // TEMP
+            may: self.may,
             starts: 0,
             elsewhere: false,
         };
-        self.begin(&mut state, Some(Event::Begin));
+        self.begin(&mut state, Event::Begin);
         vec![state]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.now < FREE_FROM + 1 {
+        if state.now < FREE_FROM {
             actions.push(Action::Tick);
         }
         if !state.elsewhere && (state.now >= FREE_FROM || state.ended) {
@@ -300,7 +294,7 @@ impl Model for Claiming {
         match &state.agent {
             Some(agent) => {
                 self.actions_of_the_agent(state, agent, actions);
-                if state.crashes > 0 {
+                if state.may.crashes > 0 {
                     actions.push(Action::AgentFalls);
                 }
             }
@@ -323,7 +317,7 @@ impl Model for Claiming {
             }
             Action::StartForgotten(_) => self.fail_start(&mut state, Progress::Forgotten),
             Action::EngineKills(at) | Action::InitDies(at) => {
-                state.deaths -= u8::from(matches!(action, Action::InitDies(_)));
+                state.may.deaths -= u8::from(matches!(action, Action::InitDies(_)));
                 state.slots[at].end();
             }
             Action::Answer(at, asked) => self.answer(&mut state, at, asked),
@@ -338,15 +332,18 @@ impl Model for Claiming {
                 self.drive(&mut state, Event::Heard(LineEvent::Connected(hello)));
             }
             Action::InitTakes(at) => state.slots[at].take(),
-            Action::InitCannotSay(at) if self.mistake == Mistake::InitBeginsUnsaid => {
-                self.execute(&mut state, at);
+            Action::InitCannotSay(at) => {
+                state.slots[at].cannot_say();
+                if self.mistake == Mistake::InitBeginsUnsaid {
+                    self.execute(&mut state, at);
+                }
             }
-            Action::InitCannotSay(at) => state.slots[at].session = false,
+            Action::InitSays(at) => state.slots[at].says_that_it_runs(),
             Action::InitExecutes(at) => self.execute(&mut state, at),
             Action::InitStops(at) | Action::ApplicationEnds(at) => state.slots[at].exit(),
             Action::LineBreaks(at) => self.break_line(&mut state, at),
             Action::LineEnds(at) => {
-                state.slots[at].line = Line::Away;
+                state.slots[at].cut();
                 self.drive(&mut state, Event::Heard(LineEvent::Disconnected { heard_all: true }));
             }
             Action::AgentHears(at) => {
@@ -354,6 +351,7 @@ impl Model for Claiming {
                 self.heard(&mut state, said.message());
             }
             Action::Stop => {
+                state.stopped = true;
                 let (kind, reason) = (TerminationKind::Hard, EndReason::External);
                 self.drive(&mut state, Event::Stop { kind, reason });
             }
@@ -371,11 +369,13 @@ impl Model for Claiming {
                 running + usize::from(state.elsewhere) <= 1
             }),
             Property::always("one start", |_, state: &State| state.starts <= 1),
-            Property::sometimes("a second slot is used where the first failed", |_, state: &State| {
-                state.slots[0].is_used && state.slots[1].container == Container::Runs
-            }),
         ];
-        if self.crashes > 0 {
+        // The silence of an earlier init proves nothing, so its slot is never replaced.
+        if !self.is_old_init {
+            let uses = |_: &Self, state: &State| state.slots[1].container == Container::Runs;
+            all.push(Property::sometimes("a second slot is used where the first failed", uses));
+        }
+        if self.may.crashes > 0 {
             let adopts = |_: &Self, state: &State| state.adopted;
             all.push(Property::sometimes("a restarted agent adopts what runs", adopts));
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jetway_protocol::PROTOCOL_VERSION;
 use jetway_protocol::controller_api::{Register, Registered, Stale, StaleCode};
 use jetway_protocol::ids::DroneId;
+use jetway_protocol::lease::Replaces;
 use jetway_service::backoff::Backoff;
 use jetway_service::client::CallError;
 use jetway_service::controllers::{CALL_MAX, Controllers, FirstContact, RETRY_MAX};
@@ -52,6 +53,17 @@ pub enum Refused {
     Stale(Stale),
     /// Each of the controllers, in one line.
     ByAll(String),
+}
+
+/// The controller knows another row than this drone does, and says which.
+fn moved_to(error: &CallError) -> Option<Option<Replaces>> {
+    let (status, stale) = error.refusal::<Stale>()?;
+    (status == 409 && stale.code == StaleCode::Moved).then_some(stale.present)
+}
+
+/// That one is asked again, with what it has said; after every other error it is another's turn.
+fn moves_on(error: &CallError) -> bool {
+    moved_to(error).is_none()
 }
 
 impl Registration {
@@ -130,17 +142,17 @@ impl Registration {
             let sent_at = self.lease.now();
             self.register.uptime_ms = u64::try_from(sent_at.as_millis()).unwrap_or(u64::MAX);
             let path = "/internal/drones/register";
-            let (url, answer) = self.controllers.post_to_one(path, &self.register, patience, |_| true).await;
+            let (url, answer) = self.controllers.post_to_one(path, &self.register, patience, moves_on).await;
             let url = url.to_owned();
             let answer: Result<Registered, CallError> = answer;
             let registered = match answer {
                 Ok(registered) => registered,
-                Err(error) => match error.refusal::<Stale>() {
-                    Some((409, stale)) if stale.code == StaleCode::Moved && turn < MOVED_MAX => {
-                        self.register.replaces = stale.present;
+                Err(error) => match moved_to(&error).filter(|_| turn < MOVED_MAX) {
+                    Some(present) => {
+                        self.register.replaces = present;
                         continue;
                     }
-                    _ => return Err((url, error)),
+                    None => return Err((url, error)),
                 },
             };
             // The agent may have been paused while it waited for this answer.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jetway_drone::model::{
@@ -122,43 +123,18 @@ impl Claiming {
         Now { instant, wall, lease: Some(lease) }
     }
 
-    /// An agent with a journal, and how it begins. `None`: as though the line were news to it.
-    pub fn begin(&self, state: &mut State, event: Option<Event>) {
+    /// An agent with a journal, and how it begins.
+    pub fn begin(&self, state: &mut State, event: Event) {
         let remembered = state.journal.value.as_ref().clone();
         let core = Core::new(remembered, BOOT, Some(Tenure::FOUND), self.moment(state.now));
         state.agent = Some(Agent { core: Some(Shown::new(core)), ..Agent::without_backend() });
-        match event {
-            Some(event) => self.drive(state, event),
-            None => self.open(state),
-        }
-    }
-
-    /// As a line that is there.
-    fn open(&self, state: &mut State) {
-        let place = state.journal.value.place;
-        if let (Some(agent), Some(place)) = (&mut state.agent, place) {
-            agent.line = Some(index(place.slot));
-        }
-        self.drive(state, Event::LineOpened);
+        self.drive(state, event);
     }
 
     /// As the loop: the lease first, the event, and then all that is due.
     pub fn drive(&self, state: &mut State, event: Event) {
-        if !self.goes_on(state) {
-            return;
-        }
-        self.on(state, Event::LookAtLease);
         if self.goes_on(state) {
-            self.on(state, event);
-        }
-        self.look_at_clocks(state);
-    }
-
-    fn look_at_clocks(&self, state: &mut State) {
-        while self.goes_on(state) {
-            if !self.on(state, Event::Time) {
-                return;
-            }
+            self.run(state, [Event::LookAtLease, event]);
         }
     }
 
@@ -168,25 +144,27 @@ impl Claiming {
         agent.sending = None;
         let sent = agent.line == Some(at) && state.slots[at].line == Line::Up;
         state.slots[at].session |= sent;
-        self.on(state, Event::SessionSent(sent));
-        self.look_at_clocks(state);
+        self.run(state, [Event::SessionSent(sent)]);
     }
 
     /// It has a backend that has not ended, and is not in the middle of something.
     pub fn goes_on(&self, state: &State) -> bool {
-        let Some(Agent { core: Some(core), sending: None, .. }) = &state.agent else { return false };
-        core.value.status() != Status::Terminated
+        let core = state.agent.as_ref().and_then(|agent| agent.core.as_ref());
+        core.is_some_and(|core| is_free(state, &core.value))
     }
 
-    /// True: something was to be done.
-    fn on(&self, state: &mut State, event: Event) -> bool {
-        let Some(core) = state.agent.as_ref().and_then(|agent| agent.core.as_ref()) else { return false };
-        let mut core = core.value.as_ref().clone();
-        let is_busy = self.step(state, &mut core, event);
+    fn run(&self, state: &mut State, events: impl IntoIterator<Item = Event>) {
+        let Some(core) = state.agent.as_mut().and_then(|agent| agent.core.take()) else { return };
+        let mut core = Arc::unwrap_or_clone(core.value);
+        for event in events {
+            if is_free(state, &core) {
+                self.step(state, &mut core, event);
+            }
+        }
+        while is_free(state, &core) && self.step(state, &mut core, Event::Time) {}
         if let Some(agent) = &mut state.agent {
             agent.core = Some(Shown::new(core));
         }
-        is_busy
     }
 
     /// To a question, the answer goes back before the next action is carried out.
@@ -335,6 +313,10 @@ impl Claiming {
         }
         self.drive(state, Event::Heard(LineEvent::Message(message)));
     }
+}
+
+fn is_free(state: &State, core: &Core) -> bool {
+    core.status() != Status::Terminated && state.agent.as_ref().is_some_and(|agent| agent.sending.is_none())
 }
 
 fn write(state: &mut State, records: impl IntoIterator<Item = Record>) {

@@ -1,40 +1,54 @@
 //! The model of a claim as it should be, and with one mistake at a time.
 
-use super::{Claiming, Mistake};
+use super::{Claiming, May, Mistake};
 use crate::explore::{can_always, exhaust, must_fail};
+
+const NOTHING: May = May { crashes: 0, deaths: 0, cuts: 0, failures: 0 };
 
 #[test]
 fn one_process_whenever_the_agent_falls() {
-    let sizes = "2 slots that wait, 1 fall of the agent, a dying init, a breaking line, a slow engine";
-    exhaust("claim", sizes, Claiming::of(Mistake::None, 1, 2));
+    let model = Claiming::of(Mistake::None, 2, May { crashes: 1, deaths: 1, ..NOTHING });
+    exhaust("claim", "2 slots that wait, a fall of the agent, a dying init, a slow engine", model);
+}
+
+#[test]
+fn one_process_whichever_line_breaks() {
+    let model = Claiming::of(Mistake::None, 2, May { deaths: 1, cuts: 1, ..NOTHING });
+    exhaust("claim", "2 slots that wait, a dying init, a breaking line, a slow engine", model);
 }
 
 #[test]
 fn one_process_where_the_engine_makes_slots() {
-    let sizes =
-        "1 slot that waits and 1 that is made, 1 fall of the agent, a start that fails or is forgotten";
-    exhaust("claim", sizes, Claiming::of(Mistake::None, 1, 1));
+    let model = Claiming::of(Mistake::None, 1, May { deaths: 1, failures: 1, ..NOTHING });
+    exhaust(
+        "claim",
+        "1 slot that waits, 1 that is made, a dying init, a start that fails or is forgotten",
+        model,
+    );
 }
 
 #[test]
 fn an_init_of_an_earlier_version_starts_nothing_twice() {
-    let model = Claiming { is_old_init: true, ..Claiming::of(Mistake::None, 1, 2) };
-    exhaust("claim", "the same with an init that says what it took when it runs", model);
+    let may = May { crashes: 1, deaths: 1, ..NOTHING };
+    let model = Claiming { is_old_init: true, ..Claiming::of(Mistake::None, 2, may) };
+    exhaust("claim", "a fall of the agent, and an init that says what it took when it runs", model);
 }
 
 #[test]
 fn a_backend_can_always_be_ended() {
-    let model = Claiming::of(Mistake::None, 1, 1);
+    let model = Claiming::of(Mistake::None, 2, May { deaths: 1, ..NOTHING });
     can_always("claim", "the word of its end", &model, |state| state.ended);
 }
 
 fn finds(mistake: Mistake, name: &str) {
-    must_fail("claim", name, "one process", Claiming::of(mistake, 1, 2));
+    let may = May { crashes: 1, deaths: 1, cuts: 1, failures: 0 };
+    must_fail("claim", name, "one process", Claiming::of(mistake, 2, may));
 }
 
 fn finds_a_second_start(mistake: Mistake, is_old_init: bool, name: &str) {
-    let crashes = u8::from(mistake == Mistake::AdoptedSlotIsReplaced);
-    must_fail("claim", name, "one start", Claiming { is_old_init, ..Claiming::of(mistake, crashes, 2) });
+    let may = May { deaths: 1, cuts: 1, ..NOTHING };
+    let model = Claiming { is_old_init, ..Claiming::of(mistake, 2, may) };
+    must_fail("claim", name, "one start", model);
 }
 
 #[test]
@@ -58,15 +72,6 @@ fn a_reader_dropped_with_unread_messages_is_found() {
 #[test]
 fn an_init_that_begins_unsaid_is_found() {
     finds_a_second_start(Mistake::InitBeginsUnsaid, false, "an init that begins what it could not say");
-}
-
-#[test]
-fn an_adopted_slot_that_is_replaced_is_found() {
-    finds_a_second_start(
-        Mistake::AdoptedSlotIsReplaced,
-        false,
-        "an agent that takes what it has heard since its start for all",
-    );
 }
 
 #[test]

@@ -13,9 +13,18 @@ pub struct Shown<T> {
 
 impl<T: fmt::Debug> Shown<T> {
     pub fn new(value: T) -> Self {
-        let mut hasher = DefaultHasher::new();
-        format!("{value:?}").hash(&mut hasher);
-        Self { value: Arc::new(value), print: hasher.finish() }
+        let mut print = Print(DefaultHasher::new());
+        fmt::write(&mut print, format_args!("{value:?}")).expect("a hash takes anything");
+        Self { value: Arc::new(value), print: print.0.finish() }
+    }
+}
+
+struct Print(DefaultHasher);
+
+impl fmt::Write for Print {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
     }
 }
 

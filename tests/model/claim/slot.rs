@@ -2,12 +2,14 @@
 //! and its own tests hold what an init does.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jetway_drone::runtime::ContainerStatus;
 use jetway_protocol::init::{FromInit, Hello, SessionState};
+use jetway_protocol::lease::{Deadline, LastWord, Standing};
 
 use super::agent::{TOKEN, id};
-use super::{BOOT, Claiming, Mistake, State};
+use super::{BOOT, Claiming, GONE_BY, Mistake, State};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Container {
@@ -59,6 +61,10 @@ pub struct Slot {
     pub stop: bool,
     /// What init has said and the agent has not read.
     pub said: Vec<Said>,
+    /// Init says nothing more on this connection.
+    pub is_closed: bool,
+    /// It runs, and init has not said so.
+    pub is_unsaid: bool,
     /// It waits for a session, and nothing was given it.
     pub is_ready: bool,
     /// A backend had it, or has.
@@ -75,6 +81,8 @@ impl Slot {
             session: false,
             stop: false,
             said: Vec::new(),
+            is_closed: false,
+            is_unsaid: false,
             is_ready: false,
             is_used: false,
             is_left: false,
@@ -104,18 +112,33 @@ impl Slot {
 
     /// The connection is gone, with what was not read.
     pub fn cut(&mut self) {
-        self.line = Line::Away;
+        (self.line, self.is_closed) = (Line::Away, false);
         self.said.clear();
     }
 
+    /// The connection has been read to its end.
+    pub fn is_at_its_end(&self) -> bool {
+        self.line == Line::Up && self.said.is_empty() && (self.is_closed || !self.runs())
+    }
+
     fn say(&mut self, said: Said) {
-        if self.line == Line::Up {
+        if self.line == Line::Up && !self.is_closed {
             self.said.push(said);
         }
     }
 
+    pub fn says_that_it_runs(&mut self) {
+        self.is_unsaid = false;
+        self.say(Said::Started);
+    }
+
+    /// Its word cannot be written: it closes the connection, and begins nothing.
+    pub fn cannot_say(&mut self) {
+        (self.session, self.is_closed) = (false, self.line == Line::Up);
+    }
+
     pub fn end(&mut self) {
-        (self.container, self.session, self.stop) = (Container::Gone, false, false);
+        (self.container, self.session, self.stop, self.is_unsaid) = (Container::Gone, false, false, false);
     }
 
     pub fn remove(&mut self) {
@@ -138,6 +161,26 @@ impl Slot {
 }
 
 impl Claiming {
+    pub fn word(now: u8) -> (LastWord, Duration) {
+        let mut word = LastWord::new(BOOT, Duration::ZERO);
+        let gone_by = Duration::from_secs(u64::from(GONE_BY));
+        word.read(Some(&Deadline { boot_id: BOOT, gone_by }.to_string()));
+        (word, Duration::from_secs(u64::from(now)))
+    }
+
+    pub fn admits(now: u8) -> bool {
+        let (word, now) = Self::word(now);
+        word.admits(now)
+    }
+
+    pub fn tick(state: &mut State) {
+        state.now += 1;
+        let (word, now) = Self::word(state.now);
+        if word.standing(now) == Standing::Gone {
+            state.slots.iter_mut().filter(|slot| slot.container == Container::Runs).for_each(Slot::end);
+        }
+    }
+
     /// Init's first word on a connection.
     pub fn hello(&self, at: usize, slot: &Slot) -> Hello {
         let runs = slot.container == Container::Runs;
@@ -165,8 +208,7 @@ impl Claiming {
         let slot = &mut state.slots[at];
         slot.session = false;
         if admitted {
-            slot.container = Container::Runs;
-            slot.say(Said::Started);
+            (slot.container, slot.is_unsaid) = (Container::Runs, true);
             state.starts += 1;
         } else {
             slot.say(Said::LeaseOver);
