@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jetway_drone::runtime::{LineEvent, Runtime};
 use jetway_protocol::ids::SlotId;
-use jetway_protocol::init::{FromInit, Session, SessionLease, ToInit};
+use jetway_protocol::init::{EXIT_LEASE_OVER, FromInit, Session, SessionLease, ToInit};
 use jetway_protocol::lease::Deadline;
 use jetway_service::clock;
 
@@ -44,7 +44,7 @@ async fn an_application_that_tries_to_trace_or_kill_init_or_to_change_its_deadli
                 gone_in(&bed, Duration::from_secs(2));
                 parked.line.commands.send(ToInit::LookAtLease).await.unwrap();
                 drop(parked.line);
-                assert_eq!(bed.ended(parked.slot).await, (137, false), "{user}");
+                assert_eq!(bed.ended(parked.slot).await, (EXIT_LEASE_OVER, false), "{user}");
             }
         },
     )
