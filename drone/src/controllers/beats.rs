@@ -184,10 +184,11 @@ impl Registration {
                 if self.membership.term() != Some(term) {
                     return Beat::Failed;
                 }
-                let present = error.refusal::<Stale>().and_then(|(_, stale)| stale.present);
-                self.register.replaces = present.or(self.register.replaces);
-                // This one lives: it is asked for the next term first.
-                self.controllers.prefer(self.controllers.current(), controller);
+                if let Some((_, stale)) = error.refusal::<Stale>() {
+                    self.register.replaces = stale.present.or(self.register.replaces);
+                    // This one lives: it is asked for the next term first.
+                    self.controllers.prefer(self.controllers.current(), controller);
+                }
                 Beat::Stale
             }
             Err(error) => {

@@ -105,7 +105,7 @@ impl Registration {
         let mut is_known = registered;
         loop {
             if !registered {
-                match self.register(Some(&agent), self.patience()).await {
+                match self.register(Some(&agent), self.register_patience()).await {
                     Ok(_) => {}
                     Err((url, error)) => {
                         if is_known {
@@ -132,6 +132,12 @@ impl Registration {
         }
     }
 
+    /// A third of the lease while it stands: another controller must have its turn. Without one, a slow
+    /// answer is worth the wait.
+    fn register_patience(&self) -> Duration {
+        if self.lease.take().is_some() { self.patience() } else { CALL_MAX }
+    }
+
     /// `agent`: whose backends must have their ends written down before a new term makes
     /// the drone's deadline a later one.
     async fn register(&mut self, agent: Option<&Agent>, patience: Duration) -> Result<Registered, NotTaken> {
@@ -141,7 +147,7 @@ impl Registration {
             }
             let sent_at = self.lease.now();
             self.register.uptime_ms = u64::try_from(sent_at.as_millis()).unwrap_or(u64::MAX);
-            let path = "/internal/drones/register";
+            let (path, asked) = ("/internal/drones/register", self.controllers.current());
             let (url, answer) = self.controllers.post_to_one(path, &self.register, patience, moves_on).await;
             let url = url.to_owned();
             let answer: Result<Registered, CallError> = answer;
@@ -152,7 +158,10 @@ impl Registration {
                         self.register.replaces = present;
                         continue;
                     }
-                    None => return Err((url, error)),
+                    None => {
+                        self.controllers.move_on(asked);
+                        return Err((url, error));
+                    }
                 },
             };
             // The agent may have been paused while it waited for this answer.
@@ -162,6 +171,7 @@ impl Registration {
             let moved = self.lease.registered(&registered, sent_at);
             if moved == Moved::Nothing {
                 tracing::warn!(term = %registered.term, "a term that is no newer than the last one; asking again");
+                self.controllers.move_on(asked);
                 if turn < MOVED_MAX {
                     continue;
                 }

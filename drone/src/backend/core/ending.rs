@@ -45,7 +45,7 @@ impl Core {
                 failure: self.ending.failure.clone(),
                 status,
                 said: self.session.exit_code,
-                is_under_lease: self.tenure.is_some(),
+                is_under_lease: self.now.lease.is_some_and(|lease| lease.is_kept),
                 was_cut_off,
                 was_ready: self.life.was_ready,
                 ran,
@@ -94,6 +94,10 @@ fn describe(facts: &Facts<'_>) -> End {
         ContainerStatus::Exited { code, oom_killed } => (Some(code), oom_killed),
         ContainerStatus::Absent | ContainerStatus::Created | ContainerStatus::Running { .. } => (None, false),
     };
+    let ended_by_lease =
+        facts.is_under_lease && exit_code == Some(EXIT_LEASE_OVER) && facts.said != exit_code;
+    // Init's own status then, not the application's.
+    let exit_code = if ended_by_lease { facts.said } else { exit_code };
     let end = |reason, message: String| End {
         reason,
         kind: facts.stop.map(|(kind, _)| kind),
@@ -108,10 +112,10 @@ fn describe(facts: &Facts<'_>) -> End {
     if let Some((reason, message)) = &facts.failure {
         return end(*reason, message.clone());
     }
-    if facts.is_under_lease && exit_code == Some(EXIT_LEASE_OVER) && facts.said != exit_code {
+    if ended_by_lease {
         // Init began to stop it while no agent was there to hear so.
         let reason = EndReason::LeaseExpired;
-        return End { exit_code: facts.said, ..end(reason, stop_message(facts, reason)) };
+        return end(reason, stop_message(facts, reason));
     }
     let code = exit_code.map_or_else(|| "an unknown status".to_owned(), |code| format!("status {code}"));
     if oom_killed {
@@ -179,8 +183,8 @@ mod tests {
     static ELSEWHERE: [SocketAddr; 1] =
         [SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 3000)];
 
-    fn check(change: impl FnOnce(&mut Facts<'static>), reason: EndReason, message: &str) {
-        let mut facts = Facts {
+    fn usual() -> Facts<'static> {
+        Facts {
             stop: None,
             failure: None,
             status: ContainerStatus::Exited { code: 3, oom_killed: false },
@@ -193,7 +197,11 @@ mod tests {
             start_timeout_seconds: 60,
             elsewhere: &[],
             memory_limit_bytes: 512 * 1024 * 1024,
-        };
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut Facts<'static>), reason: EndReason, message: &str) {
+        let mut facts = usual();
         change(&mut facts);
         let end = describe(&facts);
         assert_eq!(end.reason, reason, "{facts:?}");
@@ -211,6 +219,9 @@ mod tests {
         let by_lease = ContainerStatus::Exited { code: EXIT_LEASE_OVER, oom_killed: false };
         check(|f| f.status = by_lease.clone(), R::LeaseExpired, "could not renew its lease");
         check(|f| (f.status, f.said) = (by_lease.clone(), Some(0)), R::LeaseExpired, "its lease");
+        let stop = Some((TerminationKind::Soft, R::LeaseExpired));
+        let facts = Facts { said: Some(0), status: by_lease.clone(), stop, ..usual() };
+        assert_eq!((describe(&facts).reason, describe(&facts).exit_code), (R::LeaseExpired, Some(0)));
         let own = Some(EXIT_LEASE_OVER);
         check(|f| (f.status, f.said) = (by_lease.clone(), own), R::Crashed, "status 75");
         check(|f| (f.status, f.is_under_lease) = (by_lease.clone(), false), R::Crashed, "status 75");
