@@ -31,7 +31,8 @@ pub const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const EXIT_CANNOT_EXECUTE: i32 = 126;
 /// Exit status of init when the application was not found (as a shell's).
 pub const EXIT_NOT_FOUND: i32 = 127;
-/// Exit status of init when the lease was over before the application was executed (`EX_TEMPFAIL` of sysexits.h).
+/// Exit status of init when the lease was over before the application was executed, and when its
+/// end began the application's (`EX_TEMPFAIL` of sysexits.h): an agent that was away reads why.
 pub const EXIT_LEASE_OVER: i32 = 75;
 
 /// Init's first line on every connection.
@@ -111,7 +112,8 @@ pub enum FromInit {
         backend: BackendId,
         addresses: Vec<SocketAddr>,
     },
-    /// The application ended; init exits next, with the same status (128 + signal).
+    /// The application ended; init exits next, with the same status (128 + signal), or with
+    /// [`EXIT_LEASE_OVER`] where the lease had begun its stop.
     Exited {
         backend: BackendId,
         code: Option<i32>,
