@@ -108,7 +108,8 @@ impl Client {
                         } else {
                             "an unconfirmed URL was over"
                         };
-                        self.shore.refused(what, controller, !page.confirmed, &page.backend, asked);
+                        let asked_of = (controller, Some(proxy));
+                        self.shore.refused(what, asked_of, !page.confirmed, &page.backend, asked);
                     }
                     break;
                 }

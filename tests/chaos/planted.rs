@@ -63,7 +63,8 @@ fn asked(wish: Wish) -> Inner {
 
 fn refused(unconfirmed: bool) -> Inner {
     let (what, backend, from) = ("did not start".to_owned(), "a".to_owned(), 12 * SECOND);
-    let refused = Refused { what, by: Part::Controller(1), unconfirmed, backend, from, at: 15 * SECOND };
+    let by = Part::Controller(1);
+    let refused = Refused { what, by, through: None, unconfirmed, backend, from, at: 15 * SECOND };
     Inner { refused: vec![refused], ..Inner::default() }
 }
 
@@ -264,7 +265,7 @@ fn leases() -> Vec<Case> {
         ("a short one, while its drone was cut off", short(Fault::Cut(Host::Drone(2)), 48, 61), (0, 0, 0)),
         ("which was not for long enough", short(Fault::Cut(Host::Drone(2)), 57, 61), (0, 1, 0)),
         ("which was over too late for a renewal", short(Fault::Cut(Host::Drone(2)), 52, 57), (0, 0, 0)),
-        ("which was over in time for one", short(Fault::Cut(Host::Drone(2)), 51, 55), (0, 1, 0)),
+        ("which was over in time for one", short(Fault::Cut(Host::Drone(2)), 52, 55), (0, 1, 0)),
         ("which was over long before", short(Fault::Cut(Host::Drone(2)), 20, 40), (0, 1, 0)),
         ("a short one, while Postgres had vanished", short(Fault::Vanish, 51, 65), (0, 0, 0)),
         ("when renewals must have gone on again", short(Fault::Vanish, 30, 65), (0, 1, 0)),

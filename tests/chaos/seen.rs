@@ -95,6 +95,8 @@ pub struct Refused {
     pub what: String,
     /// The controller that was asked.
     pub by: Part,
+    /// The proxy that was asked for the URL then.
+    pub through: Option<u8>,
     /// The answer had said that the drone was not heard in time.
     pub unconfirmed: bool,
     pub backend: String,

@@ -67,10 +67,17 @@ impl Shore {
         self.seen.note().asked.push(Asked { backend: page.backend.clone(), wish, at: now() });
     }
 
-    pub fn refused(&self, what: &str, by: Part, unconfirmed: bool, backend: &str, from: u64) {
-        let refused =
-            Refused { what: what.to_owned(), by, unconfirmed, backend: backend.to_owned(), from, at: now() };
-        self.seen.say(&format!("{backend}: {what}"));
+    pub fn refused(
+        &self,
+        what: &str,
+        (by, through): (Part, Option<u8>),
+        unconfirmed: bool,
+        backend: &str,
+        from: u64,
+    ) {
+        let (what, backend) = (what.to_owned(), backend.to_owned());
+        let refused = Refused { what, by, through, unconfirmed, backend, from, at: now() };
+        self.seen.say(&format!("{}: {}", refused.backend, refused.what));
         self.seen.note().refused.push(refused);
     }
 
@@ -133,7 +140,7 @@ impl Shore {
                 }
                 if code == "start_failed" {
                     let backend = body["backend_id"].as_str().unwrap_or("-");
-                    self.refused(&format!("did not start: {body}"), to, false, backend, from);
+                    self.refused(&format!("did not start: {body}"), (to, None), false, backend, from);
                 }
                 if *status == 500 || (matches!(*status, 400..=409 | 411..=499) && !names_none) {
                     self.seen.broken(&format!("{to} answered {path} {status} {body}"));

@@ -141,8 +141,9 @@ fn was_isolated(facts: &Facts, session: &Session) -> bool {
     }
     let nanos = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let heartbeat = nanos(terms.heartbeat(std::time::Duration::from_secs(2)));
-    // The stop signal comes a grace before the end, and the last renewal may be a heartbeat or two old.
-    let enough = nanos(terms.held_for() - terms.grace_max()).saturating_sub(2 * heartbeat);
+    // The stop signal comes a grace before the end, and the last renewal may be a heartbeat or two
+    // old, beside the one whose answer was on its way.
+    let enough = nanos(terms.held_for() - terms.grace_max()).saturating_sub(5 * heartbeat / 2);
     let end = session.beats.told_to_stop;
     let before = nanos(terms.held_for()) + 2 * heartbeat + CHANCE;
     let begin = session.beats.told_to_stop.saturating_sub(before);

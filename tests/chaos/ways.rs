@@ -248,7 +248,7 @@ const NEWS: u64 = 2 * SECOND;
 
 /// A start that failed, or a URL that was over at once, because of nothing that happened to its drone.
 pub fn refusal(facts: &Facts, refused: &Refused) -> Option<String> {
-    let Refused { what, by, unconfirmed, backend, from, at: time } = refused;
+    let Refused { what, by, through, unconfirmed, backend, from, at: time } = refused;
     let drone = drone_of(facts, backend);
     // Without its row, no drone is known: it was one of them.
     let lost = &facts.seen.lost_commits;
@@ -264,6 +264,7 @@ pub fn refusal(facts: &Facts, refused: &Refused) -> Option<String> {
                 of_drone(fault, drone)
                     || between(fault, by.host(), Part::Drone(drone))
                     || (*unconfirmed && is_controllers(fault))
+                    || through.is_some_and(|proxy| on_way_in(fault, proxy, Some(drone)))
             }
             None => {
                 let of_any = |drone| of_drone(fault, drone) || of_slots(fault, drone);

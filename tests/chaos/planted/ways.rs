@@ -36,6 +36,11 @@ pub fn answers() -> Vec<Case> {
     let kill = |part, seen| saw(during(Fault::Kill(part), seen));
     let (open, connect) = ("502 backend_unreachable", "503 no_drone");
     let (proxy, controller) = (Part::Proxy(2), Part::Controller(1));
+    let came_by = |proxy| {
+        let mut seen = refused(false);
+        seen.refused[0].through = Some(proxy);
+        seen
+    };
     let not_ready = "an open: 504 backend_not_ready";
     let unconfirmed = format!("{not_ready}{UNCONFIRMED}");
     let stopped = |part| Inner {
@@ -66,6 +71,8 @@ pub fn answers() -> Vec<Case> {
             saw(during(Fault::Cut(Host::Controller(2)), refused(false))),
             (0, 1, 0),
         ),
+        ("its proxy was paused", saw(during(Fault::Pause(proxy), came_by(2))), (0, 0, 0)),
+        ("another proxy was paused", saw(during(Fault::Pause(proxy), came_by(1))), (0, 1, 0)),
         ("another's engine was killed", kill(Part::Engine(3), refused(false)), (0, 1, 0)),
         ("Postgres was killed", kill(Part::Postgres, refused(false)), (0, 1, 0)),
         ("Postgres came back just before, and the lease was over", late_news("lease_expired"), (0, 0, 0)),
