@@ -229,7 +229,7 @@ async fn a_signal_that_is_ignored_is_followed_by_a_kill_after_the_grace() {
 #[tokio::test(start_paused = true)]
 async fn the_lifetime_counts_from_scheduling() {
     let test = Harness::new(Script::default());
-    let (backend, put) = (test.put("b", |spec| spec.lifetime_limit_seconds = Some(100)), Instant::now());
+    let (put, backend) = (Instant::now(), test.put("b", |spec| spec.lifetime_limit_seconds = Some(100)));
     assert_eq!(end_of(&backend).await.reason, EndReason::Lifetime);
     assert_eq!(put.elapsed().as_secs(), 100);
 }
