@@ -23,10 +23,11 @@ const WHOLE: Duration = Duration::from_secs(90);
 /// From the last visitor's leave to the last session's end: its idle time, grace, and a deleted row's 30 s.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// What stays of a drone that has nothing any more: who it is, where its addresses stood, whom it has ended, and the executable
+/// What stays of a drone that has nothing any more: who it is, where its addresses stood, which
+/// sessions it has ended and what they printed last, and the executable
 /// that it mounts.
-const MEMORY: [&str; 6] =
-    ["lock", "drone.json", "address-cursor", "tombstones.ndjson", "pulled-images.json", "init"];
+const MEMORY: [&str; 7] =
+    ["lock", "drone.json", "address-cursor", "tombstones.ndjson", "pulled-images.json", "init", "output"];
 
 async fn ask(shore: &Shore, path: &str) -> anyhow::Result<Value> {
     let url = format!("http://{}{path}", Part::Controller(1).address());
