@@ -173,13 +173,6 @@ fn ends() -> Vec<Case> {
         facts
     };
     let left = by_itself(ended(20, "exited", asked(Wish::Exit)));
-    let unwritten = |part, from| {
-        let mut facts = by_itself(ended(20, "crashed", asked(Wish::Exit)));
-        let fault = Fault::Kill(part);
-        facts.seen.faults.push(Done { fault, from, to: from + SECOND });
-        facts
-    };
-    let just_after = 20 * SECOND + SECOND / 10;
     let mut stopped_late = by_itself(ended(20, "external", asked(Wish::Exit)));
     stopped_late.seen.asked.push(Asked { backend: "a".to_owned(), wish: Wish::Stop, at: 21 * SECOND });
     let mut killed = ended(600, "exited", long.clone());
@@ -218,6 +211,24 @@ fn ends() -> Vec<Case> {
         ("one that was idle, and then its drone was cut off", said("idle"), (0, 0, 0)),
         ("one that was not, and then its drone was cut off", said("lease_expired"), (0, 1, 0)),
         ("a session that left as it was asked to", left, (0, 0, 0)),
+        ("a session that was stopped as somebody asked", ended(20, "external", asked(Wish::Stop)), (0, 0, 0)),
+        ("one that left as it was asked to, and then somebody stopped it", stopped_late, (0, 0, 0)),
+        ("one that was asked to leave, and was stopped", ended(20, "external", asked(Wish::Exit)), (0, 1, 0)),
+        ("a lease that did not", ended(600, "lease_expired", none()), (0, 1, 0)),
+    ]
+}
+
+/// It left as it was asked to, and its engine may have forgotten the status.
+fn statuses() -> Vec<Case> {
+    let unwritten = |part, from| {
+        let mut facts = facts(vec![session("a", 1, 10 * SECOND, 20 * SECOND)], "crashed", asked(Wish::Exit));
+        (facts.sessions[0].beats.told_to_stop, facts.sessions[0].beats.left) = (0, 1);
+        let fault = Fault::Kill(part);
+        facts.seen.faults.push(Done { fault, from, to: from + SECOND });
+        facts
+    };
+    let just_after = 20 * SECOND + SECOND / 10;
+    vec![
         (
             "one whose engine was killed before it wrote the status",
             unwritten(Part::Engine(2), just_after),
@@ -225,10 +236,6 @@ fn ends() -> Vec<Case> {
         ),
         ("one whose engine was killed later", unwritten(Part::Engine(2), 22 * SECOND), (0, 1, 0)),
         ("one whose agent was killed", unwritten(Part::Drone(2), just_after), (0, 1, 0)),
-        ("a session that was stopped as somebody asked", ended(20, "external", asked(Wish::Stop)), (0, 0, 0)),
-        ("one that left as it was asked to, and then somebody stopped it", stopped_late, (0, 0, 0)),
-        ("one that was asked to leave, and was stopped", ended(20, "external", asked(Wish::Exit)), (0, 1, 0)),
-        ("a lease that did not", ended(600, "lease_expired", none()), (0, 1, 0)),
     ]
 }
 
@@ -315,6 +322,7 @@ pub fn self_test() -> anyhow::Result<()> {
     let cases = [
         overlaps(),
         ends(),
+        statuses(),
         leases(),
         late_words(),
         idle::cases(),
@@ -322,6 +330,7 @@ pub fn self_test() -> anyhow::Result<()> {
         ways::answers(),
         ways::late_answers(),
         ways::rowless(),
+        ways::urls(),
     ];
     let wrong = |(what, facts, expected): Case| {
         let findings = check(&facts);

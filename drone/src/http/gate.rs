@@ -37,7 +37,8 @@ impl Gate {
         let mut declined = self.declined();
         for id in declined.drain(..) {
             let tombstone = Tombstone::of_what_never_ran(&id, EndReason::Refused, "the drone was starting");
-            if let Err(error) = agent.tombstones().set(tombstone) {
+            let set = agent.tombstones().set(tombstone);
+            if let Err(error) = set {
                 // It is known in memory all the same.
                 tracing::error!(backend = %id, %error, "a tombstone cannot be written");
             }

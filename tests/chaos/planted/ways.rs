@@ -36,13 +36,6 @@ pub fn answers() -> Vec<Case> {
     let kill = |part, seen| saw(during(Fault::Kill(part), seen));
     let (open, connect) = ("502 backend_unreachable", "503 no_drone");
     let (proxy, controller) = (Part::Proxy(2), Part::Controller(1));
-    let came_by = |proxy| {
-        let mut seen = refused(false);
-        seen.refused[0].through = Some(proxy);
-        seen
-    };
-    let not_ready = "an open: 504 backend_not_ready";
-    let unconfirmed = format!("{not_ready}{UNCONFIRMED}");
     let stopped = |part| Inner {
         unclean: vec![Unclean { part, how: "status 1".to_owned(), from: 14 * SECOND, at: 22 * SECOND }],
         ..Inner::default()
@@ -71,8 +64,6 @@ pub fn answers() -> Vec<Case> {
             saw(during(Fault::Cut(Host::Controller(2)), refused(false))),
             (0, 1, 0),
         ),
-        ("its proxy was paused", saw(during(Fault::Pause(proxy), came_by(2))), (0, 0, 0)),
-        ("another proxy was paused", saw(during(Fault::Pause(proxy), came_by(1))), (0, 1, 0)),
         ("another's engine was killed", kill(Part::Engine(3), refused(false)), (0, 1, 0)),
         ("Postgres was killed", kill(Part::Postgres, refused(false)), (0, 1, 0)),
         ("Postgres came back just before, and the lease was over", late_news("lease_expired"), (0, 0, 0)),
@@ -81,13 +72,6 @@ pub fn answers() -> Vec<Case> {
         ("one that was not, and Postgres was killed", kill(Part::Postgres, refused(true)), (0, 0, 0)),
         ("one that was not, and a proxy was killed", kill(proxy, refused(true)), (0, 1, 0)),
         ("an open that failed", saw(turned_away(proxy, open)), (0, 1, 0)),
-        ("its controller was killed", kill(controller, turned_away(proxy, not_ready)), (0, 1, 0)),
-        (
-            "its controller was killed, and the drone had not been heard",
-            kill(controller, turned_away(proxy, &unconfirmed)),
-            (0, 0, 0),
-        ),
-        ("the drone had not been heard", saw(turned_away(proxy, &unconfirmed)), (0, 1, 0)),
         ("its proxy was killed, too", kill(proxy, turned_away(proxy, open)), (0, 0, 0)),
         ("its drone was killed, too", kill(Part::Drone(2), turned_away(proxy, open)), (0, 0, 0)),
         ("another drone was killed", kill(Part::Drone(1), turned_away(proxy, open)), (0, 1, 0)),
@@ -107,6 +91,31 @@ pub fn answers() -> Vec<Case> {
         ("which Postgres did not let end", pause(stopped(controller)), (0, 0, 0)),
         ("a drone, which has no Postgres", pause(stopped(Part::Drone(2))), (0, 1, 0)),
         ("which needs no proxy", kill(proxy, turned_away(controller, connect)), (0, 1, 0)),
+    ]
+}
+
+/// Of URLs: the proxy that one was opened by, and grants that no drone had taken yet.
+pub fn urls() -> Vec<Case> {
+    let saw = |seen| facts(vec![session("a", 1, 10 * SECOND, 30 * SECOND)], "idle", seen);
+    let kill = |part, seen| saw(during(Fault::Kill(part), seen));
+    let (proxy, controller) = (Part::Proxy(2), Part::Controller(1));
+    let came_by = |proxy| {
+        let mut seen = refused(false);
+        seen.refused[0].through = Some(proxy);
+        seen
+    };
+    let not_ready = "an open: 504 backend_not_ready";
+    let unconfirmed = format!("{not_ready}{UNCONFIRMED}");
+    vec![
+        ("its proxy was paused", saw(during(Fault::Pause(proxy), came_by(2))), (0, 0, 0)),
+        ("another proxy was paused", saw(during(Fault::Pause(proxy), came_by(1))), (0, 1, 0)),
+        ("its controller was killed", kill(controller, turned_away(proxy, not_ready)), (0, 1, 0)),
+        (
+            "its controller was killed, and the drone had not been heard",
+            kill(controller, turned_away(proxy, &unconfirmed)),
+            (0, 0, 0),
+        ),
+        ("the drone had not been heard", saw(turned_away(proxy, &unconfirmed)), (0, 1, 0)),
     ]
 }
 
