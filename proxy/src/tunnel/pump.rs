@@ -144,46 +144,6 @@ async fn pump(
     }
 }
 
-/// The client's side, as the direction towards a WebSocket's client writes to it.
-trait ToClient {
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// After a run of writes. TLS may still hold some of them, and only a flush sends that.
-    async fn flush(&mut self) -> io::Result<()>;
-    async fn end(&mut self) -> io::Result<()>;
-}
-
-impl ToClient for &TcpStream {
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        write_all(self, bytes).await
-    }
-
-    async fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    async fn end(&mut self) -> io::Result<()> {
-        let _already_closed = rustix::net::shutdown(self, Shutdown::Write);
-        Ok(())
-    }
-}
-
-/// One of many streams of a connection.
-struct StreamSide<W>(W);
-
-impl<W: AsyncWrite + Unpin> ToClient for StreamSide<W> {
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes).await
-    }
-
-    async fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().await
-    }
-
-    async fn end(&mut self) -> io::Result<()> {
-        self.0.shutdown().await
-    }
-}
-
 /// The same towards the client of a WebSocket, until its turn to leave: then a close frame, as soon
 /// as one can follow.
 async fn pump_frames(
@@ -229,6 +189,46 @@ async fn pump_frames(
     }
     to.end().await?;
     Ok(None)
+}
+
+/// The client's side, as the direction towards a WebSocket's client writes to it.
+trait ToClient {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// After a run of writes. TLS may still hold some of them, and only a flush sends that.
+    async fn flush(&mut self) -> io::Result<()>;
+    async fn end(&mut self) -> io::Result<()>;
+}
+
+impl ToClient for &TcpStream {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        write_all(self, bytes).await
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn end(&mut self) -> io::Result<()> {
+        let _already_closed = rustix::net::shutdown(self, Shutdown::Write);
+        Ok(())
+    }
+}
+
+/// One of many streams of a connection.
+struct StreamSide<W>(W);
+
+impl<W: AsyncWrite + Unpin> ToClient for StreamSide<W> {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes).await
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().await
+    }
+
+    async fn end(&mut self) -> io::Result<()> {
+        self.0.shutdown().await
+    }
 }
 
 /// A buffer is borrowed for each look whether there is something; the stream has its own for what
