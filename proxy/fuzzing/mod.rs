@@ -26,15 +26,13 @@ pub use token::token;
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::LazyLock;
 
+    use jetway_testkit::fuzz::{self, Check, Seeded};
     use proptest::prelude::*;
     use proptest::sample::Index;
 
     use super::*;
-
-    type Check = fn(&[u8]);
 
     const TARGETS: [(&str, Check); 7] = [
         ("proxy_header", proxy_header),
@@ -47,25 +45,11 @@ mod tests {
     ];
 
     /// What `make fuzz` begins with.
-    static SEEDS: LazyLock<Vec<(Check, Vec<Vec<u8>>)>> = LazyLock::new(|| {
-        let of = |(name, check): (&str, Check)| {
-            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds").join(name);
-            let files =
-                std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{directory:?}: {error}"));
-            let mut seeds: Vec<_> = files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
-            seeds.sort();
-            assert!(!seeds.is_empty(), "{directory:?} is empty");
-            (check, seeds)
-        };
-        TARGETS.into_iter().map(of).collect()
-    });
+    static SEEDS: LazyLock<Vec<Seeded>> = LazyLock::new(|| fuzz::seeded(&TARGETS));
 
     #[test]
     fn nothing_that_make_fuzz_begins_with_breaks_a_promise() {
-        for (check, seeds) in SEEDS.iter() {
-            check(b"");
-            seeds.iter().for_each(|seed| check(seed));
-        }
+        fuzz::hold(&SEEDS);
     }
 
     /// The start of one seed and the end of another, with some bytes changed.
@@ -94,7 +78,7 @@ mod tests {
             picks in any::<[Index; 4]>(),
             changes in prop::collection::vec((any::<Index>(), any::<u8>()), 0..4),
         ) {
-            for (check, seeds) in SEEDS.iter() {
+            for Seeded { check, seeds } in SEEDS.iter() {
                 check(&mixed(seeds, picks, &changes));
             }
         }

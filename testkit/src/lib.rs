@@ -14,6 +14,7 @@
 //! | [`postgres`] | servers of a test's own: started, followed by a standby, crashed |
 //! | [`database`] | databases in the Postgres of the run |
 //! | [`relay`] | a TCP address before a Postgres, which can be moved, stalled and cut |
+//! | [`fuzz`] | the seeds of `make fuzz`, for the tests that hold its targets to them |
 //! | [`engine`] | the engine as tests see it, and engines of a test's own |
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers")]
@@ -23,6 +24,7 @@ pub mod database;
 pub mod drone;
 pub mod engine;
 pub mod eventually;
+pub mod fuzz;
 pub mod postgres;
 pub mod processes;
 pub mod relay;

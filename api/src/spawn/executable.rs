@@ -183,23 +183,15 @@ impl ExecutableRequest {
         } = self;
         check_image(&image)?;
         let resource_limits = resource_limits.check()?;
-        let memory_limit = resource_limits.memory_limit_bytes.unwrap_or(MEMORY_LIMIT_BYTES);
-        // A declared limit is a declared need; without one, the usual session's.
-        let memory_default = resource_limits.memory_limit_bytes.unwrap_or(MEMORY_RESERVE_BYTES);
         let memory_reserve_bytes =
-            number(&at("memory_reserve_bytes"), memory_reserve_bytes, 0, memory_limit)?
-                .unwrap_or(memory_default);
+            check_memory_reserve(memory_reserve_bytes, resource_limits.memory_limit_bytes)?;
         let cpu_reserve = check_cpu_reserve(cpu_reserve)?;
-        check_arguments("entrypoint", entrypoint.as_deref())?;
-        check_arguments("cmd", cmd.as_deref())?;
-        user.as_ref().map(|user| check_name("user", user, ":")).transpose()?;
-        working_dir.as_ref().map(|path| check_absolute("working_dir", path)).transpose()?;
+        check_process(entrypoint.as_deref(), cmd.as_deref(), user.as_deref(), working_dir.as_deref())?;
         network_name.as_ref().map(|network| check_network(network)).transpose()?;
         let ready_http_path = ready.and_then(|ready| ready.http_path);
         ready_http_path.as_ref().map(|path| check_http_path("ready.http_path", path)).transpose()?;
         let init = init.unwrap_or_default();
-        let port =
-            number(&at("port"), port, 1, 65535)?.and_then(|port| u16::try_from(port).ok()).unwrap_or(PORT);
+        let port = check_port(port)?;
         let protocol = protocol.unwrap_or_default();
         check_tmpfs(&tmpfs)?;
         let login = |login: CredentialsRequest| check_credentials(login.username, login.password);
@@ -237,6 +229,31 @@ pub(super) fn at(field: &str) -> String {
 
 pub(super) fn invalid(field: &str, problem: &str) -> Refusal {
     Refusal::invalid(format!("{} {problem}", at(field)))
+}
+
+/// What is executed, as whom and where.
+fn check_process(
+    entrypoint: Option<&[String]>,
+    cmd: Option<&[String]>,
+    user: Option<&str>,
+    working_dir: Option<&str>,
+) -> Checked<()> {
+    check_arguments("entrypoint", entrypoint)?;
+    check_arguments("cmd", cmd)?;
+    user.map(|user| check_name("user", user, ":")).transpose()?;
+    working_dir.map(|path| check_absolute("working_dir", path)).transpose()?;
+    Ok(())
+}
+
+fn check_port(given: Option<i64>) -> Checked<u16> {
+    let port = number(&at("port"), given, 1, 65535)?;
+    Ok(port.and_then(|port| u16::try_from(port).ok()).unwrap_or(PORT))
+}
+
+fn check_memory_reserve(given: Option<i64>, limit: Option<i64>) -> Checked<i64> {
+    let reserve = number(&at("memory_reserve_bytes"), given, 0, limit.unwrap_or(MEMORY_LIMIT_BYTES))?;
+    // A declared limit is a declared need; without one, the usual session's.
+    Ok(reserve.unwrap_or(limit.unwrap_or(MEMORY_RESERVE_BYTES)))
 }
 
 fn check_cpu_reserve(given: Option<f64>) -> Checked<f64> {

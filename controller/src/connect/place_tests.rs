@@ -1,33 +1,15 @@
 //! Tables of placements.
 
-use jetway_protocol::controller_api::Load;
 use jetway_protocol::warm::KindLoad;
 use proptest::prelude::*;
 use rand::SeedableRng;
 
 use super::*;
 use crate::db::drones::LeaseState;
-use crate::testing::{CLUSTER, registration};
+use crate::testing::{CLUSTER, drone_row};
 
 fn drone(name: &str, change: impl FnOnce(&mut Drone)) -> Arc<Drone> {
-    let register = registration(name, "127.0.0.1:1");
-    let mut drone = Drone {
-        id: register.drone,
-        name: register.name,
-        cluster: CLUSTER.parse().unwrap(),
-        pool: register.pool,
-        version: register.version,
-        term: jetway_protocol::ids::Term(1),
-        advertise: register.advertise,
-        capacity: register.capacity,
-        load: Load { engine_ok: true, ..Load::default() },
-        draining: false,
-        drain_seconds_left: None,
-        heartbeat_age: Duration::ZERO,
-        registered_age: Duration::from_secs(3600),
-        lease: LeaseState::None,
-        compared: true,
-    };
+    let mut drone = drone_row(name);
     change(&mut drone);
     Arc::new(drone)
 }

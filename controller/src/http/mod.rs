@@ -15,6 +15,7 @@ mod drones;
 #[cfg(test)]
 mod flood_tests;
 mod forget;
+mod health;
 mod internal;
 mod logs;
 mod metrics;
@@ -102,7 +103,7 @@ fn public() -> (Router<App>, OpenApiDocument) {
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([header::CONTENT_TYPE]);
     let (router, document) = OpenApiRouter::default()
-        .routes(routes!(controller_status::health))
+        .routes(routes!(health::health))
         .routes(routes!(backend_status::status))
         .routes(routes!(status_stream::status_stream))
         .split_for_parts();

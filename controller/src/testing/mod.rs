@@ -2,6 +2,7 @@
 
 mod database;
 mod member;
+mod rows;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use tower::ServiceExt;
 
 pub use self::database::Database;
 pub use self::member::Member;
+pub use self::rows::{drone_row, warm_drone_row};
 use crate::app::{Access, App, Settings, Shared};
 use crate::db::deadlines::STATEMENT;
 use crate::db::{self, Connection};

@@ -119,33 +119,13 @@ fn rank(kind: &Kind, drone: DroneId) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use jetway_protocol::controller_api::Load;
-    use jetway_protocol::warm::{SlotTier, WarmLoad};
+    use jetway_protocol::warm::SlotTier;
 
     use super::*;
-    use crate::db::drones::LeaseState;
-    use crate::testing::{CLUSTER, registration};
+    use crate::testing::{CLUSTER, warm_drone_row};
 
     fn drone(name: &str, n: u128, change: impl FnOnce(&mut Drone)) -> Arc<Drone> {
-        let register = registration(name, "127.0.0.1:1");
-        let warm = WarmLoad { agent: Some(uuid::Uuid::from_u128(n)), ..WarmLoad::default() };
-        let mut drone = Drone {
-            id: DroneId(uuid::Uuid::from_u128(n)),
-            name: register.name,
-            cluster: CLUSTER.parse().unwrap(),
-            pool: register.pool,
-            version: register.version,
-            term: jetway_protocol::ids::Term(1),
-            advertise: register.advertise,
-            capacity: register.capacity,
-            load: Load { engine_ok: true, images: vec!["app".into()], warm, ..Load::default() },
-            draining: false,
-            drain_seconds_left: None,
-            heartbeat_age: Duration::ZERO,
-            registered_age: Duration::from_secs(3600),
-            lease: LeaseState::None,
-            compared: true,
-        };
+        let mut drone = warm_drone_row(name, n);
         change(&mut drone);
         Arc::new(drone)
     }

@@ -4,25 +4,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jetway_protocol::controller_api::Load;
-use jetway_protocol::ids::{DroneId, Term};
 use jetway_protocol::spec::Executable;
-use jetway_protocol::warm::{Kind, KindLoad, SlotTier, WarmLoad};
+use jetway_protocol::warm::{Kind, KindLoad, SlotTier};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::demand::{Demand, DemandRow};
 use super::look::Sizing;
 use super::plan::plan;
 use super::pool::Pool;
 use crate::connect::place::{Known, Need, choose, kinds_of};
-use crate::db::drones::{Drone, LeaseState};
+use crate::db::drones::Drone;
 use crate::db::warm_demand::Place;
 use crate::fleet::Table;
 use crate::reservations::Reservations;
-use crate::testing::{CLUSTER, registration};
+use crate::testing::{CLUSTER, warm_drone_row};
 
 const STEP_MS: i64 = 10;
 const HEARTBEAT_MS: i64 = 2000;
@@ -230,25 +227,7 @@ impl Sim {
 
 impl SimDrone {
     fn new(n: u128) -> Self {
-        let register = registration(&format!("d{n}"), "127.0.0.1:1");
-        let warm = WarmLoad { agent: Some(Uuid::from_u128(n)), ..WarmLoad::default() };
-        let row = Drone {
-            id: DroneId(Uuid::from_u128(n)),
-            name: register.name,
-            cluster: CLUSTER.parse().unwrap(),
-            pool: register.pool,
-            version: register.version,
-            term: Term(1),
-            advertise: register.advertise,
-            capacity: register.capacity,
-            load: Load { engine_ok: true, images: vec!["app".into()], warm, ..Load::default() },
-            draining: false,
-            drain_seconds_left: None,
-            heartbeat_age: Duration::ZERO,
-            registered_age: Duration::from_secs(3600),
-            lease: LeaseState::None,
-            compared: true,
-        };
+        let row = warm_drone_row(&format!("d{n}"), n);
         Self { target: 0, ready: 0, making: Vec::new(), asked: 0, claimed: 0, unused_ms: 0, row, heard_at: 0 }
     }
 

@@ -38,6 +38,20 @@ async fn start_with(urls: Vec<String>, dir: &TestDir, lifecycle: &Lifecycle) -> 
     start_with_runtime(config, lifecycle.clone(), Arc::new(FakeRuntime(fake))).await
 }
 
+/// A drone that has renewed at the first of two controllers, which swallows everything from now on.
+async fn with_two_controllers(
+    outer: &Lifecycle,
+    dir: &TestDir,
+    lifecycle: &Lifecycle,
+) -> (PlayedController, PlayedController, Drone) {
+    let (first, url) = controller(outer).await;
+    let (second, other) = first.beside(outer).await;
+    let drone = start_with(vec![url, other], dir, lifecycle).await.unwrap();
+    first.until(|row| row.renewals.len() >= 2).await;
+    first.swallows.store(true, Ordering::SeqCst);
+    (first, second, drone)
+}
+
 #[tokio::test]
 async fn it_replaces_what_it_has_seen_and_numbers_each_renewal() {
     let outer = Lifecycle::new();
@@ -76,13 +90,8 @@ async fn it_replaces_what_it_has_seen_and_numbers_each_renewal() {
 
 #[tokio::test]
 async fn a_controller_that_swallows_heartbeats_costs_no_renewal() {
-    let outer = Lifecycle::new();
-    let (first, url) = controller(&outer).await;
-    let (second, other) = first.beside(&outer).await;
-    let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
-    let drone = start_with(vec![url, other], &dir, &lifecycle).await.unwrap();
-    first.until(|row| row.renewals.len() >= 2).await;
-    first.swallows.store(true, Ordering::SeqCst);
+    let (outer, dir, lifecycle) = (Lifecycle::new(), TestDir::new(), Lifecycle::new());
+    let (first, second, drone) = with_two_controllers(&outer, &dir, &lifecycle).await;
     let before = first.change(|row| row.renewals.len());
     // At most one renewal was past the look at what swallows.
     second.until(|row| row.swallowed > 0 && row.renewals.len() >= before + 2).await;
@@ -107,13 +116,8 @@ async fn a_controller_that_swallows_heartbeats_costs_no_renewal() {
 /// The other one, which is asked first, swallows everything: to wait for it would cost a lease.
 #[tokio::test]
 async fn a_new_term_is_asked_of_the_controller_that_ended_the_old_one() {
-    let outer = Lifecycle::new();
-    let (first, url) = controller(&outer).await;
-    let (second, other) = first.beside(&outer).await;
-    let (dir, lifecycle) = (TestDir::new(), Lifecycle::new());
-    let drone = start_with(vec![url, other], &dir, &lifecycle).await.unwrap();
-    first.until(|row| row.renewals.len() >= 2).await;
-    first.swallows.store(true, Ordering::SeqCst);
+    let (outer, dir, lifecycle) = (Lifecycle::new(), TestDir::new(), Lifecycle::new());
+    let (first, second, drone) = with_two_controllers(&outer, &dir, &lifecycle).await;
     let began = std::time::Instant::now();
     second.change(|row| row.seat = Some(Seat { term: Term(8), renewal: 0 }));
     second.until(|row| row.renewals.iter().any(|(term, ..)| *term == Term(9))).await;

@@ -13,8 +13,8 @@ use jetway_protocol::drone_api::{DeleteBackend, DeleteReply, PutBackend};
 use jetway_protocol::ids::{FencingToken, GrantId, ProxyId, SlotId, Term};
 use jetway_protocol::status::Status;
 
+use super::harness::Server;
 use super::refusal::{Body, Id, Serving};
-use super::tests::Server;
 use super::{attach, backends, view};
 use crate::harness::{Harness, put_of, reaches};
 use crate::reconcile;

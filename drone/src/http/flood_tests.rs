@@ -9,7 +9,7 @@ use jetway_protocol::spec::{Port, Protocol};
 use jetway_protocol::status::Status;
 use tokio::net::TcpListener;
 
-use super::tests::Server;
+use super::harness::Server;
 use crate::harness::{eventually, put_of, reaches};
 use crate::runtime::fake::Script;
 

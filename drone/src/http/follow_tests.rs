@@ -8,7 +8,7 @@ use jetway_protocol::drone_api::{
 use jetway_protocol::ids::{BackendId, FencingToken, GrantId, Term};
 use jetway_protocol::status::{EndReason, Status, TerminationKind};
 
-use super::tests::Server;
+use super::harness::Server;
 use crate::harness::{end_of, grant, put_of, reaches};
 use crate::runtime::fake::{Application, Script};
 

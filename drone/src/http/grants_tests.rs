@@ -7,7 +7,7 @@ use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{FencingToken, GrantId, Term};
 use jetway_protocol::status::Status;
 
-use super::tests::Server;
+use super::harness::Server;
 use crate::harness::{grant, put_of, reaches};
 use crate::runtime::fake::Script;
 

@@ -13,7 +13,7 @@ use jetway_protocol::spec::OnIsolation;
 use jetway_protocol::status::{EndReason, Status, TerminationKind};
 use tokio::time::timeout;
 
-use super::tests::Server;
+use super::harness::Server;
 use crate::harness::{end_of, grant, keyed, leased, put_of, reaches};
 use crate::runtime::fake::{Application, Script};
 

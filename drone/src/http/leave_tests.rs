@@ -7,7 +7,7 @@ use jetway_protocol::attach::{Outcome, ToProxy};
 use jetway_protocol::drone_api::Stop;
 use jetway_protocol::status::{EndReason, Status, TerminationKind};
 
-use super::tests::Server;
+use super::harness::Server;
 use crate::harness::{end_of, put_of, reaches};
 use crate::runtime::fake::Script;
 

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use jetway_protocol::drone_api::RefusalCode;
 
-use super::tests::Server;
+use super::harness::Server;
 use crate::harness::{end_of, eventually, put_of};
 use crate::runtime::fake::Script;
 use crate::store::last_output;

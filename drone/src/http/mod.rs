@@ -21,6 +21,8 @@ mod follow_tests;
 #[cfg(test)]
 mod grants_tests;
 #[cfg(test)]
+mod harness;
+#[cfg(test)]
 mod lease_tests;
 #[cfg(test)]
 mod leave_tests;

@@ -23,7 +23,7 @@ mod tests {
     use jetway_protocol::ids::Term;
     use jetway_protocol::warm::{SlotTier, WarmTargets};
 
-    use crate::http::tests::Server;
+    use crate::http::harness::Server;
     use crate::runtime::fake::Script;
     use crate::warm::tests::target;
 

@@ -12,9 +12,9 @@ use jetway_drone::Calm;
 use jetway_drone::runtime::docker::config::PERCENT_DEFAULT;
 use jetway_drone::runtime::docker::{contact, host_paths};
 use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
-use jetway_protocol::lease::LeaseTerms;
+use jetway_protocol::lease::{LENGTH_DEFAULT, LeaseTerms};
 use jetway_protocol::secret::Secret;
-use jetway_proxy::Share;
+use jetway_proxy::{HOLD, Share};
 use jetway_service::files;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::secrets::{self, Source};
@@ -22,6 +22,7 @@ use jetway_service::telemetry;
 use tracing::field::display;
 
 use super::acme::AcmeArguments;
+use super::role::Role;
 use super::signals::StopSignals;
 use super::tls::{self, TlsArguments};
 use crate::dev::places;
@@ -51,7 +52,7 @@ pub struct ControllerArguments {
     #[arg(long, env = "JETWAY_DB_PASSWORD_FILE")]
     db_password_file: Option<PathBuf>,
     /// Where the API listens
-    #[arg(long, env = "JETWAY_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "JETWAY_LISTEN", default_value = Role::Controller.listen())]
     listen: SocketAddr,
     /// The default cluster: the host (and port) by which browsers reach the proxies
     #[arg(long, env = "JETWAY_CLUSTER")]
@@ -69,7 +70,7 @@ pub struct ControllerArguments {
     #[arg(long, env = "JETWAY_PUBLIC_URL")]
     public_url: Option<String>,
     /// How long a drone that is cut off keeps its sessions, and how long a dead host's keys are not given away: 600, 10m
-    #[arg(long, env = "JETWAY_LEASE_SECONDS", default_value = "600")]
+    #[arg(long, env = "JETWAY_LEASE_SECONDS", default_value = LENGTH_DEFAULT.as_secs().to_string())]
     lease_seconds: LeaseTerms,
     /// Keep slots ready of whatever is asked for again and again; false: of declared pools alone
     #[arg(long, env = "JETWAY_WARM_LEARN", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -117,7 +118,7 @@ pub struct DroneArguments {
     #[arg(long = "controller", env = "JETWAY_CONTROLLER", value_delimiter = ',', required = true)]
     controllers: Vec<String>,
     /// Where controllers and proxies reach this drone
-    #[arg(long, env = "JETWAY_LISTEN", default_value = "127.0.0.1:7070")]
+    #[arg(long, env = "JETWAY_LISTEN", default_value = Role::Drone.listen())]
     listen: SocketAddr,
     /// The address that others use for it, where it is not the one it listens on
     #[arg(long, env = "JETWAY_ADVERTISE")]
@@ -246,7 +247,7 @@ pub struct ProxyArguments {
     #[arg(long = "controller", env = "JETWAY_CONTROLLER", value_delimiter = ',', required = true)]
     controllers: Vec<String>,
     /// Where browsers connect
-    #[arg(long, env = "JETWAY_LISTEN", default_value = "127.0.0.1:9090")]
+    #[arg(long, env = "JETWAY_LISTEN", default_value = Role::Proxy.listen())]
     listen: SocketAddr,
     /// Its name in lists; by default the host's
     #[arg(long, env = "JETWAY_NAME")]
@@ -255,7 +256,7 @@ pub struct ProxyArguments {
     #[arg(long, env = "JETWAY_CLUSTER")]
     cluster: Option<ClusterName>,
     /// Seconds that a request waits for its session to start
-    #[arg(long, env = "JETWAY_HOLD_SECONDS", default_value_t = 60)]
+    #[arg(long, env = "JETWAY_HOLD_SECONDS", default_value_t = HOLD.as_secs())]
     hold_seconds: u64,
     /// Where a request for / is sent
     #[arg(long, env = "JETWAY_ROOT_REDIRECT_URL")]

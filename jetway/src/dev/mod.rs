@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::Args;
 use jetway_protocol::ids::{ClusterName, DroneName, PoolName};
 use jetway_protocol::secret::Secret;
-use jetway_proxy::Share;
+use jetway_proxy::{HOLD, Share};
 use jetway_service::lifecycle::Lifecycle;
 use jetway_service::telemetry;
 
@@ -219,7 +219,7 @@ async fn serve_browsers(
         name: "dev".to_owned(),
         cluster: None,
         secret,
-        hold: Duration::from_secs(60),
+        hold: HOLD,
         root_redirect: (!arguments.no_demo).then(|| format!("http://{}/demo", demo.api())),
         trusted_forwarders: Vec::new(),
         proxy_protocol: false,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jetway_api::backends::Backend;
 use jetway_protocol::controller_api::BackendEvent;
 use jetway_protocol::ids::BackendId;
-use jetway_protocol::status::{End, EndReason, Status};
+use jetway_protocol::status::{End, EndReason, EndedBy, Status};
 use tokio::sync::broadcast;
 
 use super::say;
@@ -90,15 +90,14 @@ fn ending(end: &End) -> String {
         EndReason::Exited => format!("has ended by itself{code}"),
         EndReason::Crashed => format!("has crashed{code}"),
         EndReason::OutOfMemory => "was killed: it ran out of memory".to_owned(),
-        EndReason::ImageNotFound
-        | EndReason::PullFailed
-        | EndReason::CreateFailed
-        | EndReason::ExitedBeforeReady
-        | EndReason::StartTimeout
-        | EndReason::ListeningElsewhere
-        | EndReason::Refused => format!("did not start: {}", end.message),
-        EndReason::Lost | EndReason::LeaseExpired | EndReason::Internal => {
-            format!("was lost: {}", end.message)
-        }
+        EndReason::LeaseExpired => format!("was lost: {}", end.message),
+        // The others have no words of their own here.
+        reason => match reason.ended_by() {
+            EndedBy::Application | EndedBy::Request | EndedBy::Drone => {
+                format!("has ended: {}{code}", end.message)
+            }
+            EndedBy::Start => format!("did not start: {}", end.message),
+            EndedBy::Fault => format!("was lost: {}", end.message),
+        },
     }
 }

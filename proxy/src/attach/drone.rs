@@ -18,7 +18,7 @@ use super::admission::{Admission, DialVia, NotAdmitted};
 use super::gate::{Closed, Gate, ended_seen};
 use super::ledger::BackendKey;
 use super::outbox::Notices;
-use super::state::{Admitted, Ask, Backend, Stages, State, Stream, ask_message};
+use super::state::{Admitted, Ask, Stages, State, Stream, ask_message};
 
 /// Requests that may wait for one backend. A page's parts, many times over.
 const ASKS_PER_BACKEND_MAX: u32 = 512;
@@ -235,34 +235,13 @@ impl Drone {
     /// asked, and whether what is open may stay so.
     pub(super) fn connected(&self, door: DialVia, sent_at: Instant) {
         let mut state = self.state();
-        state.generation += 1;
-        state.stream = Some(Stream::new(door, sent_at));
-        let mut rechecks = Vec::new();
-        for (key, backend) in &mut state.backends {
-            backend.grants.retain(|_, admitted| Arc::strong_count(&admitted.gate) > 1);
-            rechecks.extend(backend.grants.keys().map(|grant| (key.clone(), *grant)));
-        }
-        for (key, grant) in rechecks {
-            state.ask(&key, grant, None);
-        }
-        for (ask, asked) in &state.asks {
-            self.notices.tell(ask_message(*ask, &asked.key, asked.grant));
-            if asked.stages.is_some() {
-                self.notices.tell(ToDrone::Follow { ask: *ask, backend: asked.key.backend.clone() });
-            }
+        for question in state.begin_stream(Stream::new(door, sent_at)) {
+            self.notices.tell(question);
         }
     }
 
     pub(super) fn disconnected(&self) {
-        let mut state = self.state();
-        state.stream = None;
-        let rechecks: Vec<u64> =
-            state.asks.iter().filter(|(_, ask)| ask.reply.is_none()).map(|(id, _)| *id).collect();
-        for id in rechecks {
-            if let Some(ask) = state.asks.remove(&id) {
-                state.ledger.ask_ends(&ask.key);
-            }
-        }
+        self.state().end_stream();
     }
 
     pub(super) fn answered(self: &Arc<Self>, ask: u64, outcome: Outcome) {
@@ -372,25 +351,7 @@ impl Drone {
     /// Forgets backends that nothing uses, and says whether the whole drone has been unused for
     /// `limit`.
     pub(super) fn sweep(&self, limit: Duration) -> bool {
-        let now = Instant::now();
-        let mut guard = self.state();
-        let state = &mut *guard;
-        for backend in state.backends.values_mut() {
-            backend.grants.retain(|_, admitted| {
-                Arc::strong_count(&admitted.gate) > 1 || admitted.generation == state.generation
-            });
-        }
-        state.closing.retain(|_, presence| presence.strong_count() > 0);
-        let unused = |key: &BackendKey| state.backends.get(key).is_none_or(Backend::is_unused);
-        let swept = state.ledger.sweep(now, unused);
-        let mut dropped = Vec::new();
-        for key in swept {
-            dropped.extend(state.backends.remove(&key));
-        }
-        let idle =
-            state.ledger.is_empty() && state.asks.is_empty() && now.duration_since(state.last_used) >= limit;
-        state.retired |= idle;
-        drop(guard);
+        let (_dropped_without_the_lock, idle) = self.state().sweep(limit);
         idle
     }
 }

@@ -180,6 +180,62 @@ impl State {
         ask
     }
 
+    /// The stream stands. Gives the questions to begin it with: what waits, and whether what is
+    /// open may stay so.
+    pub(super) fn begin_stream(&mut self, stream: Stream) -> Vec<ToDrone> {
+        self.generation += 1;
+        self.stream = Some(stream);
+        let mut rechecks = Vec::new();
+        for (key, backend) in &mut self.backends {
+            backend.grants.retain(|_, admitted| Arc::strong_count(&admitted.gate) > 1);
+            rechecks.extend(backend.grants.keys().map(|grant| (key.clone(), *grant)));
+        }
+        for (key, grant) in rechecks {
+            self.ask(&key, grant, None);
+        }
+        let mut questions = Vec::new();
+        for (ask, asked) in &self.asks {
+            questions.push(ask_message(*ask, &asked.key, asked.grant));
+            if asked.stages.is_some() {
+                questions.push(ToDrone::Follow { ask: *ask, backend: asked.key.backend.clone() });
+            }
+        }
+        questions
+    }
+
+    pub(super) fn end_stream(&mut self) {
+        self.stream = None;
+        let rechecks: Vec<u64> =
+            self.asks.iter().filter(|(_, ask)| ask.reply.is_none()).map(|(id, _)| *id).collect();
+        for id in rechecks {
+            if let Some(ask) = self.asks.remove(&id) {
+                self.ledger.ask_ends(&ask.key);
+            }
+        }
+    }
+
+    /// Takes out the backends that nothing uses, and says whether the whole drone has been unused
+    /// for `limit`.
+    pub(super) fn sweep(&mut self, limit: Duration) -> (Vec<Backend>, bool) {
+        let now = Instant::now();
+        for backend in self.backends.values_mut() {
+            backend.grants.retain(|_, admitted| {
+                Arc::strong_count(&admitted.gate) > 1 || admitted.generation == self.generation
+            });
+        }
+        self.closing.retain(|_, presence| presence.strong_count() > 0);
+        let unused = |key: &BackendKey| self.backends.get(key).is_none_or(Backend::is_unused);
+        let swept = self.ledger.sweep(now, unused);
+        let mut dropped = Vec::new();
+        for key in swept {
+            dropped.extend(self.backends.remove(&key));
+        }
+        let idle =
+            self.ledger.is_empty() && self.asks.is_empty() && now.duration_since(self.last_used) >= limit;
+        self.retired |= idle;
+        (dropped, idle)
+    }
+
     /// Notes a `ready`; `for_client`: and begins the use that it was asked for.
     pub(super) fn admit(
         &mut self,

@@ -78,7 +78,8 @@ pub async fn run_stream(
     let (backend_reads, backend_writes) = backend.stream.split();
     let heard = words.is_some().then(|| Heard::new(&done));
     let up = pump_from_stream(client_reads, backend_writes.as_ref(), heard);
-    let down = pump_to_stream(backend_reads, client_writes, backend.early, Closing::at(words, &done));
+    let frames = Closing::at(words, &done);
+    let down = pump_frames(backend_reads, StreamSide(client_writes), backend.early, frames);
     until_both_end(up, down, half_closed_max).await
 }
 
@@ -147,11 +148,12 @@ async fn pump(
 /// as one can follow.
 async fn pump_frames(
     mut from: ReadHalf<'_>,
-    to: &TcpStream,
+    mut to: impl ToClient,
     early: Bytes,
     mut frames: Closing<'_, impl Future<Output = CloseCode> + Unpin>,
 ) -> io::Result<Option<CloseCode>> {
-    write_all(to, frames.before_leaving(&early)).await?;
+    to.write(frames.before_leaving(&early)).await?;
+    to.flush().await?;
     drop(early);
     let word = loop {
         frames.readable(&from).await?;
@@ -168,24 +170,65 @@ async fn pump_frames(
                     has_ended = true;
                     break;
                 }
-                Some(read) => write_all(to, frames.before_leaving(&buffer.0[..read])).await?,
+                Some(read) => to.write(frames.before_leaving(&buffer.0[..read])).await?,
             }
             if frames.has_left() {
                 break;
             }
         }
         drop(buffer);
+        to.flush().await?;
         if has_ended {
             break frames.at_end().await;
         }
     };
     match word {
         Some(last) if last.is_final() => return Ok(Some(last)),
-        Some(code) => write_all(to, &code.frame()).await?,
+        Some(code) => to.write(&code.frame()).await?,
         None => {}
     }
-    let _already_closed = rustix::net::shutdown(to, Shutdown::Write);
+    to.end().await?;
     Ok(None)
+}
+
+/// The client's side, as the direction towards a WebSocket's client writes to it.
+trait ToClient {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// After a run of writes. TLS may still hold some of them, and only a flush sends that.
+    async fn flush(&mut self) -> io::Result<()>;
+    async fn end(&mut self) -> io::Result<()>;
+}
+
+impl ToClient for &TcpStream {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        write_all(self, bytes).await
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn end(&mut self) -> io::Result<()> {
+        let _already_closed = rustix::net::shutdown(self, Shutdown::Write);
+        Ok(())
+    }
+}
+
+/// One of many streams of a connection.
+struct StreamSide<W>(W);
+
+impl<W: AsyncWrite + Unpin> ToClient for StreamSide<W> {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes).await
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().await
+    }
+
+    async fn end(&mut self) -> io::Result<()> {
+        self.0.shutdown().await
+    }
 }
 
 /// A buffer is borrowed for each look whether there is something; the stream has its own for what
@@ -218,53 +261,6 @@ async fn pump_from_stream(
             },
         }
     }
-}
-
-async fn pump_to_stream(
-    mut from: ReadHalf<'_>,
-    to: impl AsyncWrite,
-    early: Bytes,
-    mut frames: Closing<'_, impl Future<Output = CloseCode> + Unpin>,
-) -> io::Result<Option<CloseCode>> {
-    tokio::pin!(to);
-    to.write_all(frames.before_leaving(&early)).await?;
-    to.flush().await?;
-    drop(early);
-    let word = loop {
-        frames.readable(&from).await?;
-        if frames.has_left() {
-            break frames.last_word();
-        }
-        consume_budget().await;
-        let mut buffer = Buffer::borrow();
-        let mut has_ended = false;
-        for _ in 0..READS_PER_TURN {
-            match poll_fn(|cx| Poll::Ready(frames.read(&mut from, cx, &mut buffer.0))).await? {
-                None => break,
-                Some(0) => {
-                    has_ended = true;
-                    break;
-                }
-                Some(read) => to.write_all(frames.before_leaving(&buffer.0[..read])).await?,
-            }
-            if frames.has_left() {
-                break;
-            }
-        }
-        // TLS may still hold some of it, and only a flush sends that.
-        drop(buffer);
-        to.flush().await?;
-        if has_ended {
-            break frames.at_end().await;
-        }
-    };
-    match word {
-        Some(last) if last.is_final() => return Ok(Some(last)),
-        Some(code) => to.write_all(&code.frame()).await?,
-        None => {}
-    }
-    to.shutdown().await?;
-    Ok(None)
 }
 
 /// Whether a direction goes on.

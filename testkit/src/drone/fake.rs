@@ -3,6 +3,7 @@
 
 #![expect(clippy::result_large_err, reason = "a refusal is a whole answer, and speed is nothing here")]
 
+mod follow;
 mod grants;
 mod words;
 
@@ -10,15 +11,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use jetway_protocol::controller_api::BackendEvent;
 use jetway_protocol::drone_api::{
-    BackendView, DeleteBackend, DeleteReply, Draining, Followed, Inventory, InventoryEntry, PutBackend,
-    RefusalCode, SetWarm, StatusView, Stop,
+    BackendView, DeleteBackend, DeleteReply, Draining, Inventory, InventoryEntry, PutBackend, RefusalCode,
+    SetWarm, StatusView, Stop,
 };
 use jetway_protocol::grant::Grant;
 use jetway_protocol::hint::Hint;
@@ -78,8 +78,8 @@ impl FakeDrone {
             .route("/b/{id}/revoke", post(grants::revoke))
             .route("/b/{id}/stop", post(stop))
             .route("/b/{id}/status", get(status))
-            .route("/b/{id}/follow", get(follow))
-            .route("/b/{id}/logs", get(logs))
+            .route("/b/{id}/follow", get(follow::follow))
+            .route("/b/{id}/logs", get(follow::logs))
             .route("/draining", put(draining))
             .route("/warm", put(warm))
             .with_state(drone.clone());
@@ -311,61 +311,6 @@ async fn stop(
     };
     drone.changed.send_modify(|n| *n += 1);
     Ok(Json(shown))
-}
-
-async fn follow(State(drone): State<Fake>, Path(id): Path<BackendId>) -> Response {
-    called(&drone, format!("FOLLOW {id}")).await;
-    if let Err(refusal) = drone.lock().kept(&id) {
-        return refusal;
-    }
-    let changed = drone.changed.subscribe();
-    let lines = futures_util::stream::unfold(
-        (drone, id, changed, 0, false),
-        |(drone, id, mut changed, mut sent, mut hinted)| async move {
-            loop {
-                let next = {
-                    let inside = drone.lock();
-                    let history =
-                        inside.backends.get(&id).map(|kept| kept.history.clone()).unwrap_or_default();
-                    let over = history.len() == sent
-                        && history.last().is_some_and(|l| l.status == Status::Terminated);
-                    if over {
-                        return None;
-                    }
-                    match history.get(sent).cloned() {
-                        Some(entry) => Some(Followed { entry, hint: None }),
-                        None if hinted => None,
-                        None => inside.hint.clone().and_then(|hint| {
-                            hinted = true;
-                            Some(Followed { entry: history.last().cloned()?, hint: Some(hint) })
-                        }),
-                    }
-                };
-                if let Some(followed) = next {
-                    sent += usize::from(followed.hint.is_none());
-                    let line = format!("{}\n", serde_json::to_string(&followed).unwrap());
-                    return Some((
-                        Ok::<_, std::convert::Infallible>(Bytes::from(line)),
-                        (drone, id, changed, sent, hinted),
-                    ));
-                }
-                changed.changed().await.ok()?;
-            }
-        },
-    );
-    Body::from_stream(lines).into_response()
-}
-
-async fn logs(State(drone): State<Fake>, Path(id): Path<BackendId>) -> Response {
-    called(&drone, format!("LOGS {id}")).await;
-    let mut inside = drone.lock();
-    if let Some(output) = inside.kept_output.clone().filter(|_| inside.tombstones.contains(&id)) {
-        return output.into_response();
-    }
-    match inside.kept(&id) {
-        Ok(_) => "hello from the container\n".into_response(),
-        Err(refusal) => refusal,
-    }
 }
 
 async fn draining(State(drone): State<Fake>, Json(body): Json<Draining>) -> Json<()> {

@@ -159,20 +159,7 @@ fn stop_message(facts: &Facts<'_>, reason: EndReason) -> String {
         EndReason::ListeningElsewhere => {
             format!("it {}", hint::listens_elsewhere(*port, elsewhere).unwrap_or_default())
         }
-        EndReason::Idle => "nobody used it any more".to_owned(),
-        EndReason::Lifetime => "its lifetime was over".to_owned(),
-        EndReason::External => "somebody stopped it".to_owned(),
-        EndReason::LeaseExpired => "its drone could not renew its lease".to_owned(),
-        EndReason::Exited
-        | EndReason::Crashed
-        | EndReason::OutOfMemory
-        | EndReason::ImageNotFound
-        | EndReason::PullFailed
-        | EndReason::CreateFailed
-        | EndReason::ExitedBeforeReady
-        | EndReason::Lost
-        | EndReason::Refused
-        | EndReason::Internal => String::new(),
+        reason => reason.sentence().to_owned(),
     }
 }
 

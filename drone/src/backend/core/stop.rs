@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jetway_protocol::spec::InitMode;
 use jetway_protocol::state::Event as Step;
-use jetway_protocol::status::{End, EndReason, Status, TerminationKind};
+use jetway_protocol::status::{End, EndReason, EndedBy, Status, TerminationKind};
 
 use super::{Action, Call, Claim, Core, Finish};
 use crate::runtime::{ContainerStatus, RuntimeError};
@@ -17,7 +17,7 @@ const SIGTERM: i32 = 15;
 impl Core {
     /// Repeating it changes nothing; a hard stop hurries a soft one.
     pub(super) fn stop(&mut self, kind: TerminationKind, reason: EndReason) {
-        if self.has_ended_by_itself() && is_the_drones_own(reason) {
+        if self.has_ended_by_itself() && reason.ended_by() == EndedBy::Drone {
             if kind == TerminationKind::Hard {
                 self.finish(Finish::Kill);
             }
@@ -50,9 +50,8 @@ impl Core {
     /// A stop is under way: those that wait are told so. Of a start that failed they are told how
     /// it ended.
     pub(super) fn refuse_after_a_stop(&mut self) {
-        match self.stop_reason() {
-            None | Some(EndReason::StartTimeout | EndReason::ListeningElsewhere) => {}
-            Some(_) => self.refuse_waiting(),
+        if self.stop_reason().is_some_and(|reason| reason.ended_by() != EndedBy::Start) {
+            self.refuse_waiting();
         }
     }
 
@@ -152,10 +151,6 @@ impl Core {
         self.clocks.look = None;
         self.call(Call::Finish { how, want_output: !self.life.was_ready });
     }
-}
-
-fn is_the_drones_own(reason: EndReason) -> bool {
-    matches!(reason, EndReason::Idle | EndReason::Lifetime | EndReason::LeaseExpired)
 }
 
 /// What is known of an end when the stop begins.
