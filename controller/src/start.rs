@@ -50,6 +50,8 @@ pub struct Config {
     pub warm_learn: bool,
     /// Certificates that are ordered. `None`: none are.
     pub acme: Option<acme::Config>,
+    /// How long a host of a session in the host form stays its key's after the session's end.
+    pub host_hold: Duration,
     /// Routes of the embedding process, served beside ours.
     pub extra_routes: Option<Router>,
 }
@@ -131,8 +133,10 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
         lease: config.lease,
         warm_learn: config.warm_learn,
         acme,
+        host_hold: config.host_hold,
         lifecycle,
     };
+    let id = installation.id;
     let app = Shared::new(pools.clone(), installation, settings);
     if let Err(error) = app.fleet.refresh(&app.pools.housekeeping).await {
         tracing::warn!(%error, "the table of drones could not be read yet");
@@ -143,7 +147,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
     }
     tasks::start(&app);
     serve(&app, pools, listener, http::router(&app, config.extra_routes));
-    Ok(Controller { address, installation })
+    Ok(Controller { address, installation: id })
 }
 
 fn check_api_key(key: &str) -> Result<(), StartError> {

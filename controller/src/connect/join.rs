@@ -1,4 +1,4 @@
-//! A connect to a key whose backend lives: one exchange with its drone, no write. Where the backend is ending, a
+//! A connect to a key whose backend lives: one exchange with its drone, no write but of hosts that it has not yet. Where the backend is ending, a
 //! bounded wait for its end instead, which holds no connection to the database.
 
 use jetway_protocol::error::Code;
@@ -32,6 +32,7 @@ pub async fn join(
     if live.use_static_token {
         check_static(wanted)?;
     }
+    let hosted = app.hosts.of_live(wanted, &live).await?;
     let was_offered = offered.is_some();
     let (grant, offered) = match offered {
         Some(offered) => offered,
@@ -71,6 +72,7 @@ pub async fn join(
     {
         app.keys.recent.note(key, live.clone(), holds_key);
     }
+    app.hosts.return_later(wanted.host_form.as_ref(), hosted.as_ref(), &live.id);
     Ok(Round::Done(Box::new(Connected {
         id: live.id,
         fencing_token: live.fencing_token,
@@ -82,6 +84,7 @@ pub async fn join(
         grant,
         drone_answered,
         hint,
+        hosted,
     })))
 }
 
