@@ -15,6 +15,7 @@ use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::Semaphore;
 
 use crate::acme::Acme;
+use crate::coalesce::Coalesce;
 use crate::connect::approvals::Approvals;
 use crate::connect::context::Connects;
 use crate::connect::deliver::Grants;
@@ -23,7 +24,6 @@ use crate::connect::keys::Keys;
 use crate::connect::known_hosts::KnownHosts;
 use crate::connect::offer::Offers;
 use crate::connect::wait::Waits;
-use crate::coalesce::Coalesce;
 use crate::counters::Counters;
 use crate::db::Pools;
 use crate::db::installation::Installation;

@@ -61,10 +61,7 @@ pub fn options(url: &str, password: Option<&str>) -> Result<PgConnectOptions, Da
 
 /// A connection, and with it a database that is new enough, migrated, and has an installation's id; waited for where waiting may
 /// help, also where Postgres goes away in the middle.
-pub async fn prepare(
-    options: &PgConnectOptions,
-    wait_max: Duration,
-) -> Result<Installation, DatabaseError> {
+pub async fn prepare(options: &PgConnectOptions, wait_max: Duration) -> Result<Installation, DatabaseError> {
     let mut waiting = Waiting::new(options, wait_max);
     loop {
         let mut connection = connect(options, &mut waiting).await?;

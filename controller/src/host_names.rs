@@ -33,7 +33,8 @@ pub fn may_be_host_form(label: &Subdomain) -> bool {
 pub fn asked(text: &str) -> Option<String> {
     let name = match text.rsplit_once(':') {
         Some((name, port)) => {
-            let is_port = (1..=PORT_CHARS_MAX).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit());
+            let is_port =
+                (1..=PORT_CHARS_MAX).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit());
             is_port.then_some(name)?
         }
         None => text,

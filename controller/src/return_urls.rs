@@ -76,8 +76,10 @@ mod tests {
         assert!(urls.put(vec!["a".into()], &new, "y"));
         let mut taken = urls.take(10);
         taken.sort_by(|one, other| one.host.cmp(&other.host));
-        let shown: Vec<_> =
-            taken.iter().map(|one| (one.host.as_str(), one.backend.as_str(), one.return_url.as_str())).collect();
+        let shown: Vec<_> = taken
+            .iter()
+            .map(|one| (one.host.as_str(), one.backend.as_str(), one.return_url.as_str()))
+            .collect();
         assert_eq!(shown, [("a", "new", "y"), ("b", "old", "x")]);
         assert!(urls.put(vec!["a".into()], &new, "z"));
         urls.put_back(taken);

@@ -178,9 +178,8 @@ impl SpawnConfig {
 
 /// A label of derived shape belongs to one key or backend, and so does each of its ports' hosts.
 fn check_subdomain(subdomain: &str) -> Checked<Subdomain> {
-    let parsed: Subdomain = subdomain
-        .parse()
-        .map_err(|error| Refusal::invalid(format!("spawn_config.subdomain: {error}")))?;
+    let parsed: Subdomain =
+        subdomain.parse().map_err(|error| Refusal::invalid(format!("spawn_config.subdomain: {error}")))?;
     let (_, base) = split_label(subdomain);
     if is_derived(subdomain) || is_derived(base) {
         return Err(Refusal::invalid(format!(

@@ -39,7 +39,12 @@ impl Hook {
     pub fn new(url: Url) -> Self {
         let http =
             client::builder().timeout(ANSWER_MAX).build().expect("the client's settings are constants");
-        Self { url, http, questions: Semaphore::new(QUESTIONS_MAX), of_connects: Semaphore::new(OF_CONNECTS_MAX) }
+        Self {
+            url,
+            http,
+            questions: Semaphore::new(QUESTIONS_MAX),
+            of_connects: Semaphore::new(OF_CONNECTS_MAX),
+        }
     }
 
     /// For a certificate. Beyond its share of questions nothing is asked.

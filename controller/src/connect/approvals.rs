@@ -68,7 +68,9 @@ impl Approvals {
             Some(Allowed::Unknown) => Err(busy(&format!(
                 "whether {host} is allowed is not known: the operator's hook (--acme-ask-url) does not answer"
             ))),
-            None => Err(busy("more hosts wait for the operator's hook (--acme-ask-url) than it answers in time")),
+            None => {
+                Err(busy("more hosts wait for the operator's hook (--acme-ask-url) than it answers in time"))
+            }
         }
     }
 

@@ -212,7 +212,3 @@ pub fn host_taken(taken: &Taken) -> ApiError {
         .retry_after_ms(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
     }
 }
-
-#[cfg(test)]
-#[path = "hosts_tests.rs"]
-mod tests;

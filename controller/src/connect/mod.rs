@@ -38,6 +38,12 @@ mod burst_tests;
 #[cfg(test)]
 mod holder_tests;
 #[cfg(test)]
+mod hosts_live_tests;
+#[cfg(test)]
+mod hosts_taken_tests;
+#[cfg(test)]
+mod hosts_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod together_tests;

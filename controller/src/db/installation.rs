@@ -21,8 +21,7 @@ pub async fn read_or_make(connection: &mut Connection) -> Result<Installation, D
     .execute(&mut *connection)
     .await?;
     let row = sqlx::query!("select id, label_key from installation").fetch_one(connection).await?;
-    let unreadable =
-        |_| DbError::Row { table: "installation", column: "label_key", id: row.id.to_string() };
+    let unreadable = |_| DbError::Row { table: "installation", column: "label_key", id: row.id.to_string() };
     let label_key = <[u8; 32]>::try_from(row.label_key.as_slice()).map_err(unreadable)?;
     Ok(Installation { id: InstallationId(row.id), label_key: LabelKey::new(label_key) })
 }

@@ -216,6 +216,8 @@ fn storable(text: &str) -> String {
 #[cfg(test)]
 mod certificates_tests;
 #[cfg(test)]
+mod hosts_tests;
+#[cfg(test)]
 mod rule_tests;
 #[cfg(test)]
 pub mod tests;

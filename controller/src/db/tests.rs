@@ -136,7 +136,7 @@ async fn renewals_and_releases_use_indexes() {
 }
 
 /// A plan as the connection itself would make and keep it.
-async fn kept_plan(c: &mut Connection, like: &str) -> String {
+pub async fn kept_plan(c: &mut Connection, like: &str) -> String {
     sqlx::query("set plan_cache_mode = force_generic_plan").execute(&mut *c).await.unwrap();
     let sql = "select name, cardinality(parameter_types) from pg_prepared_statements where statement like $1";
     let row = sqlx::query(sql).bind(like).fetch_one(&mut *c).await.unwrap();

@@ -22,6 +22,8 @@ mod lease_tests;
 #[cfg(test)]
 mod once;
 #[cfg(test)]
+mod put_back_tests;
+#[cfg(test)]
 mod registration_tests;
 #[cfg(test)]
 mod status_tests;
@@ -47,7 +49,7 @@ use self::watch::Watch;
 use crate::app::App;
 
 #[cfg(test)]
-pub use self::once::{dispatch_now, each_once, look_now, release_now, stops_now};
+pub use self::once::{dispatch_now, each_once, look_now, prune_now, release_now, return_urls_now, stops_now};
 
 pub fn start(app: &App) {
     app.tasks.start(refresh(app));

@@ -2,6 +2,7 @@
 
 mod database;
 mod hook;
+pub mod hosted;
 mod member;
 
 use std::sync::Arc;
@@ -310,11 +311,4 @@ pub fn registration(name: &str, advertise: &str) -> Register {
 /// A connect for a key, with the least that starts something.
 pub fn keyed(key: &str) -> Value {
     json!({ "key": { "name": key }, "spawn_config": { "executable": { "image": "app" } } })
-}
-
-/// The same in the host form.
-pub fn hosted(key: &str) -> Value {
-    let mut body = keyed(key);
-    body["url_form"] = json!("host");
-    body
 }

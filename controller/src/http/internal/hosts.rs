@@ -26,7 +26,8 @@ mod tests {
     use jetway_protocol::secret::Purpose;
     use serde_json::{Value, json};
 
-    use crate::testing::{Answer, Harness, hosted};
+    use crate::testing::hosted::hosted;
+    use crate::testing::{Answer, Harness};
 
     async fn ask(harness: &Harness, host: &str) -> Answer {
         let path = format!("/internal/hosts/{}", host.replace(':', "%3A"));
@@ -47,7 +48,7 @@ mod tests {
         assert_eq!(ask(&harness, &host(&without)).await.json(), json!({}));
         let upper = host(&with).to_uppercase().replace(":9090", "");
         assert_eq!(ask(&harness, &upper).await.status, 200, "names are compared as DNS does, without a port");
-        for free in ["notes.localhost:9090", "localhost", "a b", "%00", "x", &"a".repeat(300)] {
+        for free in ["notes.localhost:9090", "localhost", "a%20b", "%00", "x", &"a".repeat(300)] {
             assert_eq!(ask(&harness, free).await.outcome(), (404, "host_not_found".into()), "{free}");
         }
         let path = "/internal/hosts/x";
