@@ -55,4 +55,4 @@ mod testing;
 mod urls;
 mod warm;
 
-pub use start::{Config, Controller, StartError, start};
+pub use start::{Config, Controller, HOST_HOLD, StartError, start};

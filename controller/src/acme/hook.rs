@@ -82,3 +82,30 @@ impl Hook {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn a_crowd_of_connects_holds_up_no_certificate() {
+        let operator = testing::Hook::start().await;
+        let hook = Hook::new(operator.url.parse().unwrap());
+        let hosts: Vec<HostName> =
+            (0..40).map(|n| format!("h{n}.customer.example").parse().unwrap()).collect();
+        let crowd = join_all(hosts.iter().map(|host| hook.asks_for_connect(host)));
+        let certificate = async {
+            tokio::task::yield_now().await;
+            assert_eq!(hook.of_connects.available_permits(), 0, "the crowd is there");
+            hook.asks(&hosts[0]).await
+        };
+        let (crowd, certificate) = tokio::join!(crowd, certificate);
+        assert_eq!(certificate, Allowed::Yes);
+        // More than there are turns, and each gets one.
+        assert!(crowd.iter().all(|answer| *answer == Some(Allowed::Yes)), "{crowd:?}");
+        assert_eq!(operator.questions(), 41);
+    }
+}

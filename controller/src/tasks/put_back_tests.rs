@@ -1,6 +1,7 @@
 //! Rows that are put back after a failover has lost them, and the hosts of their sessions.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use jetway_protocol::ids::BackendId;
 
@@ -9,11 +10,13 @@ use crate::db::drones::Drone;
 use crate::testing::hosted::{host_rows, hosted, is_taken, notes, with};
 use crate::testing::{FakeDrone, Harness, keyed, made_up};
 
+/// Lower than what this Postgres gives.
+static TOKENS: AtomicI64 = AtomicI64::new(1);
+
 /// A drone that runs a session under a subdomain, of which Postgres knows nothing.
 async fn keep(drone: &FakeDrone, name: &str, subdomain: &str) -> BackendId {
     let (id, term) = (name.parse::<BackendId>().unwrap(), drone.identity().1);
-    // Lower than what this Postgres gives.
-    let mut put = made_up(term, 1, Some(name));
+    let mut put = made_up(term, TOKENS.fetch_add(1, Ordering::Relaxed), Some(name));
     put.spec.subdomain = Some(subdomain.parse().unwrap());
     drone.keep(&id, put);
     id

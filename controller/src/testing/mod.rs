@@ -6,7 +6,6 @@ pub mod hosted;
 mod member;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -36,8 +35,6 @@ use crate::db::installation::{self, Installation};
 use crate::db::{self, Connection};
 use crate::lease::statement_deadline;
 
-/// How long a host is held after its session's end.
-pub const HOST_HOLD: Duration = Duration::from_secs(24 * 3600);
 pub const CLUSTER: &str = "localhost:9090";
 pub const SECRET: &str = "a secret that is only used in tests";
 const GIB: i64 = 1 << 30;
@@ -144,7 +141,7 @@ impl Harness {
             lease: Some(LeaseTerms::default()),
             warm_learn: true,
             acme,
-            host_hold: HOST_HOLD,
+            host_hold: crate::HOST_HOLD,
             lifecycle: lifecycle.clone(),
         };
         let app = Shared::new(pools, installation, settings);
