@@ -55,8 +55,8 @@ pub struct ConnectRequest {
     /// ended. The last one that a connect gave counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_url: Option<String>,
-    /// In the host form: further host names of the session, 8 at most, such as a customer's own. Each
-    /// must point at the proxies, and the operator's hook (`--acme-ask-url`) must allow it.
+    /// In the host form: further host names of the session, 8 at most, such as a customer's own.
+    /// Each must point at the proxies, and the operator's hook (`--acme-ask-url`) must allow it.
     #[serde(default, deserialize_with = "object::null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
 }
@@ -68,9 +68,9 @@ pub enum UrlForm {
     /// `https://<cluster>/<token>/`, as in Plane.
     #[default]
     Path,
-    /// `https://<label>.<cluster>/`: entered once by a URL with a token, then by a cookie. The label
-    /// is the backend's subdomain. Without one it is derived from the key, and is the same for each
-    /// session of the key.
+    /// `https://<label>.<cluster>/`: entered once by a URL with a token, then by a cookie. The
+    /// label is the backend's subdomain. Without one it is derived from the key, and is the same
+    /// for each session of the key.
     Host,
 }
 
@@ -104,8 +104,8 @@ pub struct ConnectResponse {
     /// The token in the URL. In the host form: for clients without cookies, in `Authorization:
     /// Bearer` or `x-jetway-token` to the label's host; it ends with the backend.
     pub token: String,
-    /// Where the browser goes. Ends with a slash. In the host form it ends with a token that is good
-    /// for 300 s, and `&path=` may be appended: the page to begin with.
+    /// Where the browser goes. Ends with a slash. In the host form it ends with a token that is
+    /// good for 300 s, and `&path=` may be appended: the page to begin with.
     pub url: String,
     /// In the host form also a derived label.
     pub subdomain: Option<Subdomain>,

@@ -1,5 +1,6 @@
-//! One piece of work for all who need it at the same time. The first caller does it; callers that come
-//! meanwhile wait for its outcome, a failure included. Nothing is remembered after the last of them.
+//! One piece of work for all callers that need it at the same time. The first caller does it;
+//! callers that come meanwhile wait for its outcome, a failure included. Nothing is remembered
+//! after the last of them.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -33,8 +34,8 @@ impl<K: Clone + Eq + Hash, V: Clone> Coalesce<K, V> {
     }
 }
 
-/// One caller's share in the work. Dropped, it makes room: after an outcome at once, else with the last
-/// caller.
+/// One caller's share in the work. Dropped, it makes room: after an outcome at once, else with the
+/// last caller.
 struct Part<'a, K: Eq + Hash, V> {
     of: &'a Coalesce<K, V>,
     key: K,
@@ -69,11 +70,11 @@ mod tests {
             let n = count.fetch_add(1, Ordering::Relaxed);
             if n == 0 { Err("no") } else { Ok(n) }
         };
-        let all = join_all((0..100).map(|_| coalesce.share(1, work))).await;
+        let all = join_all((0..100).map(|_| coalesce.share(1, &work))).await;
         assert_eq!(all, [Err("no"); 100], "a failure is shared, too");
         assert_eq!(coalesce.len(), 0);
-        assert_eq!(coalesce.share(1, work).await, Ok(1), "and not remembered");
-        let (one, other) = tokio::join!(coalesce.share(1, work), coalesce.share(2, work));
+        assert_eq!(coalesce.share(1, &work).await, Ok(1), "and not remembered");
+        let (one, other) = tokio::join!(coalesce.share(1, &work), coalesce.share(2, &work));
         assert_ne!(one, other, "another key is another piece of work");
     }
 

@@ -1,5 +1,5 @@
-//! A memory with a bound: what was noted or asked for since the younger generation began, and in the
-//! one before. When the younger one is full the older one is forgotten.
+//! A memory with a bound: entries that were noted or asked for since the younger generation began,
+//! and in the one before. When the younger one is full the older one is forgotten.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -38,7 +38,7 @@ impl<K: Eq + Hash, V> Generations<K, V> {
         self.old.remove(key);
     }
 
-    /// Looks at each entry: only for what hardly ever happens.
+    /// Looks at each entry: for rare events alone.
     pub fn retain(&mut self, is_kept: impl Fn(&V) -> bool) {
         self.young.retain(|_, value| is_kept(value));
         self.old.retain(|_, value| is_kept(value));

@@ -1,5 +1,5 @@
-//! Hosts as the table `hosts` names them: in lower case, and without a port, because a browser's cookies
-//! know none. Pure.
+//! Hosts as the table `hosts` names them: in lower case, and without a port, because a browser's
+//! cookies know none. Pure.
 
 use jetway_protocol::host::{LABEL_CHARS_MAX, PORT_SEPARATOR, split_label};
 use jetway_protocol::ids::{ClusterName, Subdomain};
@@ -12,8 +12,8 @@ pub fn below(cluster: &ClusterName, label: &str) -> String {
     format!("{label}.{}", cluster.host())
 }
 
-/// The hosts that a backend with this subdomain must not share with another owner's in the host form: its
-/// own, and the one that its own looks like a port's of.
+/// The hosts that a backend with this subdomain must not share with another owner's in the host
+/// form: its own, and the one that its own looks like a port's of.
 pub fn of_subdomain(subdomain: &Subdomain, cluster: &ClusterName) -> Vec<String> {
     let label = subdomain.as_str();
     let base = split_label(label).1;
@@ -51,12 +51,14 @@ mod tests {
     #[test]
     fn a_subdomain_shares_its_own_host_and_its_base() {
         let cluster: ClusterName = "localhost:9090".parse().unwrap();
+        let (fits, long) = ("a".repeat(46), "a".repeat(47));
+        let (fits_host, long_host) = (format!("{fits}.localhost"), format!("{long}.localhost"));
         for (subdomain, hosts, in_host_form) in [
             ("notes", vec!["notes.localhost"], true),
             ("debug--notes", vec!["debug--notes.localhost", "notes.localhost"], false),
             ("xn--a--b", vec!["xn--a--b.localhost", "a--b.localhost"], false),
-            (&"a".repeat(46), vec![&format!("{}.localhost", "a".repeat(46))], true),
-            (&"a".repeat(47), vec![&format!("{}.localhost", "a".repeat(47))], false),
+            (fits.as_str(), vec![fits_host.as_str()], true),
+            (long.as_str(), vec![long_host.as_str()], false),
         ] {
             let subdomain: Subdomain = subdomain.parse().unwrap();
             assert_eq!(of_subdomain(&subdomain, &cluster), hosts);
@@ -66,6 +68,7 @@ mod tests {
 
     #[test]
     fn a_host_is_asked_for_with_or_without_its_port() {
+        let long = "a".repeat(254);
         for (text, host) in [
             ("notes.localhost:9090", Some("notes.localhost")),
             ("Doc.Customer.example", Some("doc.customer.example")),
@@ -77,7 +80,7 @@ mod tests {
             ("a b", None),
             ("a\0", None),
             ("é.example", None),
-            (&"a".repeat(254), None),
+            (long.as_str(), None),
         ] {
             assert_eq!(asked(text).as_deref(), host, "{text:?}");
         }

@@ -1,5 +1,5 @@
-//! Whose a host is, as proxies ask. Strangers cause these questions with names of their own making, so they
-//! are read together, a batch or two at a time, and never take more connections than that.
+//! Whose a host is, as proxies ask. Strangers cause these questions with names of their own making,
+//! so they are read together, a batch or two at a time, and never take more connections than that.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Return URLs of sessions that live, on their way to Postgres. Connects put them here; the task
-//! `return-urls` writes them together, once a second at most. So an application that gives each visit
-//! another one costs a statement a second, and no connect waits for it.
+//! `return-urls` writes them together, once a second at most. So an application that gives each
+//! visit another one costs a statement a second, and no connect waits for it.
 
 use std::collections::HashMap;
 use std::time::Duration;

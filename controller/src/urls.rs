@@ -67,7 +67,7 @@ fn content(
     }
 }
 
-/// What one user enters a session's hosts with.
+/// The tokens that one user enters a session's hosts with.
 pub struct HostTokens<'a> {
     sealer: &'a TokenSealer,
     token: HostToken,
@@ -79,7 +79,7 @@ impl HostTokens<'_> {
         self.sealer.seal_on(HostUse::Bearer, base, &self.token)
     }
 
-    /// The URL that sets the cookie on `host`, for some minutes. `base`: what its token is bound to.
+    /// The URL that sets the cookie on `host`, for some minutes. Its token is bound to `base`.
     pub fn entering(&self, scheme: &str, host: &str, base: &str) -> String {
         let mut token = self.token.clone();
         let now = UnixMicros::now().0.unsigned_abs() / 1_000_000;

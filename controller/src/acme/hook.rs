@@ -1,5 +1,6 @@
-//! The operator's hook: whether a host that a client came to may have a certificate, and whether a connect may have a customer's host.
-//! Anyone can point a name at a proxy; without this question they could have certificates ordered without end.
+//! The operator's hook: whether a host that a client came to may have a certificate, and whether a
+//! connect may have a customer's host. Anyone can point a name at a proxy; without this question
+//! they could have certificates ordered without end.
 
 use std::time::Duration;
 

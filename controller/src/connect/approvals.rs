@@ -1,5 +1,5 @@
-//! Whether customers' hosts may be had: the operator's hook is asked. Connects that need the same answer at
-//! the same time share one question, and a yes counts for some seconds more.
+//! Whether customers' hosts may be had: the operator's hook is asked. Connects that need the same
+//! answer at the same time share one question, and a yes counts for some seconds more.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! What a connect says of the host form, checked: where browsers are sent that may not enter, and further
-//! hosts. Pure: it looks at the request, the session's spec and the clusters that it is told of.
+//! The fields of a connect in the host form, checked: where browsers are sent that may not enter,
+//! and further hosts. Pure: it looks at the request, the session's spec and the clusters that it is
+//! told of.
 
 use jetway_api::connect::UrlForm;
 use jetway_protocol::certificates::HostName;
@@ -78,7 +79,7 @@ fn check_return_url(text: &str) -> ApiResult<ReturnUrl> {
     if text.len() > RETURN_URL_BYTES_MAX {
         return Err(too_long());
     }
-    // What a URL's parser would mend is refused.
+    // The parser mends some mistakes; here they are refused.
     let (scheme, _) = text.split_once("://").ok_or_else(no_url)?;
     if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\')
         || !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
@@ -145,7 +146,7 @@ pub fn check_apart<'a>(
     Ok(())
 }
 
-/// What a session in the host form can be started with.
+/// Whether a session of this spec can be in the host form.
 pub fn check_spec(spec: &BackendSpec) -> ApiResult<()> {
     if spec.use_static_token {
         return Err(static_token());

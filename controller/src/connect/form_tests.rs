@@ -1,4 +1,4 @@
-//! What the host form takes and refuses, as tables.
+//! Tables of values that the host form takes and refuses.
 
 use super::*;
 
@@ -78,7 +78,7 @@ fn further_hosts_are_names_of_no_cluster() {
         vec!["*.customer.example"],
         vec!["a_b.example"],
         vec!["a.example", "a.example"],
-        vec![&derived],
+        vec![derived.as_str()],
         [&eight[..], &["one.more.example"]].concat(),
     ] {
         assert!(host_form(None, &bad).is_err(), "{bad:?}");

@@ -1,5 +1,6 @@
-//! A connect to a key whose drone holds it: one exchange, and its answer is all. While the drone holds the key under its lease
-//! nobody else can have it, so there is nothing that Postgres could add, and nothing to wait for where it is away.
+//! A connect to a key whose drone holds it: one exchange, and its answer is all. While the drone
+//! holds the key under its lease nobody else can have it, so there is nothing that Postgres could
+//! add, and nothing to wait for where it is away.
 //!
 //! Whatever else the drone says, or does not say, is the others' to judge: they begin with a read.
 
@@ -20,8 +21,9 @@ use crate::db::drones::LeaseState;
 /// A drone that lives answers in a millisecond, and in a crowd in some.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// May be dropped anywhere: a grant that nobody was given is all that it leaves, and a return URL that is on its way. `None`: the key is
-/// not known to be held, or no longer; or not all of its hosts are known to be written.
+/// May be dropped anywhere: a grant that nobody was given is all that it leaves, and a return URL
+/// that is on its way. `None`: the key is not known to be held, or no longer; or not all of its
+/// hosts are known to be written.
 pub async fn ask(app: &Connects, wanted: &Wanted) -> Option<Connected> {
     let key = wanted.key.as_ref()?;
     let guess = app.keys.recent.guess(key).filter(|guess| guess.is_held)?;

@@ -1,6 +1,7 @@
-//! The hosts of sessions in the host form, as connects take them. A spawn takes them in the transaction of its
-//! row. A connect to a live key reads once whether its backend has them, and takes those that it lacks; what this
-//! process knows to be written costs nothing. Statements are `db/hosts.rs`'s.
+//! The hosts of sessions in the host form, as connects take them. A spawn takes them in the
+//! transaction of its row. A connect to a live key reads once whether its backend has them, and
+//! takes those that it lacks; hosts that this process knows to be written cost nothing. Statements
+//! are `db/hosts.rs`'s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,7 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// What can be refused before anything is looked up.
+    /// Refuses before anything is looked up.
     pub fn check(&self, form: &HostForm) -> ApiResult<()> {
         self.approvals.check_hook(&form.hosts)?;
         let table = self.fleet.table();
@@ -92,7 +93,7 @@ impl Hosts {
             return_url,
             hold: self.hold,
         };
-        // A failover after the commit may lose it: what is known is of the timeline before.
+        // A failover after the commit may lose it: the note is of the timeline before.
         let timeline = self.leases.timeline();
         let claimed = hosts::insert(&mut *self.hot.acquire().await?, new, &claim).await?;
         if let (Claimed::Inserted(Inserted::Placed { .. }), Some(hosted)) = (&claimed, hosted) {
@@ -188,7 +189,7 @@ fn return_url(form: Option<&HostForm>) -> Option<&str> {
     form.and_then(|form| form.return_url.as_ref()).map(|url| url.as_str())
 }
 
-/// Of a stored spec. What is no port's name was not written by this or an earlier version.
+/// Of a stored spec. A name that is no port's is left out.
 fn named_ports(ports: &Value) -> Ports {
     let names = ports.as_object().into_iter().flat_map(|ports| ports.keys());
     names.filter_map(|name| name.parse::<PortName>().ok()).collect()

@@ -1,4 +1,4 @@
-//! Connects in the host form to keys that live: what they read and write.
+//! Connects in the host form to keys that live: their reads and writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::tasks::return_urls_now;
 use crate::testing::hosted::{host_rows, hosted, id_of, notes, with};
 use crate::testing::{Harness, Member};
 
-/// What Postgres has written: it changes with each write and each lock of a row.
+/// The versions of all rows: they change with each write and each lock of a row.
 async fn written(harness: &Harness) -> String {
     let sql = "select concat((select string_agg(concat(xmin, ' ', xmax), ',') from hosts), ' ',
                              (select string_agg(concat(xmin, ' ', xmax), ',') from backends))";
@@ -66,7 +66,7 @@ async fn a_key_that_its_drone_holds_is_joined_while_postgres_is_away() {
     let answer = harness.connect(&body).await;
     assert_eq!(id_of(&answer), id);
     assert!(answer.json()["url"].as_str().unwrap().contains("/.jetway/enter?token="), "{}", answer.text());
-    // What is not known to be written has to be read.
+    // Hosts that are not known to be written have to be read.
     harness.app.connects.hosts.known.forget_all();
     assert_eq!(harness.connect(&body).await.status, 503);
 }

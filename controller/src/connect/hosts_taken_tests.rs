@@ -1,4 +1,4 @@
-//! Who gets a host that several want, and for how long.
+//! Which of several keys gets a host, and for how long.
 
 use jetway_protocol::drone_api::RefusalCode;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ async fn a_host_is_one_key_s_until_its_hold_is_over() {
     assert_eq!(harness.connect(&notes(keyed("a"))).await.status, 200, "the key has it in either form");
     let id = drone.ids().into_iter().find(|other| *other != id).unwrap();
     end_ago(&harness, &drone, &id, "1 s").await;
-    // What a row forgot of its backend, it has kept itself.
+    // The row of the host keeps the end of a backend that is forgotten.
     harness
         .execute("update backends set ended_at = ended_at - interval '1 h' where ended_at is not null")
         .await;

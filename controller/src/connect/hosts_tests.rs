@@ -1,4 +1,4 @@
-//! Connects in the host form: what they take, answer and refuse.
+//! Connects in the host form: their fields, answers and refusals.
 
 use futures_util::future::join_all;
 use jetway_protocol::host::is_derived;

@@ -1,5 +1,5 @@
-//! Which hosts this process knows to be written, for which backend: so that a connect to a live key needs
-//! neither a read nor a write for them. Names and URLs are kept as hashes.
+//! Which hosts this process knows to be written, for which backend: so that a connect to a live key
+//! needs neither a read nor a write for them. Names and URLs are kept as hashes.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
@@ -16,12 +16,13 @@ use crate::generations::Generations;
 const GENERATION: usize = 64 * 1024;
 /// Hosts of one backend that are known, at most: those of connects with different lists.
 const HOSTS_MAX: usize = 32;
-/// After this time a return URL is written again: another controller may have written another one since.
+/// After this time a return URL is written again: another controller may have written another one
+/// since.
 const RETURN_URL_AGE_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Entry {
-    /// That Postgres wrote before it was asked. On a later one, what was written may be lost.
+    /// That Postgres wrote before it was asked. On a later one, the rows may be lost.
     timeline: Option<u32>,
     hosts: Vec<u64>,
     ports: Ports,

@@ -1,4 +1,5 @@
-//! The hosts of one session in the host form: its label below the cluster, and customers' own names. Pure.
+//! The hosts of one session in the host form: its label below the cluster, and customers' own
+//! names. Pure.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ pub struct SessionHosts {
     pub others: Vec<HostName>,
 }
 
-/// Who has the hosts.
+/// The key, or the backend, that has the hosts.
 #[derive(Debug, Clone, Copy)]
 pub struct Owner<'a> {
     pub key: Option<&'a Key>,
@@ -62,7 +63,7 @@ impl SessionHosts {
         }
     }
 
-    /// What tokens of the label are bound to: with the cluster's own port.
+    /// Tokens of the label are bound to it. With the cluster's own port.
     pub fn base(&self) -> String {
         base_host(self.label.as_str(), &self.cluster)
     }
@@ -89,7 +90,7 @@ impl SessionHosts {
     }
 }
 
-/// What an answer in the host form is made of.
+/// The parts of an answer in the host form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosted {
     pub hosts: SessionHosts,

@@ -1,5 +1,5 @@
-//! The table `backends`, seen by those who know of an end that no drone reports: rows that a drone has
-//! refused, or has said to be gone.
+//! The table `backends`, seen by connects and tasks that know of an end that no drone reports: rows
+//! that a drone has refused, or has said to be gone.
 
 use jetway_protocol::ids::{BackendId, FencingToken};
 use jetway_protocol::status::{End, EndReason, Status};
@@ -7,9 +7,10 @@ use uuid::Uuid;
 
 use super::{Connection, DbError, to_json};
 
-/// Ends a row whose `PUT` was refused, or never left. Only its dispatcher may, and only while nobody has heard of it
-/// from the drone: no other `PUT` for it can be under way. False: it was not so, and the row stands. Hosts that it was the first to
-/// take for its owner are free: nothing ran there.
+/// Ends a row whose `PUT` was refused, or never left. Only its dispatcher may, and only while
+/// nobody has heard of it from the drone: no other `PUT` for it can be under way. False: it was not
+/// so, and the row stands. Hosts that it was the first to take for its owner are free: nothing ran
+/// there.
 pub async fn end_refused(
     connection: &mut Connection,
     id: &BackendId,
@@ -46,7 +47,8 @@ pub async fn end_refused(
     Ok(ended.is_some())
 }
 
-/// Ends a row because its drone has said that it is gone and never will run. Of one that was refused, the hosts are free as above.
+/// Ends a row because its drone has said that it is gone and never will run. Of one that was
+/// refused, the hosts are free as above.
 pub async fn end_gone(
     connection: &mut Connection,
     id: &BackendId,

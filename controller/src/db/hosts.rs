@@ -1,10 +1,11 @@
-//! The table `hosts`: which key, or backend without one, has a host, and where a browser goes that may not
-//! enter. Only connects in the host form write rows. A host is its owner's as long as the backend lives
-//! that had it last, and for a hold after that one's end.
+//! The table `hosts`: which key, or backend without one, has a host, and where a browser goes that
+//! may not enter. Only connects in the host form write rows. A host is its owner's as long as the
+//! backend lives that had it last, and for a hold after that one's end.
 //!
-//! Transactions lock in one order: advisory locks of hosts, in the order of their numbers; then the row of
-//! the backend; then rows of hosts, by name. What is checked under a host's advisory lock stays true until
-//! the commit. A label that is derived from its owner is never another's, so that it needs no lock.
+//! Transactions lock in one order: advisory locks of hosts, in the order of their numbers; then the
+//! row of the backend; then rows of hosts, by name. A check under a host's advisory lock stays true
+//! until the commit. A label that is derived from its owner is never another's, so that it needs no
+//! lock.
 
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ pub struct Claim<'a> {
     pub takes: &'a [String],
     /// Those that another owner could have.
     pub checked: &'a [String],
-    /// In the host form: a chosen label, which a live backend may have in the path form, as its own or
-    /// behind a port's name.
+    /// In the host form: a chosen label, which a live backend may have in the path form, as its own
+    /// or behind a port's name.
     pub label: Option<(&'a ClusterName, &'a Subdomain)>,
     pub return_url: Option<&'a str>,
     pub hold: Duration,
@@ -40,7 +41,7 @@ pub struct Taken {
     pub free_in: Option<Duration>,
 }
 
-/// What came of an insert with a claim.
+/// The outcome of an insert with a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
     Inserted(Inserted),
@@ -48,8 +49,8 @@ pub enum Claimed {
     Taken(Taken),
 }
 
-/// The one commit of a connect for a new key that needs hosts. Where the insert meets a conflict, nothing
-/// is taken.
+/// The one commit of a connect for a new key that needs hosts. Where the insert meets a conflict,
+/// nothing is taken.
 pub async fn insert(
     connection: &mut Connection,
     new: &NewBackend<'_>,
@@ -91,12 +92,12 @@ pub async fn take_for_live(
     Ok(None)
 }
 
-/// Locks what is checked until the transaction's end, and looks for another owner.
+/// Locks the checked hosts until the transaction's end, and looks for another owner.
 pub async fn guard(transaction: &mut Connection, claim: &Claim<'_>) -> Result<Option<Taken>, DbError> {
     if claim.checked.is_empty() {
         return Ok(None);
     }
-    // A statement of its own: the next one sees what was committed while this one waited.
+    // A statement of its own: the next one sees the commits that this one waited for.
     sqlx::query!(
         "select pg_advisory_xact_lock(number)
          from (select distinct hashtextextended(host, 8) as number from unnest($1::text[]) as checked (host)
@@ -108,8 +109,8 @@ pub async fn guard(transaction: &mut Connection, claim: &Claim<'_>) -> Result<Op
     conflict(transaction, claim).await
 }
 
-/// The limits, which unique indexes imply, have each row looked up by itself, however small the tables were
-/// when the plan was made.
+/// The limits, which unique indexes imply, have each row looked up by itself, however small the
+/// tables were when the plan was made.
 async fn conflict(connection: &mut Connection, claim: &Claim<'_>) -> Result<Option<Taken>, DbError> {
     let row = sqlx::query!(
         "select taken.host as \"host!\", taken.lives as \"lives!\",
@@ -152,7 +153,8 @@ async fn conflict(connection: &mut Connection, claim: &Claim<'_>) -> Result<Opti
     }))
 }
 
-/// Nothing of another owner's stays, and an older backend of this owner takes nothing from a newer one.
+/// Nothing of another owner's stays, and an older backend of this owner takes nothing from a newer
+/// one.
 pub async fn take(
     connection: &mut Connection,
     claim: &Claim<'_>,
@@ -189,7 +191,7 @@ pub async fn take(
     Ok(())
 }
 
-/// What is known of a live backend in the host form.
+/// A live backend in the host form, as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// Its named ports, as JSON. `None`: its row was put back, and does not say.
@@ -228,8 +230,8 @@ pub struct Return {
     pub return_url: String,
 }
 
-/// Writes those that are new, for hosts that are still their backends'. In the order of the hosts, so that
-/// two writers wait for each other and not in a circle.
+/// Writes those that are new, for hosts that are still their backends'. In the order of the hosts,
+/// so that two writers wait for each other and not in a circle.
 pub async fn set_returns(connection: &mut Connection, returns: &[Return]) -> Result<u64, DbError> {
     let column = |of: fn(&Return) -> &str| returns.iter().map(|one| of(one).to_owned()).collect::<Vec<_>>();
     let done = sqlx::query!(
@@ -279,7 +281,8 @@ pub async fn owners(
     Ok(owners)
 }
 
-/// Forgets hosts whose hold is over, at most `limit` of them, among those whose backends are forgotten.
+/// Forgets hosts whose hold is over, at most `limit` of them, among those whose backends are
+/// forgotten.
 pub async fn prune(connection: &mut Connection, hold: Duration, limit: i64) -> Result<u64, DbError> {
     let done = sqlx::query!(
         "delete from hosts where host in (

@@ -1,4 +1,5 @@
-//! What statements about hosts may cost: each finds its rows by an index, however many sessions there are.
+//! The cost of statements about hosts: each finds its rows by an index, however many sessions there
+//! are.
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use jetway_protocol::ids::InstallationId;
 
 use super::{Connection, DbError};
 
-/// What all controllers of one installation have in common.
+/// All controllers of one installation have this in common.
 #[derive(Debug, Clone)]
 pub struct Installation {
     pub id: InstallationId,

@@ -34,7 +34,7 @@ pub async fn put_back_row(
         checked: &checked,
         label: in_host_form.map(|label| (&drone.cluster, label)),
         return_url: None,
-        // What lives comes before what is only held.
+        // A live session comes before a hold.
         hold: Duration::ZERO,
     };
     let mut transaction = connection.begin().await?;

@@ -1,5 +1,6 @@
-//! Forgets backends that ended more than a day ago, with their events, hosts whose hold is over, proxies that are long silent, and
-//! certificates that nobody came for. In bounded batches; one controller at a time has the turn.
+//! Forgets backends that ended more than a day ago, with their events, hosts whose hold is over,
+//! proxies that are long silent, and certificates that nobody came for. In bounded batches; one
+//! controller at a time has the turn.
 
 use std::sync::Arc;
 use std::time::Duration;

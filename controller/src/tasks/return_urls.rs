@@ -8,7 +8,7 @@ use crate::db::{DbError, hosts};
 use crate::driver::{Summary, Task, WokenBy};
 use crate::return_urls::ReturnUrls;
 
-/// What could not be written is tried again.
+/// After a failed write.
 const PERIOD: Duration = Duration::from_secs(10);
 const PERIOD_MIN: Duration = Duration::from_secs(1);
 const BATCH: usize = 500;

@@ -1,4 +1,4 @@
-//! An operator's hook that does as told, and counts what it is asked.
+//! An operator's hook that does as told, and counts its questions.
 
 use std::collections::HashMap;
 use std::sync::Arc;

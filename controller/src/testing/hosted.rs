@@ -1,4 +1,4 @@
-//! What tests of the host form share.
+//! Helpers that tests of the host form share.
 
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::status::Status;

@@ -1,5 +1,5 @@
-//! `GET /internal/hosts/{host}`: whose a session's host is, and where its browsers go that may not enter. It
-//! answers for as long as the host is held, so also for a while after the session's end.
+//! `GET /internal/hosts/{host}`: whose a session's host is, and where its browsers go that may not
+//! enter. It answers for as long as the host is held, so also for a while after the session's end.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,5 +1,6 @@
-//! Whether a cluster's name parts sessions in the host form from each other and from the web app: browsers
-//! take all hosts of one registrable domain for one site. A rule of thumb, without the Public Suffix List. Pure.
+//! Whether a cluster's name parts sessions in the host form from each other and from the web app:
+//! browsers take all hosts of one registrable domain for one site. A rule of thumb, without the
+//! Public Suffix List. Pure.
 
 use jetway_protocol::ids::ClusterName;
 
