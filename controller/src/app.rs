@@ -19,7 +19,7 @@ use crate::coalesce::Coalesce;
 use crate::connect::approvals::Approvals;
 use crate::connect::context::Connects;
 use crate::connect::deliver::Grants;
-use crate::connect::hosts::Hosts;
+use crate::connect::hosts::{CONTESTS_MAX, Hosts};
 use crate::connect::keys::Keys;
 use crate::connect::known_hosts::KnownHosts;
 use crate::connect::offer::Offers;
@@ -132,6 +132,8 @@ impl Shared {
             return_urls: return_urls.clone(),
             known: KnownHosts::default(),
             looking: Coalesce::default(),
+            inserting: Coalesce::default(),
+            contests: Semaphore::new(CONTESTS_MAX),
         };
         let connects = Connects {
             permits: Arc::new(Semaphore::new(CONNECTS_MAX as usize)),
@@ -152,7 +154,7 @@ impl Shared {
             inventory_nudge: Arc::default(),
             lifecycle: lifecycle.clone(),
         };
-        let owners = Owners::new(pools.internal.clone(), host_hold);
+        let owners = Owners::new(pools.hot.clone(), host_hold);
         Arc::new(Self {
             pools,
             tasks: Driver::new(lifecycle.clone()),

@@ -11,7 +11,13 @@ use tokio::sync::OnceCell;
 
 #[derive(Debug)]
 pub struct Coalesce<K, V> {
-    under_way: Mutex<HashMap<K, Arc<OnceCell<V>>>>,
+    under_way: Mutex<HashMap<K, UnderWay<V>>>,
+}
+
+#[derive(Debug)]
+struct UnderWay<V> {
+    outcome: Arc<OnceCell<V>>,
+    callers: usize,
 }
 
 impl<K, V> Default for Coalesce<K, V> {
@@ -23,9 +29,16 @@ impl<K, V> Default for Coalesce<K, V> {
 impl<K: Clone + Eq + Hash, V: Clone> Coalesce<K, V> {
     /// Where the caller that works is dropped, another one that waits begins anew.
     pub async fn share(&self, key: K, work: impl AsyncFnOnce() -> V) -> V {
-        let cell = self.under_way.lock().entry(key.clone()).or_default().clone();
-        let part = Part { of: self, key, cell };
-        part.cell.get_or_init(|| work()).await.clone()
+        let part = self.join(key);
+        part.outcome.get_or_init(|| work()).await.clone()
+    }
+
+    fn join(&self, key: K) -> Part<'_, K, V> {
+        let mut all = self.under_way.lock();
+        let found = all.entry(key.clone());
+        let found = found.or_insert_with(|| UnderWay { outcome: Arc::default(), callers: 0 });
+        found.callers += 1;
+        Part { of: self, key, outcome: found.outcome.clone() }
     }
 
     #[cfg(test)]
@@ -39,16 +52,20 @@ impl<K: Clone + Eq + Hash, V: Clone> Coalesce<K, V> {
 struct Part<'a, K: Eq + Hash, V> {
     of: &'a Coalesce<K, V>,
     key: K,
-    cell: Arc<OnceCell<V>>,
+    outcome: Arc<OnceCell<V>>,
 }
 
 impl<K: Eq + Hash, V> Drop for Part<'_, K, V> {
     fn drop(&mut self) {
-        let mut under_way = self.of.under_way.lock();
-        let is_this = under_way.get(&self.key).is_some_and(|kept| Arc::ptr_eq(kept, &self.cell));
-        // One is the map's, one this caller's.
-        if is_this && (self.cell.initialized() || Arc::strong_count(&self.cell) == 2) {
-            under_way.remove(&self.key);
+        let mut all = self.of.under_way.lock();
+        let Some(found) = all.get_mut(&self.key) else { return };
+        // Another piece of work by now.
+        if !Arc::ptr_eq(&found.outcome, &self.outcome) {
+            return;
+        }
+        found.callers -= 1;
+        if found.callers == 0 || self.outcome.initialized() {
+            all.remove(&self.key);
         }
     }
 }

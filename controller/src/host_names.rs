@@ -1,7 +1,7 @@
 //! Hosts as the table `hosts` names them: in lower case, and without a port, because a browser's
 //! cookies know none. Pure.
 
-use jetway_protocol::host::{LABEL_CHARS_MAX, PORT_SEPARATOR, split_label};
+use jetway_protocol::host::{LABEL_CHARS_MAX, PORT_SEPARATOR, is_derived, split_label};
 use jetway_protocol::ids::{ClusterName, Subdomain};
 
 /// Of a host name, as DNS has it.
@@ -24,9 +24,19 @@ pub fn of_subdomain(subdomain: &Subdomain, cluster: &ClusterName) -> Vec<String>
     hosts
 }
 
-/// Whether a chosen label leaves room for a port's name before it, and is not such a one itself.
+/// Whether a chosen label leaves room for a port's name before it, and is neither such a one itself
+/// nor another owner's by its shape: an older controller lets that pass.
 pub fn may_be_host_form(label: &Subdomain) -> bool {
-    label.as_str().len() <= LABEL_CHARS_MAX && !label.as_str().contains(PORT_SEPARATOR)
+    let label = label.as_str();
+    label.len() <= LABEL_CHARS_MAX && !label.contains(PORT_SEPARATOR) && !is_derived(label)
+}
+
+/// The names of clusters under which browsers reach the same hosts: with and without the port of HTTPS.
+pub fn spellings(cluster: &ClusterName) -> Vec<String> {
+    match cluster.scheme() {
+        "https" => vec![cluster.host().to_owned(), format!("{}:443", cluster.host())],
+        _ => vec![cluster.to_string()],
+    }
 }
 
 /// A host as a proxy asks for it, perhaps with the cluster's port. `None`: no session's.
@@ -52,6 +62,8 @@ mod tests {
     fn a_subdomain_shares_its_own_host_and_its_base() {
         let cluster: ClusterName = "localhost:9090".parse().unwrap();
         let (fits, long) = ("a".repeat(46), "a".repeat(47));
+        let derived = format!("k-{}", "a".repeat(26));
+        assert!(!may_be_host_form(&derived.parse().unwrap()), "an older controller lets it pass");
         let (fits_host, long_host) = (format!("{fits}.localhost"), format!("{long}.localhost"));
         for (subdomain, hosts, in_host_form) in [
             ("notes", vec!["notes.localhost"], true),
@@ -63,6 +75,17 @@ mod tests {
             let subdomain: Subdomain = subdomain.parse().unwrap();
             assert_eq!(of_subdomain(&subdomain, &cluster), hosts);
             assert_eq!(may_be_host_form(&subdomain), in_host_form, "{subdomain}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_on_https_has_two_spellings() {
+        for (cluster, spellings_of) in [
+            ("example.com", vec!["example.com", "example.com:443"]),
+            ("example.com:443", vec!["example.com", "example.com:443"]),
+            ("localhost:9090", vec!["localhost:9090"]),
+        ] {
+            assert_eq!(spellings(&cluster.parse().unwrap()), spellings_of, "{cluster}");
         }
     }
 

@@ -42,21 +42,15 @@ impl ReturnUrls {
         true
     }
 
-    /// Some of those that wait, at most `limit`.
-    pub fn take(&self, limit: usize) -> Vec<Return> {
-        let mut waiting = self.waiting.lock();
-        let hosts: Vec<String> = waiting.keys().take(limit).cloned().collect();
-        hosts
-            .into_iter()
-            .filter_map(|host| {
-                let (backend, return_url) = waiting.remove(&host)?;
-                Some(Return { host, backend, return_url })
-            })
-            .collect()
+    /// All that wait.
+    pub fn take(&self) -> Vec<Return> {
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        let of = |(host, (backend, return_url))| Return { host, backend, return_url };
+        waiting.into_iter().map(of).collect()
     }
 
     /// Those that could not be written. One that came meanwhile is newer.
-    pub fn put_back(&self, returns: Vec<Return>) {
+    pub fn put_back(&self, returns: impl IntoIterator<Item = Return>) {
         let mut waiting = self.waiting.lock();
         for Return { host, backend, return_url } in returns {
             waiting.entry(host).or_insert((backend, return_url));
@@ -74,7 +68,7 @@ mod tests {
         let (old, new): (BackendId, BackendId) = ("old".parse().unwrap(), "new".parse().unwrap());
         assert!(urls.put(vec!["a".into(), "b".into()], &old, "x"));
         assert!(urls.put(vec!["a".into()], &new, "y"));
-        let mut taken = urls.take(10);
+        let mut taken = urls.take();
         taken.sort_by(|one, other| one.host.cmp(&other.host));
         let shown: Vec<_> = taken
             .iter()
@@ -83,13 +77,13 @@ mod tests {
         assert_eq!(shown, [("a", "new", "y"), ("b", "old", "x")]);
         assert!(urls.put(vec!["a".into()], &new, "z"));
         urls.put_back(taken);
-        let again = urls.take(10);
+        let again = urls.take();
         assert!(again.iter().any(|one| one.host == "a" && one.return_url == "z"), "{again:?}");
         for n in 0..WAITING_MAX {
             assert!(urls.put(vec![format!("h{n}")], &new, "x"));
         }
         assert!(!urls.put(vec!["one more".into()], &new, "x"));
         assert!(urls.put(vec!["h0".into()], &new, "y"), "what is there already has room");
-        assert_eq!(urls.take(500).len(), 500);
+        assert_eq!(urls.take().len(), WAITING_MAX);
     }
 }

@@ -23,7 +23,8 @@ use crate::{http, tasks};
 
 /// Characters of an API key, at least.
 const API_KEY_CHARS_MIN: usize = 16;
-/// For so long a host stays its key's after its session's end, by default: browsers keep its cookies and service workers beyond that.
+/// For so long a host stays its key's after its session's end, by default: browsers keep its cookies
+/// and service workers beyond that.
 pub const HOST_HOLD: Duration = Duration::from_secs(24 * 3600);
 /// At the end, for the connections to Postgres to be closed in order. One that is silent keeps no process from ending.
 const POOLS_CLOSE: Duration = Duration::from_secs(2);

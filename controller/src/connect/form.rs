@@ -40,9 +40,14 @@ impl ReturnUrl {
         &self.url
     }
 
-    /// Whether it leads to this host, or to one of its ports'.
     pub fn leads_to(&self, host: &str) -> bool {
-        self.host == host || self.host.strip_suffix(host).is_some_and(|before| before.ends_with("--"))
+        self.host == host
+    }
+
+    /// Whether it leads to the host of a label, or to one of its ports'.
+    pub fn leads_to_label(&self, host: &str) -> bool {
+        let before = self.host.strip_suffix(host);
+        self.leads_to(host) || before.is_some_and(|before| before.ends_with("--") && !before.contains('.'))
     }
 }
 
@@ -178,7 +183,7 @@ pub fn check_label(subdomain: &Subdomain) -> ApiResult<()> {
         return Ok(());
     }
     Err(ApiError::invalid(format!(
-        "the subdomain {subdomain} cannot be had in the host form, where ports stand before it, as in debug--{subdomain}: at most {LABEL_CHARS_MAX} characters, without --"
+        "the subdomain {subdomain} cannot be had in the host form, where ports stand before it, as in debug--{subdomain}: at most {LABEL_CHARS_MAX} characters, without --, and none that looks derived"
     )))
 }
 

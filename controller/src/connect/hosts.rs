@@ -11,6 +11,8 @@ use jetway_protocol::host::LabelKey;
 use jetway_protocol::ids::{BackendId, ClusterName, PortName};
 use jetway_protocol::spec::BackendSpec;
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use super::approvals::Approvals;
 use super::form::{HostForm, check_apart, static_token};
@@ -18,15 +20,18 @@ use super::known_hosts::KnownHosts;
 use super::session_hosts::{Hosted, Owner, Ports, SessionHosts};
 use super::validate::Wanted;
 use crate::coalesce::Coalesce;
-use crate::db::DbError;
 use crate::db::backends::{self, Inserted, LiveBackend, NewBackend};
 use crate::db::hosts::{self, Claim, Claimed, Taken};
 use crate::db::pool::Pool;
+use crate::db::{DbError, deadlines};
 use crate::error::{ApiError, ApiResult};
 use crate::fleet::Fleet;
 use crate::host_names;
 use crate::lease::Leases;
 use crate::return_urls::ReturnUrls;
+
+/// Connections of connects that may wait for hosts at once: half of them.
+pub const CONTESTS_MAX: usize = 8;
 
 pub struct Hosts {
     pub labels: LabelKey,
@@ -42,6 +47,29 @@ pub struct Hosts {
     pub known: KnownHosts,
     /// Reads and takes for live backends: a crowd for one key asks once.
     pub looking: Coalesce<(BackendId, Vec<String>), ApiResult<Ports>>,
+    /// Inserts of keys that need hosts: of a crowd for one key one tries.
+    pub inserting: Coalesce<Demand, Tried>,
+    /// Transactions that may wait for another one's host. They leave connections to the others.
+    pub contests: Semaphore,
+}
+
+/// Namespace and name of a key, and the hosts that it needs.
+pub type Demand = (String, String, Vec<String>);
+
+/// How a try went, for connects with the same demand.
+#[derive(Debug, Clone)]
+pub enum Tried {
+    Taken(Taken),
+    /// The row is there, or another try is worth it.
+    LookAgain,
+}
+
+/// The outcome of an insert, for one connect.
+pub enum Insertion {
+    Inserted(Inserted),
+    Taken(Taken),
+    /// Another connect with the same demand has tried.
+    LookAgain,
 }
 
 impl Hosts {
@@ -74,35 +102,87 @@ impl Hosts {
         new: &NewBackend<'_>,
         form: Option<&HostForm>,
         hosted: Option<&Hosted>,
-    ) -> Result<Claimed, DbError> {
+    ) -> Result<Insertion, DbError> {
+        if hosted.is_none() && new.spec.subdomain.is_none() {
+            let inserted = backends::insert(&mut *self.hot.acquire().await?, new).await?;
+            return Ok(Insertion::Inserted(inserted));
+        }
+        // On the heap, so that the others do not carry its room about.
+        Box::pin(self.insert_with_hosts(new, form, hosted)).await
+    }
+
+    async fn insert_with_hosts(
+        &self,
+        new: &NewBackend<'_>,
+        form: Option<&HostForm>,
+        hosted: Option<&Hosted>,
+    ) -> Result<Insertion, DbError> {
         let (takes, checked) = match (hosted, &new.spec.subdomain) {
             (Some(Hosted { hosts, .. }), _) => (hosts.names(), hosts.contested()),
             (None, Some(subdomain)) => (Vec::new(), host_names::of_subdomain(subdomain, new.cluster)),
-            (None, None) => {
-                let inserted = backends::insert(&mut *self.hot.acquire().await?, new).await?;
-                return Ok(Claimed::Inserted(inserted));
-            }
+            (None, None) => (Vec::new(), Vec::new()),
         };
-        let return_url = return_url(form);
         let claim = Claim {
             backend: new.id,
             key: new.key,
             takes: &takes,
             checked: &checked,
             label: hosted.and_then(|hosted| hosted.hosts.chosen()),
-            return_url,
+            return_url: return_url(form),
             hold: self.hold,
         };
+        let Some(key) = new.key else { return self.try_insert(new, &claim, hosted).await };
+        let demand = (key.namespace.clone(), key.name.clone(), [&takes[..], &checked].concat());
+        let mut own = None;
+        let tried = self.inserting.share(demand, async || {
+            let outcome = self.try_insert(new, &claim, hosted).await;
+            let tried = match &outcome {
+                Ok(Insertion::Taken(taken)) => Tried::Taken(taken.clone()),
+                Ok(Insertion::Inserted(_) | Insertion::LookAgain) | Err(_) => Tried::LookAgain,
+            };
+            own = Some(outcome);
+            tried
+        });
+        let tried = tried.await;
+        own.unwrap_or_else(|| {
+            Ok(match tried {
+                Tried::Taken(taken) => Insertion::Taken(taken),
+                Tried::LookAgain => Insertion::LookAgain,
+            })
+        })
+    }
+
+    async fn try_insert(
+        &self,
+        new: &NewBackend<'_>,
+        claim: &Claim<'_>,
+        hosted: Option<&Hosted>,
+    ) -> Result<Insertion, DbError> {
         // A failover after the commit may lose it: the note is of the timeline before.
         let timeline = self.leases.timeline();
-        let claimed = hosts::insert(&mut *self.hot.acquire().await?, new, &claim).await?;
-        if let (Claimed::Inserted(Inserted::Placed { .. }), Some(hosted)) = (&claimed, hosted) {
-            self.known.note(new.id, timeline, &takes, hosted.ports.clone());
-            if let Some(url) = return_url {
-                self.known.note_returned(new.id, url);
+        let claimed = {
+            let _turn = self.turn(claim).await?;
+            hosts::insert(&mut *self.hot.acquire().await?, new, claim).await?
+        };
+        Ok(match claimed {
+            Claimed::Taken(taken) => Insertion::Taken(taken),
+            Claimed::Inserted(inserted) => {
+                if let (Inserted::Placed { .. }, Some(hosted)) = (&inserted, hosted) {
+                    self.known.note(new.id, timeline, claim.takes, hosted.ports.clone());
+                }
+                Insertion::Inserted(inserted)
             }
+        })
+    }
+
+    /// Where no host is contested, none is needed.
+    async fn turn(&self, claim: &Claim<'_>) -> Result<Option<SemaphorePermit<'_>>, DbError> {
+        if claim.checked.is_empty() {
+            return Ok(None);
         }
-        Ok(claimed)
+        let turn = timeout(deadlines::CONNECT, self.contests.acquire()).await;
+        let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        Ok(Some(turn))
     }
 
     /// Of a backend that lives, where all is known. `None`: it has to be read, or is refused.
@@ -112,9 +192,8 @@ impl Hosts {
         Some(Hosted { hosts, ports })
     }
 
-    /// Of a backend that lives; it has them when this returns. `None`: the path form.
-    pub async fn of_live(&self, wanted: &Wanted, live: &LiveBackend) -> ApiResult<Option<Hosted>> {
-        let Some(form) = &wanted.host_form else { return Ok(None) };
+    /// Of a backend that lives; it has them when this returns.
+    pub async fn of_live(&self, wanted: &Wanted, form: &HostForm, live: &LiveBackend) -> ApiResult<Hosted> {
         if live.use_static_token {
             return Err(static_token());
         }
@@ -127,14 +206,14 @@ impl Hosts {
                 self.looking.share((live.id.clone(), names.clone()), look).await?
             }
         };
-        Ok(Some(Hosted { hosts, ports }))
+        Ok(Hosted { hosts, ports })
     }
 
-    /// A connect that has joined a live backend gives the URL for those who come later.
+    /// A connect that has joined a live backend gives the URL for those who come later. It is written
+    /// in a moment, if it is another one.
     pub fn return_later(&self, form: Option<&HostForm>, hosted: Option<&Hosted>, backend: &BackendId) {
-        let (Some(url), Some(Hosted { hosts, .. })) = (return_url(form), hosted) else { return };
-        if !self.known.is_returned(backend, url) && self.return_urls.put(hosts.names(), backend, url) {
-            self.known.note_returned(backend, url);
+        if let (Some(url), Some(Hosted { hosts, .. })) = (return_url(form), hosted) {
+            self.return_urls.put(hosts.names(), backend, url);
         }
     }
 
@@ -169,8 +248,11 @@ impl Hosts {
                 return_url: return_url(Some(form)),
                 hold: self.hold,
             };
-            let mut connection = self.hot.acquire().await?;
-            if let Some(taken) = hosts::take_for_live(&mut connection, &claim, live.fencing_token).await? {
+            let taken = {
+                let _turn = self.turn(&claim).await?;
+                hosts::take_for_live(&mut *self.hot.acquire().await?, &claim, live.fencing_token).await?
+            };
+            if let Some(taken) = taken {
                 return Err(host_taken(&taken));
             }
         }

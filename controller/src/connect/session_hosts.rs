@@ -8,7 +8,7 @@ use jetway_protocol::host::{LabelKey, base_host};
 use jetway_protocol::ids::{BackendId, ClusterName, PortName, Subdomain};
 use jetway_protocol::key::Key;
 
-use super::form::{HostForm, check_cluster, check_label};
+use super::form::{HostForm, ReturnUrl, check_cluster, check_label};
 use crate::error::{ApiError, ApiResult};
 use crate::host_names;
 
@@ -54,8 +54,7 @@ impl SessionHosts {
             is_chosen: subdomain.is_some(),
             others: form.hosts.clone(),
         };
-        let is_loop = |host: &String| form.return_url.as_ref().is_some_and(|url| url.leads_to(host));
-        match hosts.names().iter().find(|host| is_loop(host)) {
+        match form.return_url.as_ref().and_then(|url| hosts.host_of(url)) {
             Some(host) => Err(ApiError::invalid(format!(
                 "return_url leads to {host}, the session's own host: name a page of the web app that connects"
             ))),
@@ -83,6 +82,16 @@ impl SessionHosts {
     /// A label that a caller chose, and its cluster.
     pub fn chosen(&self) -> Option<(&ClusterName, &Subdomain)> {
         self.is_chosen.then_some((&self.cluster, &self.label))
+    }
+
+    /// The one that a URL leads to.
+    fn host_of(&self, url: &ReturnUrl) -> Option<String> {
+        let label = host_names::below(&self.cluster, self.label.as_str());
+        if url.leads_to_label(&label) {
+            Some(label)
+        } else {
+            self.other_names().find(|host| url.leads_to(host))
+        }
     }
 
     fn other_names(&self) -> impl Iterator<Item = String> {
@@ -134,6 +143,7 @@ mod tests {
             (format!("https://{label}.example.com/"), None, true),
             (format!("https://debug--{label}.example.com./x"), None, true),
             ("https://doc.customer.example/".to_owned(), None, true),
+            ("https://team--doc.customer.example/".to_owned(), None, false),
             ("https://notes.example.com/".to_owned(), Some("notes"), true),
             ("https://notes.example.com/".to_owned(), None, false),
             ("https://app.example.com/".to_owned(), Some("notes"), false),

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::context::Connects;
 use super::form;
-use super::hosts::host_taken;
+use super::hosts::{Insertion, host_taken};
 use super::place::{Chosen, Known, Need, Nothing, choose, is_about_to_fit, kinds_of};
 use super::put::{Put, put};
 use super::respond::{Connected, Stopwatch};
@@ -28,7 +28,6 @@ use super::session_hosts::Hosted;
 use super::validate::{Spawn, Wanted};
 use crate::db::backends::{self, Inserted, NewBackend};
 use crate::db::drones::{Drone, DroneRef};
-use crate::db::hosts::Claimed;
 use crate::db::{DbError, dispatch, ends};
 use crate::error::{ApiError, ApiResult};
 use crate::reservations::{Reservation, Reservations};
@@ -65,8 +64,9 @@ pub async fn spawn(
         stopwatch.lap(StageName::Asked);
         // Of this attempt alone: whoever takes the row later has another, and then this one ends nothing.
         let sender = Sender { id: Uuid::new_v4(), until: Instant::now() + DISPATCH };
+        let inserted = insert(app, wanted, spawn, cluster, &id, hosted.as_ref(), &drone, &grant, &sender);
         let (drone, fencing_token) =
-            match insert(app, wanted, spawn, cluster, &id, hosted.as_ref(), &drone, &grant, &sender).await? {
+            match inserted.await.inspect_err(|_| app.fleet.give_back(&reservation))? {
                 Insert::Placed(drone, fencing_token) => (drone, fencing_token),
                 Insert::Again => {
                     app.fleet.give_back(&reservation);
@@ -286,8 +286,9 @@ async fn insert(
         dispatch_seconds: DISPATCH.as_secs_f64(),
     };
     let inserted = match app.hosts.insert(&new, wanted.host_form.as_ref(), hosted).await {
-        Ok(Claimed::Inserted(inserted)) => inserted,
-        Ok(Claimed::Taken(taken)) => return Err(host_taken(&taken)),
+        Ok(Insertion::Inserted(inserted)) => inserted,
+        Ok(Insertion::Taken(taken)) => return Err(host_taken(&taken)),
+        Ok(Insertion::LookAgain) => return Ok(Insert::Again),
         Err(error) if error.is_broken() => after_unclear(app, &new, error).await?,
         Err(error) => return Err(error.into()),
     };

@@ -318,8 +318,8 @@ pub fn stop_rank(kind: TerminationKind) -> i16 {
     }
 }
 
-/// Forgets backends, with their events, that ended longer ago than `age_seconds`; at most `limit` of them. Hosts that they had
-/// last keep the time of the end.
+/// Forgets backends, with their events, that ended longer ago than `age_seconds`; at most `limit` of
+/// them. Hosts that they had last keep the time from which they are held.
 pub async fn prune(connection: &mut Connection, age_seconds: f64, limit: i64) -> Result<u64, DbError> {
     let count = sqlx::query_scalar!(
         "with gone as (
@@ -327,9 +327,14 @@ pub async fn prune(connection: &mut Connection, age_seconds: f64, limit: i64) ->
                  select id from backends where ended_at < now() - make_interval(secs => $1)
                  limit $2 for update skip locked
              )
-             returning id, ended_at
+             returning id, ended_at, jetway_never_ready(end_json) as never_ready
+         ), locked as materialized (
+             select h.host, case when gone.never_ready then coalesce(h.before_ended_at, '-infinity')
+                                 else gone.ended_at end as ended_at
+             from gone join hosts h on h.backend = gone.id
+             order by h.host for update of h
          ), kept as (
-             update hosts h set ended_at = gone.ended_at from gone where h.backend = gone.id
+             update hosts h set ended_at = locked.ended_at from locked where h.host = locked.host
          )
          select count(*) as \"count!\" from gone",
         age_seconds,

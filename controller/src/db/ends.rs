@@ -7,10 +7,8 @@ use uuid::Uuid;
 
 use super::{Connection, DbError, to_json};
 
-/// Ends a row whose `PUT` was refused, or never left. Only its dispatcher may, and only while
-/// nobody has heard of it from the drone: no other `PUT` for it can be under way. False: it was not
-/// so, and the row stands. Hosts that it was the first to take for its owner are free: nothing ran
-/// there.
+/// Ends a row whose `PUT` was refused, or never left. Only its dispatcher may, and only while nobody has heard of it
+/// from the drone: no other `PUT` for it can be under way. False: it was not so, and the row stands.
 pub async fn end_refused(
     connection: &mut Connection,
     id: &BackendId,
@@ -25,30 +23,23 @@ pub async fn end_refused(
         message: message.to_owned(),
         output: String::new(),
     };
-    let ended = sqlx::query_scalar!(
-        "with ended as (
-             update backends
-             set status = $3, ended_at = now(), end_json = $4, first_grant = null,
-                 spec = without_secrets(spec)
-             where id = $1 and ended_at is null and acknowledged_at is null and dispatcher = $2
-               and dispatch_until > now() and puts_sent = 1
-             returning id
-         ), freed as (
-             delete from hosts h using ended where h.backend = ended.id and h.first_backend = ended.id
-         )
-         select 1 as \"ended!\" from ended",
+    let done = sqlx::query!(
+        "update backends
+         set status = $3, ended_at = now(), end_json = $4, first_grant = null,
+             spec = without_secrets(spec)
+         where id = $1 and ended_at is null and acknowledged_at is null and dispatcher = $2
+           and dispatch_until > now() and puts_sent = 1",
         id.as_str(),
         dispatcher,
         Status::Terminated.rank(),
         to_json(&end)
     )
-    .fetch_optional(connection)
+    .execute(connection)
     .await?;
-    Ok(ended.is_some())
+    Ok(done.rows_affected() > 0)
 }
 
-/// Ends a row because its drone has said that it is gone and never will run. Of one that was
-/// refused, the hosts are free as above.
+/// Ends a row because its drone has said that it is gone and never will run.
 pub async fn end_gone(
     connection: &mut Connection,
     id: &BackendId,
@@ -62,9 +53,6 @@ pub async fn end_gone(
                  spec = without_secrets(spec)
              where id = $1 and fencing_token = $2 and ended_at is null
              returning id
-         ), freed as (
-             delete from hosts h using ended
-             where $5 and h.backend = ended.id and h.first_backend = ended.id
          )
          insert into backend_events (backend, status, at, end_json)
          select id, $3, (extract(epoch from now()) * 1000000)::bigint, $4 from ended
@@ -72,8 +60,7 @@ pub async fn end_gone(
         id.as_str(),
         fencing_token.0,
         Status::Terminated.rank(),
-        to_json(end),
-        end.reason == EndReason::Refused
+        to_json(end)
     )
     .execute(connection)
     .await?;

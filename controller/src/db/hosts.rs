@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::backends::{self, Inserted, NewBackend};
 use super::{Connection, DbError};
+use crate::host_names;
 
 /// The hosts that a backend needs.
 #[derive(Debug, Clone, Copy)]
@@ -109,52 +110,52 @@ pub async fn guard(transaction: &mut Connection, claim: &Claim<'_>) -> Result<Op
     conflict(transaction, claim).await
 }
 
-/// The limits, which unique indexes imply, have each row looked up by itself, however small the
+/// The limit, which a unique index implies, has each host looked up by itself, however small the
 /// tables were when the plan was made.
-async fn conflict(connection: &mut Connection, claim: &Claim<'_>) -> Result<Option<Taken>, DbError> {
+pub async fn conflict(connection: &mut Connection, claim: &Claim<'_>) -> Result<Option<Taken>, DbError> {
+    let spellings = claim.label.map(|(cluster, _)| host_names::spellings(cluster)).unwrap_or_default();
     let row = sqlx::query!(
-        "select taken.host as \"host!\", taken.lives as \"lives!\",
-                extract(epoch from taken.free_at - now())::float8 as free_in
+        "select taken.host as \"host!\",
+                case when not taken.lives then extract(epoch from taken.free_at - now())::float8 end as free_in
          from (
-             select h.host, b.id is not null and b.ended_at is null as lives,
-                    coalesce(b.ended_at, h.ended_at, h.taken_at) + make_interval(secs => $5) as free_at
+             select h.host, h.lives, h.held_from + make_interval(secs => $5) as free_at
              from unnest($1::text[]) as checked (host)
-             cross join lateral (select * from hosts where host = checked.host limit 1) h
-             left join lateral (select id, ended_at from backends where id = h.backend limit 1) b on true
+             cross join lateral (select * from held_hosts where host = checked.host limit 1) h
              where not coalesce((h.key_namespace, h.key_name) = ($2, $3),
                                 h.key_name is null and $3::text is null and h.backend = $4)
              union all
              select b.subdomain || '.' || b.cluster, true, null
              from backends b
-             where b.cluster = $6 and b.subdomain = $7 and b.ended_at is null
+             where b.cluster = any($6::text[]) and b.subdomain = $7 and b.ended_at is null
                and coalesce((b.key_namespace, b.key_name) <> ($2, $3), b.id <> $4)
              union all
              select b.subdomain || '.' || b.cluster, true, null
              from backends b
-             where b.cluster = $6 and substr(b.subdomain, strpos(b.subdomain, '--') + 2) = $7
+             where b.cluster = any($6::text[]) and substr(b.subdomain, strpos(b.subdomain, '--') + 2) = $7
                and strpos(b.subdomain, '--') > 0 and b.ended_at is null
                and coalesce((b.key_namespace, b.key_name) <> ($2, $3), b.id <> $4)
          ) taken
          where taken.lives or taken.free_at > now()
+         order by taken.lives desc, taken.free_at desc
          limit 1",
         claim.checked,
         claim.key.map(|key| key.namespace.as_str()),
         claim.key.map(|key| key.name.as_str()),
         claim.backend.as_str(),
         claim.hold.as_secs_f64(),
-        claim.label.map(|(cluster, _)| cluster.as_str()),
+        &spellings,
         claim.label.map(|(_, label)| label.as_str())
     )
     .fetch_optional(connection)
     .await?;
     Ok(row.map(|row| {
         let free_in = row.free_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        Taken { host: row.host, free_in: free_in.filter(|_| !row.lives) }
+        Taken { host: row.host, free_in }
     }))
 }
 
 /// Nothing of another owner's stays, and an older backend of this owner takes nothing from a newer
-/// one.
+/// one. Without a key, an owner is one life of a backend: a chosen id may have another one later.
 pub async fn take(
     connection: &mut Connection,
     claim: &Claim<'_>,
@@ -164,21 +165,27 @@ pub async fn take(
         return Ok(());
     }
     sqlx::query!(
-        "insert into hosts as h (host, key_namespace, key_name, backend, fencing_token, first_backend, return_url)
-         select host, $2, $3, $4, $5, $4, $6 from unnest($1::text[]) as wanted (host) order by host
+        "insert into hosts as h (host, key_namespace, key_name, backend, fencing_token, return_url)
+         select wanted.host, $2, $3, $4, $5, $6 from unnest($1::text[]) as wanted (host)
+         where exists (select 1 from backends where id = $4)
+         order by wanted.host
          on conflict (host) do update
          set (key_namespace, key_name, backend, fencing_token, taken_at, ended_at)
                  = (excluded.key_namespace, excluded.key_name, excluded.backend, excluded.fencing_token, now(), null),
-             (first_backend, return_url)
-                 = (select case when same then h.first_backend else excluded.first_backend end,
-                           case when same then coalesce(excluded.return_url, h.return_url)
-                                else excluded.return_url end
+             (return_url, before_ended_at)
+                 = (select case when owner.is_same then coalesce(excluded.return_url, h.return_url)
+                                else excluded.return_url end,
+                           case when not owner.is_same then null
+                                when h.backend = excluded.backend or b.id is not null and b.ended_at is null
+                                     or jetway_never_ready(b.end_json) then h.before_ended_at
+                                else coalesce(b.ended_at, h.ended_at, h.taken_at) end
                     from (select coalesce((h.key_namespace, h.key_name)
                                               = (excluded.key_namespace, excluded.key_name),
-                                          h.backend = excluded.backend) as same) owner)
+                                          (h.backend, h.fencing_token)
+                                              = (excluded.backend, excluded.fencing_token)) as is_same) owner
+                         left join backends b on b.id = h.backend)
          where h.fencing_token <= excluded.fencing_token
-            or (h.key_namespace, h.key_name) is distinct from (excluded.key_namespace, excluded.key_name)
-            or h.key_name is null and h.backend <> excluded.backend",
+            or (h.key_namespace, h.key_name) is distinct from (excluded.key_namespace, excluded.key_name)",
         claim.takes,
         claim.key.map(|key| key.namespace.as_str()),
         claim.key.map(|key| key.name.as_str()),
@@ -262,10 +269,8 @@ pub async fn owners(
     let rows = sqlx::query!(
         "select asked.place as \"place!\", h.return_url
          from unnest($1::text[]) with ordinality as asked (host, place)
-         cross join lateral (select * from hosts where host = asked.host limit 1) h
-         left join lateral (select id, ended_at from backends where id = h.backend limit 1) b on true
-         where b.id is not null and b.ended_at is null
-            or coalesce(b.ended_at, h.ended_at, h.taken_at) + make_interval(secs => $2) > now()",
+         cross join lateral (select * from held_hosts where host = asked.host limit 1) h
+         where h.lives or h.held_from + make_interval(secs => $2) > now()",
         hosts,
         hold.as_secs_f64()
     )
@@ -281,13 +286,15 @@ pub async fn owners(
     Ok(owners)
 }
 
-/// Forgets hosts whose hold is over, at most `limit` of them, among those whose backends are
-/// forgotten.
+/// Forgets hosts whose hold is over, at most `limit` of them, among those whose backends' rows are
+/// gone. A row that was put back since lives.
 pub async fn prune(connection: &mut Connection, hold: Duration, limit: i64) -> Result<u64, DbError> {
     let done = sqlx::query!(
         "delete from hosts where host in (
-             select host from hosts where ended_at < now() - make_interval(secs => $1)
-             limit $2 for update skip locked
+             select h.host from hosts h
+             where h.ended_at < now() - make_interval(secs => $1)
+               and not exists (select 1 from backends b where b.id = h.backend and b.ended_at is null)
+             limit $2 for update of h skip locked
          )",
         hold.as_secs_f64(),
         limit
@@ -295,4 +302,15 @@ pub async fn prune(connection: &mut Connection, hold: Duration, limit: i64) -> R
     .execute(connection)
     .await?;
     Ok(done.rows_affected())
+}
+
+/// The backend lives again: the end that its hosts kept was none.
+pub async fn revive(connection: &mut Connection, backend: &BackendId) -> Result<(), DbError> {
+    sqlx::query!(
+        "update hosts set ended_at = null where backend = $1 and ended_at is not null",
+        backend.as_str()
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -17,8 +17,9 @@ use crate::host_names;
 /// Makes the row again, under the drone's present term, where the key is free or its holder must be dead. `None`: somebody
 /// came between, or the drone has another term by now; the next comparison decides anew.
 ///
-/// Its drone does not know whether it was in the host form, so its subdomain is taken as if it was. Where another owner's backend
-/// lives under that host by now, it goes on without.
+/// Its drone does not know whether it was in the host form. So its subdomain is taken as if it was,
+/// and held after its end, where no backend in the path form is in the way. Where another owner's
+/// backend lives in the host form under it, this one goes on without.
 pub async fn put_back_row(
     connection: &mut Connection,
     view: &BackendView,
@@ -32,13 +33,15 @@ pub async fn put_back_row(
         key: view.key.as_ref(),
         takes: if in_host_form.is_some() { &checked } else { &[] },
         checked: &checked,
-        label: in_host_form.map(|label| (&drone.cluster, label)),
+        label: None,
         return_url: None,
         // A live session comes before a hold.
         hold: Duration::ZERO,
     };
     let mut transaction = connection.begin().await?;
     let is_free = hosts::guard(&mut transaction, &claim).await?.is_none();
+    let label = in_host_form.map(|label| (&drone.cluster, label));
+    let may_take = is_free && hosts::conflict(&mut transaction, &Claim { label, ..claim }).await?.is_none();
     let holder = sqlx::query!(
         "select id, fencing_token from backends
          where key_namespace = $1 and key_name = $2 and ended_at is null for update",
@@ -59,7 +62,8 @@ pub async fn put_back_row(
     }
     match insert(&mut transaction, view, drone, subdomain.filter(|_| is_free)).await {
         Ok(true) => {
-            if is_free {
+            hosts::revive(&mut transaction, &view.id).await?;
+            if may_take {
                 hosts::take(&mut transaction, &claim, view.fencing_token).await?;
             }
             transaction.commit().await?;

@@ -19,22 +19,20 @@ pub struct WriteReturnUrls {
 }
 
 impl WriteReturnUrls {
+    /// Those that come meanwhile are the next run's.
     pub async fn once(&self) -> Result<Summary, DbError> {
-        let (mut given, mut written) = (0, 0);
-        loop {
-            let batch = self.return_urls.take(BATCH);
-            if batch.is_empty() {
-                return Ok(format!("wrote {written} of {given} return URLs"));
-            }
-            given += batch.len();
-            match self.write(&batch).await {
+        let all = self.return_urls.take();
+        let mut written = 0;
+        for (batch, chunk) in all.chunks(BATCH).enumerate() {
+            match self.write(chunk).await {
                 Ok(count) => written += count,
                 Err(error) => {
-                    self.return_urls.put_back(batch);
+                    self.return_urls.put_back(all.iter().skip(batch * BATCH).cloned());
                     return Err(error);
                 }
             }
         }
+        Ok(format!("wrote {written} of {} return URLs", all.len()))
     }
 
     async fn write(&self, batch: &[hosts::Return]) -> Result<u64, DbError> {

@@ -85,7 +85,7 @@ mod tests {
         assert!(answers.iter().all(|status| *status == 404));
         let statements = count.load(std::sync::atomic::Ordering::Relaxed);
         assert!(statements <= 64, "{statements} statements");
-        let pool = &harness.app.pools.internal;
+        let pool = &harness.app.pools.hot;
         assert_eq!(pool.free(), pool.limits().connections);
     }
 }
