@@ -1,11 +1,17 @@
 //! Which of several keys gets a host, and for how long.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
 use jetway_protocol::drone_api::RefusalCode;
+use jetway_protocol::status::{EndReason, Status};
 use serde_json::{Value, json};
 
+use crate::db::tests::Statements;
 use crate::tasks::prune_now;
 use crate::testing::hosted::{end_ago, host_rows, hosted, id_of, is_taken, notes, with};
-use crate::testing::{Harness, Mode, keyed};
+use crate::testing::{Harness, Mode, end, keyed};
 
 #[tokio::test]
 async fn a_host_is_one_key_s_until_its_hold_is_over() {
@@ -105,18 +111,68 @@ async fn of_two_keys_that_take_one_host_at_once_one_gets_it() {
 }
 
 #[tokio::test]
-async fn a_drone_that_refuses_leaves_the_host_free() {
+async fn a_start_that_was_never_ready_holds_nothing_new() {
     let harness = Harness::new().await;
     let drone = harness.drone("one").await;
-    drone.set_mode(Mode::Refuse(RefusalCode::NoCapacity));
+    let refuse = Mode::Refuse(RefusalCode::NoCapacity);
+    drone.set_mode(refuse);
     assert_eq!(harness.connect(&notes(hosted("b"))).await.status, 503);
-    assert_eq!(host_rows(&harness).await, "", "nothing ever ran there");
     drone.set_mode(Mode::Usual);
+    // The same by an event of its drone.
+    let id = id_of(&harness.connect(&notes(hosted("c"))).await);
+    is_taken(&harness.connect(&notes(hosted("a"))).await);
+    drone.advance_with(&id, Status::Terminated, Some(end(EndReason::PullFailed)));
+    harness.report(&drone).await;
     let id = id_of(&harness.connect(&notes(hosted("a"))).await);
-    end_ago(&harness, &drone, &id, "1 h").await;
-    // A key that had it keeps it.
-    drone.set_mode(Mode::Refuse(RefusalCode::NoCapacity));
-    assert_eq!(harness.connect(&notes(hosted("a"))).await.status, 503);
+    end_ago(&harness, &drone, &id, "23 h").await;
+    // Tries in vain make the hold of a key that had the host no longer.
+    drone.set_mode(refuse);
+    for _ in 0..2 {
+        assert_eq!(harness.connect(&notes(hosted("a"))).await.status, 503);
+        let refused = harness.connect(&notes(hosted("b"))).await;
+        is_taken(&refused);
+        let ms = refused.json()["retry_after_ms"].as_u64().unwrap();
+        assert!((3_500_000..=3_600_000).contains(&ms), "{ms}");
+    }
+    harness.execute("update hosts set before_ended_at = now() - interval '24 h'").await;
     drone.set_mode(Mode::Usual);
-    is_taken(&harness.connect(&notes(hosted("b"))).await);
+    assert_eq!(harness.connect(&notes(hosted("b"))).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_was_never_ready_is_free_also_when_its_row_is_gone() {
+    let harness = Harness::new().await;
+    let drone = harness.drone("one").await;
+    let id = id_of(&harness.connect(&notes(hosted("a"))).await);
+    drone.advance_with(&id, Status::Terminated, Some(end(EndReason::CreateFailed)));
+    harness.report(&drone).await;
+    harness.execute("update backends set ended_at = now() - interval '25 h'").await;
+    assert!(prune_now(&harness.app).await.contains("1 backends and 1 hosts"));
+    assert_eq!(host_rows(&harness).await, "");
+}
+
+#[tokio::test]
+async fn a_crowd_for_one_new_key_leaves_room_for_others() {
+    let harness = Harness::new().await;
+    harness.drone("one").await;
+    assert_eq!(harness.connect(&keyed("live")).await.status, 200);
+    for (n, body) in [notes(hosted("a")), with(keyed("b"), "subdomain", json!("plain"))].iter().enumerate() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counting = tracing::subscriber::set_default(Statements::counted_in(&count));
+        let crowd = join_all((0..500).map(|_| harness.connect(body)));
+        let live = keyed("live");
+        let beside = join_all((0..50).map(|_| harness.connect(&live)));
+        let (crowd, beside) = tokio::join!(crowd, beside);
+        drop(counting);
+        let id = id_of(&crowd[0]);
+        assert!(crowd.iter().all(|answer| id_of(answer) == id), "{n}");
+        assert!(beside.iter().all(|answer| answer.status == 200), "{n}");
+        let statements = count.load(Ordering::Relaxed);
+        assert!(statements < 200, "{n}: {statements} statements");
+        assert_eq!(harness.app.connects.hosts.inserting.len(), 0);
+    }
+    // Each of a crowd that wants another key's host is told so, by few tries.
+    let refused = notes(hosted("c"));
+    let answers = join_all((0..500).map(|_| harness.connect(&refused))).await;
+    answers.iter().for_each(is_taken);
 }
