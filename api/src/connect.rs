@@ -1,5 +1,7 @@
 //! `POST /ctrl/connect`: from a key to a URL.
 
+use std::collections::BTreeMap;
+
 use jetway_protocol::hint::Hint;
 use jetway_protocol::ids::{BackendId, FencingToken, Subdomain};
 use jetway_protocol::status::Status;
@@ -44,6 +46,32 @@ pub struct ConnectRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^[a-z0-9._-]{1,63}$")]
     pub warm_pool: Option<String>,
+    /// By default `path`, in which the URL's path begins with the token. `host` gives the session
+    /// a host of its own, and the application is its root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_form: Option<UrlForm>,
+    /// In the host form: an absolute http or https URL, 2048 bytes. A browser that comes to the
+    /// session's host without permission to enter is sent there, and so is one whose session has
+    /// ended. The last one that a connect gave counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_url: Option<String>,
+    /// In the host form: further host names of the session, 8 at most, such as a customer's own.
+    /// Each must point at the proxies, and the operator's hook (`--acme-ask-url`) must allow it.
+    #[serde(default, deserialize_with = "object::null_as_default", skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+}
+
+/// Where the token of a URL stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UrlForm {
+    /// `https://<cluster>/<token>/`, as in Plane.
+    #[default]
+    Path,
+    /// `https://<label>.<cluster>/`: entered once by a URL with a token, then by a cookie. The
+    /// label is the backend's subdomain. Without one it is derived from the key, and is the same
+    /// for each session of the key.
+    Host,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -73,11 +101,17 @@ pub struct ConnectResponse {
     /// Whether this request started it.
     pub spawned: bool,
     pub status: Status,
-    /// The token in the URL.
+    /// The token in the URL. In the host form: for clients without cookies, in `Authorization:
+    /// Bearer` or `x-jetway-token` to the label's host; it ends with the backend.
     pub token: String,
-    /// Where the browser goes. Ends with a slash.
+    /// Where the browser goes. Ends with a slash. In the host form it ends with a token that is
+    /// good for 300 s, and `&path=` may be appended: the page to begin with.
     pub url: String,
+    /// In the host form also a derived label.
     pub subdomain: Option<Subdomain>,
+    /// In the host form: such URLs by host, for each of `hosts` and each named port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub urls: Option<BTreeMap<String, String>>,
     /// The application sees it in `x-verified-secret`. Null for static tokens.
     pub secret_token: Option<String>,
     /// Where to ask for its status, without a key.

@@ -15,19 +15,26 @@ use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::Semaphore;
 
 use crate::acme::Acme;
+use crate::coalesce::Coalesce;
+use crate::connect::approvals::Approvals;
 use crate::connect::context::Connects;
 use crate::connect::deliver::Grants;
+use crate::connect::hosts::{CONTESTS_MAX, Hosts};
 use crate::connect::keys::Keys;
+use crate::connect::known_hosts::KnownHosts;
 use crate::connect::offer::Offers;
 use crate::connect::wait::Waits;
 use crate::counters::Counters;
 use crate::db::Pools;
+use crate::db::installation::Installation;
 use crate::driver::Driver;
 use crate::drone::DroneCalls;
 use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::fresh::Fresh;
 use crate::lease::Leases;
+use crate::owners::Owners;
+use crate::return_urls::ReturnUrls;
 use crate::silence::Silence;
 use crate::urls::Urls;
 use crate::warm::Warm;
@@ -58,6 +65,9 @@ pub struct Shared {
     pub events: Arc<Events>,
     pub warm: Arc<Warm>,
     pub connects: Arc<Connects>,
+    /// Of hosts, for proxies.
+    pub owners: Owners,
+    pub return_urls: Arc<ReturnUrls>,
     pub certificates: Certificates,
     pub streams: Streams,
     pub silence: Arc<Silence>,
@@ -100,19 +110,37 @@ pub enum Access {
 }
 
 impl Shared {
-    pub fn new(pools: Pools, installation: InstallationId, settings: Settings) -> App {
-        let Settings { cluster, secret, access, public_url, lease, warm_learn, acme, lifecycle } = settings;
+    pub fn new(pools: Pools, installation: Installation, settings: Settings) -> App {
+        let Settings { cluster, secret, access, public_url, lease, warm_learn, acme, host_hold, lifecycle } =
+            settings;
+        let Installation { id: installation, label_key } = installation;
         let at_rest = Arc::new(AtRest::new(&secret, installation));
         let urls = Arc::new(Urls::new(&secret, installation, public_url));
+        let return_urls = Arc::<ReturnUrls>::default();
         let drones = Arc::new(DroneCalls::new(&secret));
         let (fleet, silence): (Arc<Fleet>, Arc<Silence>) = Default::default();
         let leases = Arc::new(Leases::new(lease));
         let warm = Arc::new(Warm::new(warm_learn));
+        let hosts = Hosts {
+            labels: label_key,
+            hold: host_hold,
+            cluster: cluster.clone(),
+            hot: pools.hot.clone(),
+            leases: leases.clone(),
+            fleet: fleet.clone(),
+            approvals: Approvals::new(acme.clone()),
+            return_urls: return_urls.clone(),
+            known: KnownHosts::default(),
+            looking: Coalesce::default(),
+            inserting: Coalesce::default(),
+            contests: Semaphore::new(CONTESTS_MAX),
+        };
         let connects = Connects {
             permits: Arc::new(Semaphore::new(CONNECTS_MAX as usize)),
             keys: Keys::new(pools.hot.clone()),
             grants: Grants::new(Offers::new(drones.clone()), fleet.clone(), lifecycle.clone()),
             waits: Waits { drones: drones.clone(), db: pools.requests.clone(), lifecycle: lifecycle.clone() },
+            hosts,
             cluster: cluster.clone(),
             hot: pools.hot.clone(),
             db: pools.requests.clone(),
@@ -126,6 +154,7 @@ impl Shared {
             inventory_nudge: Arc::default(),
             lifecycle: lifecycle.clone(),
         };
+        let owners = Owners::new(pools.hot.clone(), host_hold);
         Arc::new(Self {
             pools,
             tasks: Driver::new(lifecycle.clone()),
@@ -140,6 +169,8 @@ impl Shared {
             events: Arc::default(),
             warm,
             connects: Arc::new(connects),
+            owners,
+            return_urls,
             certificates: Certificates { acme, pending: Fresh::new(PENDING_READ) },
             streams: Streams {
                 statuses: Arc::new(Semaphore::new(STATUS_STREAMS_MAX)),
@@ -161,5 +192,7 @@ pub struct Settings {
     pub lease: Option<LeaseTerms>,
     pub warm_learn: bool,
     pub acme: Option<Arc<Acme>>,
+    /// How long a host stays its key's after the end of the last session in the host form.
+    pub host_hold: Duration,
     pub lifecycle: Lifecycle,
 }

@@ -6,7 +6,6 @@ mod listener;
 use std::str::FromStr;
 use std::time::Duration;
 
-use jetway_protocol::ids::InstallationId;
 use jetway_service::backoff::Backoff;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
@@ -14,7 +13,8 @@ use tokio::time::Instant;
 use listener::{hear, is_postgres, shown};
 
 use crate::db::deadlines::STATEMENT;
-use crate::db::{Connection, DbError, installation, is_broken};
+use crate::db::installation::{self, Installation};
+use crate::db::{Connection, DbError, is_broken};
 
 /// A database that is starting, or failing over, is waited for this long.
 pub const DATABASE_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -61,10 +61,7 @@ pub fn options(url: &str, password: Option<&str>) -> Result<PgConnectOptions, Da
 
 /// A connection, and with it a database that is new enough, migrated, and has an installation's id; waited for where waiting may
 /// help, also where Postgres goes away in the middle.
-pub async fn prepare(
-    options: &PgConnectOptions,
-    wait_max: Duration,
-) -> Result<InstallationId, DatabaseError> {
+pub async fn prepare(options: &PgConnectOptions, wait_max: Duration) -> Result<Installation, DatabaseError> {
     let mut waiting = Waiting::new(options, wait_max);
     loop {
         let mut connection = connect(options, &mut waiting).await?;
@@ -171,7 +168,7 @@ enum NotPrepared {
 }
 
 /// Migrates a database that is new enough, and reads the installation's id.
-async fn migrate(connection: &mut Connection) -> Result<InstallationId, NotPrepared> {
+async fn migrate(connection: &mut Connection) -> Result<Installation, NotPrepared> {
     let (number, version): (i32, String) = sqlx::query_as(
         "select current_setting('server_version_num')::int, current_setting('server_version')",
     )

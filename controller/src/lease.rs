@@ -134,6 +134,11 @@ impl Leases {
         self.lock().ended += 1;
     }
 
+    /// That Postgres writes, as the watch has last seen it.
+    pub fn timeline(&self) -> Option<u32> {
+        self.lock().timeline.present()
+    }
+
     /// How long an absent key is not granted yet, as far as this process knows.
     pub fn unsettled_for(&self) -> Duration {
         self.lock().unsettled_for

@@ -17,7 +17,8 @@
 //! | `release` | every second, and when a drone is known to be dead | rows of terms that are over | ends them |
 //! | `warm` | every second | pools, demand and drones, by the controller that has the lock | demand; `PUT /warm` at drones whose heartbeats show other targets |
 //! | `certificates` | every 5 s, and when a host asks for one | certificates that are due | orders, one at a time of all controllers; what was issued |
-//! | `prune` | every minute by one controller | – | deletes old ended backends, silent proxies and certificates that nobody came for |
+//! | `return-urls` | a connect to a live key that gives one, once a second at most | – | return URLs that are new, one statement a batch |
+//! | `prune` | every minute by one controller | – | deletes old ended backends, hosts whose hold is over, silent proxies and certificates that nobody came for |
 //! | a connect | a request | – | one row; a `PUT` or a grant at the drone |
 //! | a grant's delivery | a connect whose drone did not answer | – | the grant, at the drone, for 30 s |
 //! | the server | a connection | – | answers; at the end it closes the pools |
@@ -25,6 +26,7 @@
 
 pub mod acme;
 mod app;
+mod coalesce;
 mod connect;
 mod counters;
 mod database;
@@ -38,9 +40,13 @@ mod fresh;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod gather;
+mod generations;
+mod host_names;
 mod http;
 mod lease;
+mod owners;
 mod reservations;
+mod return_urls;
 mod silence;
 mod start;
 mod tasks;
@@ -49,4 +55,4 @@ mod testing;
 mod urls;
 mod warm;
 
-pub use start::{Config, Controller, StartError, start};
+pub use start::{Config, Controller, HOST_HOLD, StartError, start};

@@ -23,6 +23,9 @@ use crate::{http, tasks};
 
 /// Characters of an API key, at least.
 const API_KEY_CHARS_MIN: usize = 16;
+/// For so long a host stays its key's after its session's end, by default: browsers keep its cookies
+/// and service workers beyond that.
+pub const HOST_HOLD: Duration = Duration::from_secs(24 * 3600);
 /// At the end, for the connections to Postgres to be closed in order. One that is silent keeps no process from ending.
 const POOLS_CLOSE: Duration = Duration::from_secs(2);
 
@@ -50,6 +53,8 @@ pub struct Config {
     pub warm_learn: bool,
     /// Certificates that are ordered. `None`: none are.
     pub acme: Option<acme::Config>,
+    /// How long a host of a session in the host form stays its key's after the session's end.
+    pub host_hold: Duration,
     /// Routes of the embedding process, served beside ours.
     pub extra_routes: Option<Router>,
 }
@@ -131,8 +136,10 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
         lease: config.lease,
         warm_learn: config.warm_learn,
         acme,
+        host_hold: config.host_hold,
         lifecycle,
     };
+    let id = installation.id;
     let app = Shared::new(pools.clone(), installation, settings);
     if let Err(error) = app.fleet.refresh(&app.pools.housekeeping).await {
         tracing::warn!(%error, "the table of drones could not be read yet");
@@ -143,7 +150,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Controller, S
     }
     tasks::start(&app);
     serve(&app, pools, listener, http::router(&app, config.extra_routes));
-    Ok(Controller { address, installation })
+    Ok(Controller { address, installation: id })
 }
 
 fn check_api_key(key: &str) -> Result<(), StartError> {

@@ -181,6 +181,15 @@ pub struct ProxyRegistered {
     pub heartbeat_ms: u64,
 }
 
+/// What a proxy is told of a session's host (`GET /internal/hosts/{host}`): 404 for one that is
+/// nobody's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostOwner {
+    /// Where a navigation goes that has no valid cookie, or whose session has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_url: Option<String>,
+}
+
 /// Where a drone can be reached now; for a token whose address is old.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DroneAddress {

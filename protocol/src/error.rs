@@ -82,6 +82,12 @@ codes! {
     KeyStopping = "key_stopping", 503, KeyHeldUnhealthy;
     /// The key's backend lives on a drone that does not answer.
     KeyUnhealthy = "key_unhealthy", 503, KeyHeldUnhealthy;
+    /// A host of the session is another key's, or was until a short time ago.
+    HostTaken = "host_taken", 409, FailedToAcquireKey;
+    /// `url_form` is `host`, and browsers reach the cluster without TLS.
+    HostFormNeedsHttps = "host_form_needs_https", 422, Other;
+    /// No session has, or lately had, this host.
+    HostNotFound = "host_not_found", 404, NotFound;
     NoDrone = "no_drone", 503, NoDroneAvailable;
     /// No drone of the cluster may do what the spec asks for (mount, network), or has the image.
     NotOffered = "not_offered", 422, NoDroneAvailable;

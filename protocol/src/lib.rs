@@ -13,6 +13,7 @@ pub mod at_rest;
 pub mod claim;
 pub mod grant;
 pub mod hint;
+pub mod host;
 pub mod lease;
 pub mod secret;
 pub mod slot;

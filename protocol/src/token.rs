@@ -6,9 +6,11 @@
 //! version 1 │ key id 1 │ nonce 24 │ XChaCha20-Poly1305(content) + 16
 //! ```
 //!
-//! The two leading bytes and the installation are authenticated as associated data. The nonce is a MAC of the
-//! content under a key of its own, so equal content gives an equal token (a static token can be made again by any
-//! controller) and different contents never share a nonce. A forged token costs one constant-time failure.
+//! The two leading bytes and the installation are authenticated as associated data; for a token of
+//! the host form, so are its use and its host. The nonce is a MAC of the content and of what the
+//! associated data adds, under a key of its own: equal content gives an equal token (a static token
+//! can be made again by any controller), and different contents, uses or hosts never share a nonce.
+//! A forged token costs one constant-time failure.
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -25,6 +27,7 @@ const VERSION: u8 = 1;
 const KEY_ID: u8 = 1;
 const HEAD: usize = 2;
 const NONCE: usize = 24;
+const USER_TAG: usize = 8;
 /// Characters of a token, at most: longer text is not even decoded.
 pub const TOKEN_CHARS_MAX: usize = 512;
 /// What a static token begins with.
@@ -40,6 +43,39 @@ pub struct TokenContent {
     pub grant: GrantId,
     /// Seconds since the Unix epoch after which the token is refused; `None` lives as long as its backend.
     pub expires_at: Option<u64>,
+}
+
+/// The use that a token is for: it opens for no other. In a path ([`TokenSealer::seal`]) it is
+/// bound to no host; the other uses belong to one host each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostUse {
+    /// In the query of `/.jetway/enter`, for some minutes.
+    Enter,
+    /// In the cookie that entering sets.
+    Cookie,
+    /// In `Authorization: Bearer` or `x-jetway-token`, from clients without cookies.
+    Bearer,
+}
+
+impl HostUse {
+    fn byte(self) -> u8 {
+        match self {
+            HostUse::Enter => 1,
+            HostUse::Cookie => 2,
+            HostUse::Bearer => 3,
+        }
+    }
+}
+
+/// Tells users apart without naming them: a MAC of the name, within one installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserTag([u8; USER_TAG]);
+
+/// What a token of the host form holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostToken {
+    pub content: TokenContent,
+    pub user: UserTag,
 }
 
 /// One reason on purpose: a caller can do nothing different about a forged, cut or foreign token.
@@ -71,19 +107,52 @@ impl TokenSealer {
     }
 
     pub fn seal(&self, content: &TokenContent) -> String {
-        let plain = encode(content);
-        let mut mac =
-            <Hmac<Sha256> as KeyInit>::new_from_slice(&self.nonce_key).expect("any length is a key");
-        mac.update(self.installation.0.as_bytes());
-        mac.update(&plain);
-        let digest = mac.finalize().into_bytes();
+        self.seal_bytes(&encode(content), &[])
+    }
+
+    /// Expiry is the caller's to compare; everything else is checked here.
+    pub fn open(&self, token: &str) -> Result<TokenContent, InvalidToken> {
+        decode(&self.open_bytes(token, &[])?).ok_or(InvalidToken)
+    }
+
+    /// `host`: the session's own, without a port's name before it ([`crate::host::base_host`]).
+    pub fn seal_on(&self, usage: HostUse, host: &str, token: &HostToken) -> String {
+        let plain = [&token.user.0[..], &encode(&token.content)].concat();
+        self.seal_bytes(&plain, &binding(usage, host))
+    }
+
+    /// Expiry is the caller's to compare.
+    pub fn open_on(&self, usage: HostUse, host: &str, token: &str) -> Result<HostToken, InvalidToken> {
+        let plain = self.open_bytes(token, &binding(usage, host))?;
+        let (user, content) = plain.split_first_chunk::<USER_TAG>().ok_or(InvalidToken)?;
+        let content = decode(content).ok_or(InvalidToken)?;
+        Ok(HostToken { content, user: UserTag(*user) })
+    }
+
+    /// All connects that name nobody are one user's.
+    pub fn user_tag(&self, user: Option<&str>) -> UserTag {
+        let mut tag = [0; USER_TAG];
+        if let Some(user) = user {
+            let digest = self.mac(&[b"user", user.as_bytes()]);
+            tag.copy_from_slice(&digest[..USER_TAG]);
+        }
+        UserTag(tag)
+    }
+
+    fn seal_bytes(&self, plain: &[u8], binding: &[u8]) -> String {
+        // The length parts content from binding. Without a binding nothing is added: tokens of
+        // paths are as they always were.
+        let length = u64::try_from(binding.len()).expect("a host is short").to_be_bytes();
+        let digest = match binding {
+            [] => self.mac(&[plain]),
+            binding => self.mac(&[&length, binding, plain]),
+        };
         let mut nonce = [0; NONCE];
         nonce.copy_from_slice(&digest[..NONCE]);
-
         let head = [VERSION, KEY_ID];
         let sealed = self
             .cipher
-            .encrypt(&XNonce::from(nonce), Payload { msg: &plain, aad: &self.associated(head) })
+            .encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: &self.associated(head, binding) })
             .expect("a token's content is far below the cipher's limit");
         let mut bytes = Vec::with_capacity(HEAD + NONCE + sealed.len());
         bytes.extend_from_slice(&head);
@@ -92,8 +161,7 @@ impl TokenSealer {
         BASE64URL_NOPAD.encode(&bytes)
     }
 
-    /// Expiry is the caller's to compare; everything else is checked here.
-    pub fn open(&self, token: &str) -> Result<TokenContent, InvalidToken> {
+    fn open_bytes(&self, token: &str, binding: &[u8]) -> Result<Vec<u8>, InvalidToken> {
         if token.len() > TOKEN_CHARS_MAX {
             return Err(InvalidToken);
         }
@@ -103,19 +171,28 @@ impl TokenSealer {
         if *head != [VERSION, KEY_ID] {
             return Err(InvalidToken);
         }
-        let plain = self
-            .cipher
-            .decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: &self.associated(*head) })
-            .map_err(|_| InvalidToken)?;
-        decode(&plain).ok_or(InvalidToken)
+        let payload = Payload { msg: sealed, aad: &self.associated(*head, binding) };
+        self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| InvalidToken)
     }
 
-    fn associated(&self, head: [u8; HEAD]) -> [u8; HEAD + 16] {
-        let mut aad = [0; HEAD + 16];
-        aad[..HEAD].copy_from_slice(&head);
-        aad[HEAD..].copy_from_slice(self.installation.0.as_bytes());
-        aad
+    /// Of the parts as if they were one text.
+    fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac =
+            <Hmac<Sha256> as KeyInit>::new_from_slice(&self.nonce_key).expect("any length is a key");
+        mac.update(self.installation.0.as_bytes());
+        for part in parts {
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
     }
+
+    fn associated(&self, head: [u8; HEAD], binding: &[u8]) -> Vec<u8> {
+        [&head, &self.installation.0.as_bytes()[..], binding].concat()
+    }
+}
+
+fn binding(usage: HostUse, host: &str) -> Vec<u8> {
+    [&[usage.byte()], host.as_bytes()].concat()
 }
 
 fn encode(content: &TokenContent) -> Vec<u8> {
@@ -197,6 +274,51 @@ mod tests {
         let secret = Secret::new(&"a".repeat(40)).unwrap();
         let other = TokenSealer::new(&secret, InstallationId(Uuid::from_u128(8)));
         assert_eq!(other.open(&token), Err(InvalidToken));
+    }
+
+    #[test]
+    fn a_token_of_a_host_opens_for_its_use_there() {
+        let sealer = sealer('a');
+        let token = HostToken { content: content(), user: sealer.user_tag(Some("ada")) };
+        let uses = [HostUse::Enter, HostUse::Cookie, HostUse::Bearer];
+        for usage in uses {
+            let sealed = sealer.seal_on(usage, "a.example.com", &token);
+            assert_eq!(sealer.open_on(usage, "a.example.com", &sealed), Ok(token.clone()));
+            assert_eq!(sealer.open_on(usage, "b.example.com", &sealed), Err(InvalidToken));
+            assert_eq!(sealer.open(&sealed), Err(InvalidToken), "not in a path");
+            for other in uses.into_iter().filter(|other| *other != usage) {
+                assert_eq!(sealer.open_on(other, "a.example.com", &sealed), Err(InvalidToken));
+            }
+        }
+        let in_path = sealer.seal(&token.content);
+        assert_eq!(sealer.open_on(HostUse::Cookie, "a.example.com", &in_path), Err(InvalidToken));
+    }
+
+    /// Two messages under one nonce would give the cipher's key away.
+    #[test]
+    fn uses_and_hosts_never_share_a_nonce() {
+        let sealer = sealer('a');
+        let token = HostToken { content: content(), user: sealer.user_tag(None) };
+        let nonce = |token: String| BASE64URL_NOPAD.decode(token.as_bytes()).unwrap()[2..26].to_vec();
+        let mut nonces = vec![nonce(sealer.seal(&token.content))];
+        for usage in [HostUse::Enter, HostUse::Cookie, HostUse::Bearer] {
+            for host in ["a.example.com", "b.example.com", ""] {
+                nonces.push(nonce(sealer.seal_on(usage, host, &token)));
+            }
+        }
+        let all = nonces.len();
+        nonces.sort();
+        nonces.dedup();
+        assert_eq!(nonces.len(), all);
+    }
+
+    #[test]
+    fn a_users_tag_is_the_users_own() {
+        let one = sealer('a');
+        assert_eq!(one.user_tag(Some("ada")), one.user_tag(Some("ada")));
+        assert_ne!(one.user_tag(Some("ada")), one.user_tag(Some("bob")));
+        assert_ne!(one.user_tag(Some("ada")), one.user_tag(None));
+        assert_ne!(one.user_tag(Some("ada")), sealer('b').user_tag(Some("ada")));
     }
 
     #[test]

@@ -11,7 +11,8 @@ mod ports;
 mod values;
 
 use jetway_protocol::error::Code;
-use jetway_protocol::ids::{BackendId, ClusterName, PoolName};
+use jetway_protocol::host::{is_derived, split_label};
+use jetway_protocol::ids::{BackendId, ClusterName, PoolName, Subdomain};
 use jetway_protocol::key::Key;
 use jetway_protocol::spec::{
     BackendSpec, FIRST_CONNECTION_SECONDS, InitMode, LINGER_SECONDS, OnIsolation, START_TIMEOUT_SECONDS,
@@ -137,8 +138,7 @@ impl SpawnConfig {
         let cluster = cluster
             .map_err(|error| Refusal::new(Code::InvalidCluster, format!("{}: {error}", at("cluster"))))?;
         let pool = pool.parse().map_err(|error| invalid("pool", error))?;
-        let subdomain = subdomain.map(|subdomain| subdomain.parse()).transpose();
-        let subdomain = subdomain.map_err(|error| invalid("subdomain", error))?;
+        let subdomain = subdomain.map(|subdomain| check_subdomain(&subdomain)).transpose()?;
         let executable = executable.check(key)?;
         let on_isolation = isolation(on_isolation, key, executable.init)?;
         let spec = BackendSpec {
@@ -176,6 +176,19 @@ impl SpawnConfig {
     }
 }
 
+/// A label of derived shape belongs to one key or backend, and so does each of its ports' hosts.
+fn check_subdomain(subdomain: &str) -> Checked<Subdomain> {
+    let parsed: Subdomain =
+        subdomain.parse().map_err(|error| Refusal::invalid(format!("spawn_config.subdomain: {error}")))?;
+    let (_, base) = split_label(subdomain);
+    if is_derived(subdomain) || is_derived(base) {
+        return Err(Refusal::invalid(format!(
+            "spawn_config.subdomain: {subdomain} looks like a label that is derived from a key: choose another, or leave it out",
+        )));
+    }
+    Ok(parsed)
+}
+
 /// Without a caller's key there is nothing to give away: the session may as well go on. Where init
 /// becomes the application, the container has no init that ends it when the agent is dead: its key
 /// must not be given away.
@@ -188,5 +201,30 @@ pub fn isolation(given: Option<OnIsolation>, key: Option<&Key>, init: InitMode) 
         (Some(given), _, _) => Ok(given),
         (None, Some(_), InitMode::Supervise) => Ok(OnIsolation::Stop),
         (None, None, _) | (None, Some(_), InitMode::Exec) => Ok(OnIsolation::Keep),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chosen_subdomain_looks_like_no_derived_label() {
+        let derived = "a".repeat(26);
+        for (subdomain, is_fine) in [
+            ("notes".to_owned(), true),
+            ("debug--notes".to_owned(), true),
+            (format!("k-{derived}x"), true),
+            (format!("k-{derived}"), false),
+            (format!("b-{derived}"), false),
+            (format!("debug--k-{derived}"), false),
+            (format!("db--b-{derived}"), false),
+        ] {
+            let config = SpawnConfig { subdomain: Some(subdomain.clone()), ..SpawnConfig::of_image("app") };
+            let checked = config.check(None);
+            assert_eq!(checked.is_ok(), is_fine, "{subdomain}");
+            let said = checked.map(drop).map_err(|refusal| refusal.message);
+            assert!(is_fine || said.unwrap_err().contains("derived"), "{subdomain}");
+        }
     }
 }

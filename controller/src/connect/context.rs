@@ -8,6 +8,7 @@ use jetway_service::lifecycle::Lifecycle;
 use tokio::sync::{Notify, Semaphore};
 
 use super::deliver::Grants;
+use super::hosts::Hosts;
 use super::keys::Keys;
 use super::wait::Waits;
 use crate::db::pool::Pool;
@@ -24,6 +25,7 @@ pub struct Connects {
     pub keys: Keys,
     pub grants: Arc<Grants>,
     pub waits: Waits,
+    pub hosts: Hosts,
     /// The default.
     pub cluster: ClusterName,
     /// For statements on the way of a connect.

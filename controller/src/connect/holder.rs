@@ -1,5 +1,6 @@
-//! A connect to a key whose drone holds it: one exchange, and its answer is all. While the drone holds the key under its lease
-//! nobody else can have it, so there is nothing that Postgres could add, and nothing to wait for where it is away.
+//! A connect to a key whose drone holds it: one exchange, and its answer is all. While the drone
+//! holds the key under its lease nobody else can have it, so there is nothing that Postgres could
+//! add, and nothing to wait for where it is away.
 //!
 //! Whatever else the drone says, or does not say, is the others' to judge: they begin with a read.
 
@@ -20,7 +21,9 @@ use crate::db::drones::LeaseState;
 /// A drone that lives answers in a millisecond, and in a crowd in some.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// May be dropped anywhere: a grant that nobody was given is all that it leaves. `None`: the key is not known to be held, or no longer.
+/// May be dropped anywhere: a grant that nobody was given is all that it leaves, and a return URL
+/// that is on its way. `None`: the key is not known to be held, or no longer; or not all of its
+/// hosts are known to be written.
 pub async fn ask(app: &Connects, wanted: &Wanted) -> Option<Connected> {
     let key = wanted.key.as_ref()?;
     let guess = app.keys.recent.guess(key).filter(|guess| guess.is_held)?;
@@ -28,6 +31,11 @@ pub async fn ask(app: &Connects, wanted: &Wanted) -> Option<Connected> {
     if !is_leased(app, live) {
         return None;
     }
+    let form = wanted.host_form.as_ref();
+    let hosted = match form {
+        Some(form) => Some(app.hosts.known_of(wanted, form, live)?),
+        None => None,
+    };
     let grant = grant(wanted);
     let Ok(Offered::Taken(GrantReply { status, holds_key: true, hint })) =
         timeout(PATIENCE, app.grants.offers.offer(live, &grant)).await
@@ -39,6 +47,7 @@ pub async fn ask(app: &Connects, wanted: &Wanted) -> Option<Connected> {
     if wanted.wait.is_some() && status != Status::Ready {
         return None;
     }
+    app.hosts.return_later(form, hosted.as_ref(), &live.id);
     Some(Connected {
         id: live.id.clone(),
         fencing_token: live.fencing_token,
@@ -50,6 +59,7 @@ pub async fn ask(app: &Connects, wanted: &Wanted) -> Option<Connected> {
         grant,
         drone_answered: true,
         hint,
+        hosted,
     })
 }
 

@@ -1,5 +1,6 @@
-//! A connect to a key whose backend lives: one exchange with its drone, no write. Where the backend is ending, a
-//! bounded wait for its end instead, which holds no connection to the database.
+//! A connect to a key whose backend lives: one exchange with its drone, and no write but of hosts that
+//! it does not have yet. Where the backend is ending, a bounded wait for its end instead, which holds
+//! no connection to the database.
 
 use jetway_protocol::error::Code;
 use jetway_protocol::grant::Grant;
@@ -32,6 +33,12 @@ pub async fn join(
     if live.use_static_token {
         check_static(wanted)?;
     }
+    let form = wanted.host_form.as_ref();
+    let hosted = match form {
+        // On the heap, so that the path form does not carry its room about.
+        Some(form) => Some(Box::pin(app.hosts.of_live(wanted, form, &live)).await?),
+        None => None,
+    };
     let was_offered = offered.is_some();
     let (grant, offered) = match offered {
         Some(offered) => offered,
@@ -71,6 +78,7 @@ pub async fn join(
     {
         app.keys.recent.note(key, live.clone(), holds_key);
     }
+    app.hosts.return_later(form, hosted.as_ref(), &live.id);
     Ok(Round::Done(Box::new(Connected {
         id: live.id,
         fencing_token: live.fencing_token,
@@ -82,6 +90,7 @@ pub async fn join(
         grant,
         drone_answered,
         hint,
+        hosted,
     })))
 }
 

@@ -7,11 +7,15 @@
 
 pub mod validate;
 
+pub mod approvals;
 pub mod context;
 pub mod deliver;
+mod form;
 mod holder;
+pub mod hosts;
 mod join;
 pub mod keys;
+pub mod known_hosts;
 pub mod offer;
 mod origins;
 mod patient;
@@ -21,6 +25,7 @@ pub mod recent;
 pub mod respond;
 mod round;
 mod rounds;
+mod session_hosts;
 mod spawn;
 mod template;
 pub mod wait;
@@ -32,6 +37,12 @@ pub use template::{no_pool, unreadable};
 mod burst_tests;
 #[cfg(test)]
 mod holder_tests;
+#[cfg(test)]
+mod hosts_live_tests;
+#[cfg(test)]
+mod hosts_taken_tests;
+#[cfg(test)]
+mod hosts_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

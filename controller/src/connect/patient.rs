@@ -24,6 +24,9 @@ pub async fn patiently(
     begun: Stopwatch,
     permit: OwnedSemaphorePermit,
 ) -> ApiResult<(Connected, Stopwatch)> {
+    if let Some(form) = &wanted.host_form {
+        app.hosts.check(form)?;
+    }
     if let Some(connected) = holder::ask(app, &wanted).await {
         return Ok((connected, begun));
     }

@@ -2,7 +2,6 @@
 //! says so, and then that is enough ([`super::holder`]); otherwise Postgres is asked at the same time, and what it says decides. A
 //! guess that was wrong leaves a grant that nobody was given, at a backend that is not the key's.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use jetway_protocol::ids::BackendId;
@@ -10,6 +9,7 @@ use jetway_protocol::key::Key;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::db::backends::LiveBackend;
+use crate::generations::Generations;
 
 /// Twice as many are known, at most, at about 600 bytes each.
 const GENERATION: usize = 64 * 1024;
@@ -22,30 +22,21 @@ pub struct Guess {
     pub is_held: bool,
 }
 
-type Known = HashMap<Key, Guess>;
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Recent {
-    generations: Mutex<Generations>,
+    generations: Mutex<Generations<Key, Guess>>,
 }
 
-/// What was noted or asked for since the younger one began, and before. When the younger one is full the older one is forgotten.
-#[derive(Debug, Default)]
-struct Generations {
-    young: Known,
-    old: Known,
+impl Default for Recent {
+    fn default() -> Self {
+        Self { generations: Mutex::new(Generations::new(GENERATION)) }
+    }
 }
 
 impl Recent {
     /// The tag is part of a key here: who comes with another one has no business there.
     pub fn guess(&self, key: &Key) -> Option<Guess> {
-        let mut generations = self.lock();
-        if let Some(guess) = generations.young.get(key) {
-            return Some(guess.clone());
-        }
-        let (key, guess) = generations.old.remove_entry(key)?;
-        generations.add(key, guess.clone());
-        Some(guess)
+        self.lock().get(key).cloned()
     }
 
     pub fn note(&self, key: &Key, live: LiveBackend, is_held: bool) {
@@ -53,29 +44,16 @@ impl Recent {
     }
 
     pub fn forget(&self, key: &Key) {
-        let mut generations = self.lock();
-        generations.young.remove(key);
-        generations.old.remove(key);
+        self.lock().remove(key);
     }
 
     /// Looks at each: only for what hardly ever happens.
     pub fn forget_backend(&self, id: &BackendId) {
-        let mut generations = self.lock();
-        generations.young.retain(|_, guess| guess.live.id != *id);
-        generations.old.retain(|_, guess| guess.live.id != *id);
+        self.lock().retain(|guess| guess.live.id != *id);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Generations> {
+    fn lock(&self) -> MutexGuard<'_, Generations<Key, Guess>> {
         self.generations.lock()
-    }
-}
-
-impl Generations {
-    fn add(&mut self, key: Key, guess: Guess) {
-        if self.young.len() >= GENERATION {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(key, guess);
     }
 }
 
@@ -123,8 +101,7 @@ mod tests {
         }
         assert!(recent.guess(&key(1)).is_none());
         assert!(recent.guess(&key(3 * GENERATION - 1)).is_some());
-        let generations = recent.lock();
-        assert!(generations.young.len() + generations.old.len() <= 131_072);
+        assert!(recent.lock().len() <= 131_072);
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! What a connect answers: Plane's fields, ours beside them, and where its milliseconds went.
 
+use std::collections::BTreeMap;
+
 use http::HeaderValue;
 use jetway_api::connect::ConnectResponse;
 use jetway_protocol::grant::Grant;
 use jetway_protocol::hint::Hint;
+use jetway_protocol::host::PORT_SEPARATOR;
 use jetway_protocol::ids::{BackendId, ClusterName, FencingToken, GrantId, Subdomain};
 use jetway_protocol::status::Status;
 use jetway_protocol::time::UnixMicros;
 use jetway_protocol::timeline::{Stage, StageName};
 
+use super::form::has_host;
+use super::session_hosts::Hosted;
 use crate::db::drones::DroneRef;
 use crate::urls::Urls;
 
@@ -29,22 +34,34 @@ pub struct Connected {
     pub drone_answered: bool,
     /// What holds its start up.
     pub hint: Option<Hint>,
+    /// `None`: the path form.
+    pub hosted: Option<Hosted>,
 }
 
 /// What the caller is told of it.
 pub fn response(urls: &Urls, connected: &Connected) -> ConnectResponse {
     let Connected { id, fencing_token, cluster, subdomain, drone, grant, .. } = connected;
-    let token = urls.token(id, *fencing_token, drone.id, &drone.advertise, grant.id);
-    let host = match subdomain {
-        Some(subdomain) => format!("{subdomain}.{cluster}"),
-        None => cluster.to_string(),
+    let (url, token, subdomain, more_urls) = match &connected.hosted {
+        Some(hosted) => {
+            let (url, token, more) = host_urls(urls, connected, hosted);
+            (url, token, Some(&hosted.hosts.label), Some(more))
+        }
+        None => {
+            let token = urls.token(id, *fencing_token, drone.id, &drone.advertise, grant.id);
+            let host = match subdomain {
+                Some(subdomain) => format!("{subdomain}.{cluster}"),
+                None => cluster.to_string(),
+            };
+            (format!("{}://{host}/{token}/", cluster.scheme()), token, subdomain.as_ref(), None)
+        }
     };
     ConnectResponse {
-        url: format!("{}://{host}/{token}/", cluster.scheme()),
+        url,
         token,
+        urls: more_urls,
         spawned: connected.spawned,
         status: connected.status,
-        subdomain: subdomain.clone(),
+        subdomain: subdomain.cloned(),
         secret_token: (grant.id != GrantId::STATIC).then(|| grant.secret.clone()),
         status_url: urls.status_url(id),
         drone: connected.spawned.then(|| drone.name.to_string()),
@@ -53,6 +70,30 @@ pub fn response(urls: &Urls, connected: &Connected) -> ConnectResponse {
         hint: connected.hint.clone(),
         backend_id: id.clone(),
     }
+}
+
+/// The URL, the token for clients without cookies, and the URLs of ports and further hosts.
+fn host_urls(
+    urls: &Urls,
+    connected: &Connected,
+    hosted: &Hosted,
+) -> (String, String, BTreeMap<String, String>) {
+    let Hosted { hosts, ports } = hosted;
+    let Connected { id, fencing_token, drone, grant, .. } = connected;
+    let tokens = urls.of_hosts(id, *fencing_token, drone.id, &drone.advertise, grant);
+    let (scheme, base) = (hosts.cluster.scheme(), hosts.base());
+    // A port's host shares the label's tokens; a further host has its own.
+    let of_ports = ports.iter().filter(|port| has_host(port.as_str())).map(|port| {
+        let host = format!("{port}{PORT_SEPARATOR}{base}");
+        let url = tokens.entering(scheme, &host, &base);
+        (host, url)
+    });
+    let of_others = hosts.others.iter().map(|host| {
+        let host = host.as_str();
+        (host.to_owned(), tokens.entering(scheme, host, host))
+    });
+    let more = of_ports.chain(of_others).collect();
+    (tokens.entering(scheme, &base, &base), tokens.bearer(&base), more)
 }
 
 /// Measures the stages that the controller owns.

@@ -18,14 +18,17 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::context::Connects;
+use super::form;
+use super::hosts::{Insertion, host_taken};
 use super::place::{Chosen, Known, Need, Nothing, choose, is_about_to_fit, kinds_of};
 use super::put::{Put, put};
 use super::respond::{Connected, Stopwatch};
 use super::round::{Round, grant, static_grant};
+use super::session_hosts::Hosted;
 use super::validate::{Spawn, Wanted};
 use crate::db::backends::{self, Inserted, NewBackend};
 use crate::db::drones::{Drone, DroneRef};
-use crate::db::{DbError, dispatch};
+use crate::db::{DbError, dispatch, ends};
 use crate::error::{ApiError, ApiResult};
 use crate::reservations::{Reservation, Reservations};
 
@@ -49,18 +52,21 @@ pub async fn spawn(
 ) -> ApiResult<Round> {
     let cluster = spawn.cluster.as_ref().unwrap_or(&app.cluster);
     let grant = if spawn.spec.use_static_token { static_grant() } else { grant(wanted) };
+    approve_hosts(app, wanted, spawn).await?;
     let kinds = kinds_of(&spawn.spec.executable);
     let mut refusals = Vec::new();
     stopwatch.restart_at(0);
     for _ in 0..DRONES_MAX {
+        let id = spawn.id.clone().unwrap_or_else(BackendId::random);
+        let hosted = app.hosts.of_spawn(wanted, &spawn.spec, cluster, &id)?;
         let (drone, reservation) = place(app, spawn, cluster, &kinds, &refusals).await?;
         stopwatch.restart_at(0);
         stopwatch.lap(StageName::Asked);
-        let id = spawn.id.clone().unwrap_or_else(BackendId::random);
         // Of this attempt alone: whoever takes the row later has another, and then this one ends nothing.
         let sender = Sender { id: Uuid::new_v4(), until: Instant::now() + DISPATCH };
+        let inserted = insert(app, wanted, spawn, cluster, &id, hosted.as_ref(), &drone, &grant, &sender);
         let (drone, fencing_token) =
-            match insert(app, wanted, spawn, cluster, &id, &drone, &grant, &sender).await? {
+            match inserted.await.inspect_err(|_| app.fleet.give_back(&reservation))? {
                 Insert::Placed(drone, fencing_token) => (drone, fencing_token),
                 Insert::Again => {
                     app.fleet.give_back(&reservation);
@@ -93,6 +99,7 @@ pub async fn spawn(
                     grant,
                     drone_answered: answered,
                     hint: None,
+                    hosted,
                 })));
             }
             Put::Nothing { message, again } => {
@@ -115,6 +122,13 @@ pub async fn spawn(
     Err(ApiError::new(Code::NoDrone, message)
         .passed_over(refusals.into_iter().map(PassedOver::from).collect())
         .retry_after_ms(NO_DRONE_RETRY_MS))
+}
+
+/// A pool's spec was not in the request; and the hook is asked before anything is begun.
+async fn approve_hosts(app: &Connects, wanted: &Wanted, spawn: &Spawn) -> ApiResult<()> {
+    let Some(form) = &wanted.host_form else { return Ok(()) };
+    form::check_spec(&spawn.spec)?;
+    app.hosts.approvals.approve(&form.hosts).await
 }
 
 /// Who may send a row's `PUT`, and until when.
@@ -256,6 +270,7 @@ async fn insert(
     spawn: &Spawn,
     cluster: &ClusterName,
     id: &BackendId,
+    hosted: Option<&Hosted>,
     drone: &Drone,
     grant: &Grant,
     sender: &Sender,
@@ -270,10 +285,12 @@ async fn insert(
         dispatcher: sender.id,
         dispatch_seconds: DISPATCH.as_secs_f64(),
     };
-    let inserted = backends::insert(&mut *app.hot.acquire().await?, &new).await;
-    let inserted = match inserted {
+    let inserted = match app.hosts.insert(&new, wanted.host_form.as_ref(), hosted).await {
+        Ok(Insertion::Inserted(inserted)) => inserted,
+        Ok(Insertion::Taken(taken)) => return Err(host_taken(&taken)),
+        Ok(Insertion::LookAgain) => return Ok(Insert::Again),
         Err(error) if error.is_broken() => after_unclear(app, &new, error).await?,
-        inserted => inserted?,
+        Err(error) => return Err(error.into()),
     };
     match inserted {
         Inserted::Placed { fencing_token, term, advertise } => {
@@ -354,7 +371,7 @@ async fn end_refused(
     message: &str,
 ) -> ApiResult<()> {
     let mut connection = app.db.acquire().await?;
-    if backends::end_refused(&mut connection, id, sender, message).await? {
+    if ends::end_refused(&mut connection, id, sender, message).await? {
         return Ok(());
     }
     tracing::warn!(backend = %id, drone = %drone.name, "a refused backend's row is somebody else's by now");

@@ -13,6 +13,7 @@ use jetway_protocol::ids::{ClusterName, WarmPoolName};
 use jetway_protocol::key::Key;
 use jetway_protocol::spec::{InitMode, OnIsolation};
 
+use super::form::{self, HostForm};
 use super::origins;
 use crate::error::{ApiError, ApiResult, shown};
 use crate::warm::pool::Template;
@@ -34,6 +35,8 @@ pub struct Wanted {
     pub warm_pool: Option<WarmPoolName>,
     /// How long to wait for `ready`, where the caller asked to.
     pub wait: Option<Duration>,
+    /// `None`: the path form.
+    pub host_form: Option<HostForm>,
 }
 
 impl Wanted {
@@ -57,7 +60,12 @@ pub fn check(request: ConnectRequest) -> ApiResult<Wanted> {
     let auth = ascii_json(&request.auth)?;
     let allowed_origins = origins::check(request.allowed_origins)?;
     let spawn = request.spawn_config.map(|config| config.check(key.as_ref())).transpose()?;
-    let wanted = Wanted { key, user, auth, allowed_origins, spawn, warm_pool, wait };
+    let return_url = request.return_url.as_deref();
+    let host_form = form::check(request.url_form, return_url, &request.hosts, &allowed_origins)?;
+    if let (Some(_), Some(spawn)) = (&host_form, &spawn) {
+        form::check_spec(&spawn.spec)?;
+    }
+    let wanted = Wanted { key, user, auth, allowed_origins, spawn, warm_pool, wait, host_form };
     if wanted.spawn.as_ref().is_some_and(|spawn| spawn.spec.use_static_token) {
         check_static(&wanted)?;
     }

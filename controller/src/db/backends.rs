@@ -6,12 +6,12 @@ use jetway_protocol::grant::Grant;
 use jetway_protocol::ids::{BackendId, ClusterName, DroneId, FencingToken, Subdomain, Term};
 use jetway_protocol::key::Key;
 use jetway_protocol::spec::BackendSpec;
-use jetway_protocol::status::{End, EndReason, Status, TerminationKind};
+use jetway_protocol::status::{Status, TerminationKind};
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::drones::DroneRef;
-use super::{Connection, DbError, parse, status, to_json};
+use super::{Connection, DbError, parse, status};
 
 /// A backend that has not ended, and its drone as it is reached now: all that a connect needs to know.
 #[derive(Debug, Clone)]
@@ -273,66 +273,6 @@ pub async fn has_ended(connection: &mut Connection, id: &BackendId) -> Result<bo
     Ok(live.is_none())
 }
 
-/// Ends a row whose `PUT` was refused, or never left. Only its dispatcher may, and only while nobody has heard of it
-/// from the drone: no other `PUT` for it can be under way. False: it was not so, and the row stands.
-pub async fn end_refused(
-    connection: &mut Connection,
-    id: &BackendId,
-    dispatcher: Uuid,
-    message: &str,
-) -> Result<bool, DbError> {
-    let end = End {
-        reason: EndReason::Refused,
-        kind: None,
-        exit_code: None,
-        oom_killed: false,
-        message: message.to_owned(),
-        output: String::new(),
-    };
-    let done = sqlx::query!(
-        "update backends
-         set status = $3, ended_at = now(), end_json = $4, first_grant = null,
-             spec = without_secrets(spec)
-         where id = $1 and ended_at is null and acknowledged_at is null and dispatcher = $2
-           and dispatch_until > now() and puts_sent = 1",
-        id.as_str(),
-        dispatcher,
-        Status::Terminated.rank(),
-        to_json(&end)
-    )
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() > 0)
-}
-
-/// Ends a row because its drone has said that it is gone and never will run.
-pub async fn end_gone(
-    connection: &mut Connection,
-    id: &BackendId,
-    fencing_token: FencingToken,
-    end: &End,
-) -> Result<bool, DbError> {
-    let done = sqlx::query!(
-        "with ended as (
-             update backends
-             set status = $3, ended_at = now(), end_json = $4, first_grant = null,
-                 spec = without_secrets(spec)
-             where id = $1 and fencing_token = $2 and ended_at is null
-             returning id
-         )
-         insert into backend_events (backend, status, at, end_json)
-         select id, $3, (extract(epoch from now()) * 1000000)::bigint, $4 from ended
-         on conflict do nothing",
-        id.as_str(),
-        fencing_token.0,
-        Status::Terminated.rank(),
-        to_json(end)
-    )
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() > 0)
-}
-
 /// What became of the wish to stop a backend. `None` where it is unknown.
 pub struct StopWish {
     pub ended: bool,
@@ -378,17 +318,29 @@ pub fn stop_rank(kind: TerminationKind) -> i16 {
     }
 }
 
-/// Forgets backends, with their events, that ended longer ago than `age_seconds`; at most `limit` of them.
+/// Forgets backends, with their events, that ended longer ago than `age_seconds`; at most `limit` of
+/// them. Hosts that they had last keep the time from which they are held.
 pub async fn prune(connection: &mut Connection, age_seconds: f64, limit: i64) -> Result<u64, DbError> {
-    let done = sqlx::query!(
-        "delete from backends where id in (
-             select id from backends where ended_at < now() - make_interval(secs => $1)
-             limit $2 for update skip locked
-         )",
+    let count = sqlx::query_scalar!(
+        "with gone as (
+             delete from backends where id in (
+                 select id from backends where ended_at < now() - make_interval(secs => $1)
+                 limit $2 for update skip locked
+             )
+             returning id, ended_at, jetway_never_ready(end_json) as never_ready
+         ), locked as materialized (
+             select h.host, case when gone.never_ready then coalesce(h.before_ended_at, '-infinity')
+                                 else gone.ended_at end as ended_at
+             from gone join hosts h on h.backend = gone.id
+             order by h.host for update of h
+         ), kept as (
+             update hosts h set ended_at = locked.ended_at from locked where h.host = locked.host
+         )
+         select count(*) as \"count!\" from gone",
         age_seconds,
         limit
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await?;
-    Ok(done.rows_affected())
+    Ok(count.unsigned_abs())
 }

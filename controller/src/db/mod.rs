@@ -11,7 +11,9 @@ pub mod connection;
 pub mod deadlines;
 pub mod dispatch;
 pub mod drones;
+pub mod ends;
 pub mod events;
+pub mod hosts;
 pub mod installation;
 pub mod leases;
 pub mod list;
@@ -213,6 +215,8 @@ fn storable(text: &str) -> String {
 
 #[cfg(test)]
 mod certificates_tests;
+#[cfg(test)]
+mod hosts_tests;
 #[cfg(test)]
 mod rule_tests;
 #[cfg(test)]

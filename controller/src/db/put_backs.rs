@@ -1,6 +1,8 @@
 //! The table `backends`, seen by the task that finds a living backend without a live row: Postgres has lost it, or believes
 //! it to have ended. Who gets the key is `protocol::lease::put_back`'s to say; without a key nobody is in its way.
 
+use std::time::Duration;
+
 use jetway_protocol::drone_api::BackendView;
 use jetway_protocol::ids::{FencingToken, Subdomain};
 use jetway_protocol::lease::{PutBack, put_back};
@@ -8,16 +10,38 @@ use jetway_protocol::spec::OnIsolation;
 use jetway_protocol::status::{End, EndReason, Status};
 
 use super::drones::Drone;
+use super::hosts::{self, Claim};
 use super::{Connection, DbError, to_json};
+use crate::host_names;
 
 /// Makes the row again, under the drone's present term, where the key is free or its holder must be dead. `None`: somebody
 /// came between, or the drone has another term by now; the next comparison decides anew.
+///
+/// Its drone does not know whether it was in the host form. So its subdomain is taken as if it was,
+/// and held after its end, where no backend in the path form is in the way. Where another owner's
+/// backend lives in the host form under it, this one goes on without.
 pub async fn put_back_row(
     connection: &mut Connection,
     view: &BackendView,
     drone: &Drone,
 ) -> Result<Option<PutBack>, DbError> {
+    let subdomain = view.subdomain.as_ref();
+    let checked = subdomain.map(|label| host_names::of_subdomain(label, &drone.cluster)).unwrap_or_default();
+    let in_host_form = subdomain.filter(|label| host_names::may_be_host_form(label));
+    let claim = Claim {
+        backend: &view.id,
+        key: view.key.as_ref(),
+        takes: if in_host_form.is_some() { &checked } else { &[] },
+        checked: &checked,
+        label: None,
+        return_url: None,
+        // A live session comes before a hold.
+        hold: Duration::ZERO,
+    };
     let mut transaction = connection.begin().await?;
+    let is_free = hosts::guard(&mut transaction, &claim).await?.is_none();
+    let label = in_host_form.map(|label| (&drone.cluster, label));
+    let may_take = is_free && hosts::conflict(&mut transaction, &Claim { label, ..claim }).await?.is_none();
     let holder = sqlx::query!(
         "select id, fencing_token from backends
          where key_namespace = $1 and key_name = $2 and ended_at is null for update",
@@ -36,8 +60,12 @@ pub async fn put_back_row(
         (PutBack::Supersede, Some(holder)) => supersede(&mut transaction, &holder.id).await?,
         (PutBack::Supersede | PutBack::Insert, _) => {}
     }
-    match insert(&mut transaction, view, drone).await {
+    match insert(&mut transaction, view, drone, subdomain.filter(|_| is_free)).await {
         Ok(true) => {
+            hosts::revive(&mut transaction, &view.id).await?;
+            if may_take {
+                hosts::take(&mut transaction, &claim, view.fencing_token).await?;
+            }
             transaction.commit().await?;
             Ok(Some(decision))
         }
@@ -83,7 +111,12 @@ async fn supersede(connection: &mut Connection, id: &str) -> Result<(), DbError>
 }
 
 /// False: the id is another life's, or has a live row by now, or the drone has another term.
-async fn insert(connection: &mut Connection, view: &BackendView, drone: &Drone) -> Result<bool, DbError> {
+async fn insert(
+    connection: &mut Connection,
+    view: &BackendView,
+    drone: &Drone,
+    subdomain: Option<&Subdomain>,
+) -> Result<bool, DbError> {
     let on_isolation = view.on_isolation.map(|on_isolation| match on_isolation {
         OnIsolation::Stop => "stop",
         OnIsolation::Keep => "keep",
@@ -98,7 +131,8 @@ async fn insert(connection: &mut Connection, view: &BackendView, drone: &Drone) 
                 d.id, d.term, $10, now(), $11, $12
          from drones d where d.id = $8 and d.term = $9
          on conflict (id) do update
-         set ended_at = null, end_json = null, status = excluded.status, drone_term = excluded.drone_term
+         set ended_at = null, end_json = null, status = excluded.status, drone_term = excluded.drone_term,
+             subdomain = excluded.subdomain
          where backends.fencing_token = excluded.fencing_token and backends.drone_id = excluded.drone_id
            and backends.ended_at is not null",
         view.id.as_str(),
@@ -107,7 +141,7 @@ async fn insert(connection: &mut Connection, view: &BackendView, drone: &Drone) 
         key.map(|key| &key.name),
         key.map(|key| &key.tag),
         drone.cluster.as_str(),
-        view.subdomain.as_ref().map(Subdomain::as_str),
+        subdomain.map(Subdomain::as_str),
         drone.id.0,
         drone.term.0,
         view.status.rank(),

@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::leases::{self, Renewal};
-use super::{backends, dispatch, releases};
+use super::{dispatch, ends, releases};
 use crate::testing::{Harness, Member};
 
 const ID: &str = "b";
@@ -172,7 +172,7 @@ async fn a_refusal_ends_a_row_as_the_model_says() {
         assert_eq!(is_refused(&row, own && in_time), expect, "{case:?}");
         set_row(&harness.sql, drone, &row, sender, in_time).await;
         let by = if own { sender } else { Uuid::new_v4() };
-        let ended = backends::end_refused(&mut c, &ID.parse().unwrap(), by, "no").await.unwrap();
+        let ended = ends::end_refused(&mut c, &ID.parse().unwrap(), by, "no").await.unwrap();
         assert_eq!(ended, expect, "SQL: {case:?}");
     }
 }

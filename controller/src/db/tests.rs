@@ -14,7 +14,9 @@ use tracing::span;
 use uuid::Uuid;
 
 use super::events::Report;
-use super::{Connection, backends, dispatch, drones, events, leases, list, proxies, releases, warm_pools};
+use super::{
+    Connection, backends, dispatch, drones, ends, events, leases, list, proxies, releases, warm_pools,
+};
 use crate::testing::{Harness, keyed};
 
 #[tokio::test]
@@ -28,7 +30,7 @@ async fn hot_queries_use_indexes_and_never_sort() {
     backends::live_by_key(&mut c, &key).await.unwrap();
     backends::live_by_keys(&mut c, &[&key, &key]).await.unwrap();
     backends::has_ended(&mut c, &id).await.unwrap();
-    backends::end_refused(&mut c, &id, Uuid::new_v4(), "").await.unwrap();
+    ends::end_refused(&mut c, &id, Uuid::new_v4(), "").await.unwrap();
     dispatch::acknowledge(&mut c, &id, FencingToken(1)).await.unwrap();
     dispatch::live_of_drone(&mut c, drone_id, 1.0, FencingToken(0), 10).await.unwrap();
     events::of_backend(&mut c, &id).await.unwrap();
@@ -134,7 +136,7 @@ async fn renewals_and_releases_use_indexes() {
 }
 
 /// A plan as the connection itself would make and keep it.
-async fn kept_plan(c: &mut Connection, like: &str) -> String {
+pub async fn kept_plan(c: &mut Connection, like: &str) -> String {
     sqlx::query("set plan_cache_mode = force_generic_plan").execute(&mut *c).await.unwrap();
     let sql = "select name, cardinality(parameter_types) from pg_prepared_statements where statement like $1";
     let row = sqlx::query(sql).bind(like).fetch_one(&mut *c).await.unwrap();

@@ -61,7 +61,7 @@ fn says_what_to_do(refusal: &ApiError, body: &[u8]) {
 }
 
 fn can_be_done(wanted: &Wanted) {
-    let Wanted { key, user, auth, allowed_origins, spawn, warm_pool, wait: _ } = wanted;
+    let Wanted { key, user, auth, allowed_origins, spawn, warm_pool, wait: _, host_form } = wanted;
     assert!(key.is_some() || spawn.is_some() || warm_pool.is_some(), "it names nothing");
     assert!(spawn.is_none() || warm_pool.is_none(), "it names two things to start");
     if let Some(key) = key {
@@ -80,6 +80,13 @@ fn can_be_done(wanted: &Wanted) {
     }
     let is_lower = |origin: &String| !origin.bytes().any(|byte| byte.is_ascii_uppercase() || byte <= b' ');
     assert!(allowed_origins.iter().all(is_lower), "{allowed_origins:?}");
+    if let Some(host_form) = host_form {
+        assert!(host_form.hosts.len() <= 8, "{host_form:?}");
+        let return_url = host_form.return_url.as_ref().map_or("https://", |url| url.as_str());
+        // A `Location` has it as it is.
+        assert!(return_url.bytes().all(|byte| byte.is_ascii_graphic()), "{return_url}");
+        assert!(return_url.starts_with("https://") || return_url.starts_with("http://"), "{return_url}");
+    }
     if let Some(spawn) = spawn {
         is_the_same_at_the_drone(&spawn.spec);
     }

@@ -42,9 +42,10 @@ const BUSY_RETRY_MS: u64 = 1000;
         (status = 400, description = "`invalid_json`, `invalid_cluster`", body = ErrorBody),
         (status = 404, description = "`pool_not_found`: no warm pool has this name", body = ErrorBody),
         (status = 409, description = "`key_held`: its backend has another tag; `key_unheld`: nothing lives, and there is \
-            no `spawn_config`; `id_taken`; `subdomain_taken`", body = ErrorBody),
+            no `spawn_config`; `id_taken`; `subdomain_taken`; `host_taken`: a host is another key's, or was until a short time \
+            ago", body = ErrorBody),
         (status = 422, description = "`invalid_request`: the message names the field; `auth_too_large`; `not_offered`: no \
-            drone ever does this", body = ErrorBody),
+            drone ever does this; `host_form_needs_https`: browsers reach the cluster without TLS", body = ErrorBody),
         (status = 500, description = "`internal`; `pool_unreadable`: the pool was put under another secret", body = ErrorBody),
         (status = 502, description = "`start_failed`: with `wait`, it ended before it was ready; see `end_reason` and \
             `output`", body = ErrorBody),

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::db::DbError;
-use crate::db::backends;
 use crate::db::dispatch::{self, Undispatched};
+use crate::db::ends;
 use crate::db::pool::Pool;
 use crate::driver::{Summary, Task, WokenBy};
 use crate::drone::{CALL_DEADLINE, DroneCalls, Failure, PUT_DEADLINE};
@@ -158,7 +158,7 @@ impl Dispatch {
             output: String::new(),
         };
         let mut connection = self.db.acquire().await?;
-        backends::end_gone(&mut connection, &row.id, row.fencing_token, &end).await?;
+        ends::end_gone(&mut connection, &row.id, row.fencing_token, &end).await?;
         Ok(())
     }
 }

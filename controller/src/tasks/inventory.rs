@@ -28,7 +28,7 @@ use crate::counters::Counters;
 use crate::db::dispatch::{self, RowOfDrone, live_of_drone};
 use crate::db::drones::Drone;
 use crate::db::pool::Pool;
-use crate::db::{DbError, backends, leases, put_backs, turns};
+use crate::db::{DbError, ends, leases, put_backs, turns};
 use crate::driver::{Summary, Task, WokenBy};
 use crate::drone::{CALL_DEADLINE, DroneCalls, Failure};
 use crate::fleet::Fleet;
@@ -203,7 +203,7 @@ impl Compare {
 
     async fn end_row(&self, drone: &Drone, row: &RowOfDrone, end: End) -> Result<(), DbError> {
         let mut connection = self.db.acquire().await?;
-        if backends::end_gone(&mut connection, &row.id, row.fencing_token, &end).await? {
+        if ends::end_gone(&mut connection, &row.id, row.fencing_token, &end).await? {
             Counters::add(&self.counters.rows_lost, 1);
             tracing::warn!(backend = %row.id, drone = %drone.name, "a backend was lost");
         }
@@ -266,7 +266,7 @@ impl Compare {
                 // reported later, does.
                 if let Look::Ended(end) = self.look(drone, id, token).await {
                     let end = end.unwrap_or_else(|| lost("it ended while its row was put back"));
-                    backends::end_gone(&mut connection, id, token, &end).await?;
+                    ends::end_gone(&mut connection, id, token, &end).await?;
                 }
             }
             Some(PutBack::Delete) => {

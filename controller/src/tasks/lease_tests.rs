@@ -255,7 +255,7 @@ async fn a_repeated_put_is_of_the_row_s_new_term_and_a_refusal_of_it_ends_nothin
     let mut c = harness.app.pools.requests.acquire().await.unwrap();
     let dispatcher: uuid::Uuid =
         sqlx::query_scalar("select dispatcher from backends").fetch_one(&mut *c).await.unwrap();
-    let freed = crate::db::backends::end_refused(&mut c, &id, dispatcher, "no").await.unwrap();
+    let freed = crate::db::ends::end_refused(&mut c, &id, dispatcher, "no").await.unwrap();
     assert!(!freed, "the first PUT may still be on its way");
 }
 

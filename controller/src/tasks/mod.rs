@@ -10,6 +10,7 @@ mod prune;
 mod refresh;
 pub mod release;
 mod renewals;
+mod return_urls;
 mod stops;
 pub mod warm;
 pub mod watch;
@@ -20,6 +21,8 @@ mod failover_tests;
 mod lease_tests;
 #[cfg(test)]
 mod once;
+#[cfg(test)]
+mod put_back_tests;
 #[cfg(test)]
 mod registration_tests;
 #[cfg(test)]
@@ -39,19 +42,21 @@ use self::prune::Prune;
 use self::refresh::Refresh;
 use self::release::Release;
 use self::renewals::Renewals;
+use self::return_urls::WriteReturnUrls;
 use self::stops::Stops;
 use self::warm::Look;
 use self::watch::Watch;
 use crate::app::App;
 
 #[cfg(test)]
-pub use self::once::{dispatch_now, each_once, look_now, release_now, stops_now};
+pub use self::once::{dispatch_now, each_once, look_now, prune_now, release_now, return_urls_now, stops_now};
 
 pub fn start(app: &App) {
     app.tasks.start(refresh(app));
     app.tasks.start(dispatch(app));
     app.tasks.start(stops(app));
     app.tasks.start(warm(app));
+    app.tasks.start(return_urls(app));
     app.tasks.start(prune(app));
     app.tasks.start(inventory(app));
     app.tasks.start(release(app));
@@ -100,8 +105,16 @@ fn warm(app: &App) -> Look {
     }
 }
 
+fn return_urls(app: &App) -> WriteReturnUrls {
+    WriteReturnUrls { db: app.pools.housekeeping.clone(), return_urls: app.return_urls.clone() }
+}
+
 fn prune(app: &App) -> Prune {
-    Prune { db: app.pools.housekeeping.clone(), lifecycle: app.lifecycle.clone() }
+    Prune {
+        db: app.pools.housekeeping.clone(),
+        host_hold: app.connects.hosts.hold,
+        lifecycle: app.lifecycle.clone(),
+    }
 }
 
 fn inventory(app: &App) -> Compare {

@@ -10,7 +10,8 @@ pub async fn each_once(app: &App, now: Duration) {
     dispatch_now(app).await;
     stops_now(app).await;
     look_now(app).await;
-    super::prune(app).once().await.unwrap();
+    prune_now(app).await;
+    return_urls_now(app).await;
     release_now(app).await;
     super::watch(app).tick(|| now).await.unwrap();
     super::inventory(app).once(true).await.unwrap();
@@ -30,4 +31,12 @@ pub async fn look_now(app: &App) {
 
 pub async fn release_now(app: &App) {
     super::release(app).once().await.unwrap();
+}
+
+pub async fn prune_now(app: &App) -> String {
+    super::prune(app).once().await.unwrap()
+}
+
+pub async fn return_urls_now(app: &App) -> String {
+    super::return_urls(app).once().await.unwrap()
 }

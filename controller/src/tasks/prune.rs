@@ -1,6 +1,6 @@
-//! Forgets backends that ended more than a day ago, with their events, proxies that are long silent, and certificates that nobody
-//! came for. In bounded
-//! batches; one controller at a time has the turn.
+//! Forgets backends that ended more than a day ago, with their events, hosts whose hold is over,
+//! proxies that are long silent, and certificates that nobody came for. In bounded batches; one
+//! controller at a time has the turn.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use jetway_service::lifecycle::Lifecycle;
 
 use crate::db::deadlines::LONG_STATEMENT;
 use crate::db::pool::Pool;
-use crate::db::{DbError, acme, backends, certificates, leases, proxies, turns};
+use crate::db::{DbError, acme, backends, certificates, hosts, leases, proxies, turns};
 use crate::driver::{Summary, Task, WokenBy};
 
 const PERIOD: Duration = Duration::from_secs(60);
@@ -23,6 +23,7 @@ const BATCHES_MAX: u32 = 20;
 
 pub struct Prune {
     pub db: Arc<Pool>,
+    pub host_hold: Duration,
     pub lifecycle: Lifecycle,
 }
 
@@ -33,10 +34,17 @@ impl Prune {
             return Ok("another controller has the turn".to_owned());
         }
         connection.set_deadline(LONG_STATEMENT);
-        let mut count = 0;
+        let (mut count, mut host_count) = (0, 0);
         for _ in 0..BATCHES_MAX {
             let pruned = backends::prune(&mut connection, ENDED_AGE_SECONDS, BATCH).await?;
             count += pruned;
+            if pruned < BATCH.unsigned_abs() || self.lifecycle.is_stopping() {
+                break;
+            }
+        }
+        for _ in 0..BATCHES_MAX {
+            let pruned = hosts::prune(&mut connection, self.host_hold, BATCH).await?;
+            host_count += pruned;
             if pruned < BATCH.unsigned_abs() || self.lifecycle.is_stopping() {
                 break;
             }
@@ -45,7 +53,7 @@ impl Prune {
         leases::prune_controllers(&mut connection, CONTROLLER_AGE).await?;
         acme::prune(&mut connection).await?;
         certificates::prune(&mut connection, CERTIFICATE_AGE).await?;
-        Ok(format!("deleted {count} backends"))
+        Ok(format!("deleted {count} backends and {host_count} hosts"))
     }
 }
 
@@ -104,7 +112,7 @@ mod tests {
         crate::tasks::prune(&harness.app).once().await.unwrap();
         drop(counting);
         let statements = count.load(Ordering::Relaxed);
-        assert!(statements <= usize::try_from(BATCHES_MAX).unwrap() + 6, "{statements} statements");
+        assert!(statements <= usize::try_from(BATCHES_MAX).unwrap() + 7, "{statements} statements");
         assert_eq!(counts().await, "700 731 730", "so many in a run, and no more");
         crate::tasks::prune(&harness.app).once().await.unwrap();
         assert_eq!(counts().await, "700 731 730", "once a minute");
@@ -133,7 +141,10 @@ mod tests {
         let harness = Harness::new().await;
         let mut c = harness.app.pools.requests.acquire().await.unwrap();
         backends::prune(&mut c, 1.0, 1).await.unwrap();
-        let plan = plan_of(&mut c, "delete from backends%").await;
-        assert!(!plan.contains("Seq Scan"), "{plan}");
+        hosts::prune(&mut c, Duration::from_secs(1), 1).await.unwrap();
+        for (like, index) in [("with gone as%", "hosts_backend"), ("delete from hosts%", "hosts_ended")] {
+            let plan = plan_of(&mut c, like).await;
+            assert!(!plan.contains("Seq Scan") && plan.contains(index), "{plan}");
+        }
     }
 }

@@ -23,7 +23,8 @@ async fn status_shows_what_each_task_did_last() {
     crate::tasks::start(&harness.app);
     let status = harness.get("/ctrl/status").await.json();
     let names: Vec<_> = status["tasks"].as_array().unwrap().iter().map(|task| &task["name"]).collect();
-    let others = ["refresh", "dispatch", "stops", "warm", "prune", "inventory", "release", "watch"];
+    let others =
+        ["refresh", "dispatch", "stops", "warm", "return-urls", "prune", "inventory", "release", "watch"];
     let writers = ["renewals", "events-1", "events-2"];
     assert_eq!(json!(names), json!([&writers[..], &others[..]].concat()));
     harness.drone("one").await;

@@ -1,6 +1,8 @@
 //! For this crate's tests: a controller without a listener, over a database of its own, and a drone that does as told.
 
 mod database;
+mod hook;
+pub mod hosted;
 mod member;
 mod rows;
 
@@ -11,6 +13,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use jetway_protocol::controller_api::{Capacity, Load, Register};
+use jetway_protocol::host::LabelKey;
 use jetway_protocol::ids::{BootId, DroneId, InstallationId, Term};
 use jetway_protocol::lease::LeaseTerms;
 use jetway_protocol::secret::{Purpose, Secret};
@@ -24,10 +27,13 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tower::ServiceExt;
 
 pub use self::database::Database;
+pub use self::hook::Hook;
 pub use self::member::Member;
 pub use self::rows::{drone_row, warm_drone_row};
+use crate::acme::{self, Acme};
 use crate::app::{Access, App, Settings, Shared};
 use crate::db::deadlines::STATEMENT;
+use crate::db::installation::{self, Installation};
 use crate::db::{self, Connection};
 use crate::lease::statement_deadline;
 
@@ -64,36 +70,68 @@ impl Harness {
     /// Another controller, over the same database.
     pub async fn beside(&self) -> Self {
         let access = Access::Loopback { public_host: None };
-        Self::of(self.options.clone(), self.app.identity.installation, access).await
+        let installation = Installation {
+            id: self.app.identity.installation,
+            label_key: self.app.connects.hosts.labels.clone(),
+        };
+        Self::of(self.options.clone(), installation, access, None).await
+    }
+
+    /// Customers' hosts are allowed by this hook.
+    pub async fn asking(url: &str) -> Self {
+        let database = Database::new().await;
+        let config = acme::Config {
+            directory: "https://acme.example/dir".into(),
+            contact: None,
+            external_account: None,
+            ca: None,
+            certificates: Vec::new(),
+            challenge: jetway_protocol::certificates::Challenge::Http01,
+            ask_url: Some(url.to_owned()),
+        };
+        let (acme, options) = (Acme::new(config).unwrap(), database.options());
+        Self::to(database, options, Access::Loopback { public_host: None }, Some(acme)).await
     }
 
     /// Its way to Postgres leads through a relay.
     pub async fn behind_a_relay() -> (Self, Relay) {
         let database = Database::new().await;
         let (relay, options) = database.relay().await;
-        (Self::to(database, options, Access::Loopback { public_host: None }).await, relay)
+        (Self::to(database, options, Access::Loopback { public_host: None }, None).await, relay)
     }
 
     async fn over(database: Option<Database>, access: Access) -> Self {
         let Some(database) = database else {
             let nowhere = "postgres://nobody@localhost/none?host=/nowhere".parse().unwrap();
-            return Self::of(nowhere, InstallationId::random(), access).await;
+            let label_key = LabelKey::new([0; 32]);
+            let installation = Installation { id: InstallationId::random(), label_key };
+            return Self::of(nowhere, installation, access, None).await;
         };
         let options = database.options();
-        Self::to(database, options, access).await
+        Self::to(database, options, access, None).await
     }
 
-    async fn to(database: Database, options: PgConnectOptions, access: Access) -> Self {
+    async fn to(
+        database: Database,
+        options: PgConnectOptions,
+        access: Access,
+        acme: Option<Arc<Acme>>,
+    ) -> Self {
         let mut connection = Connection::open(&database.options(), STATEMENT).await.unwrap();
-        let installation = db::installation::read_or_make(&mut connection).await.unwrap();
+        let installation = installation::read_or_make(&mut connection).await.unwrap();
         connection.close().await.unwrap();
-        let mut harness = Self::of(options, installation, access).await;
+        let mut harness = Self::of(options, installation, access, acme).await;
         harness.sql = PgPoolOptions::new().connect_lazy_with(database.options());
         harness._database = Some(database);
         harness
     }
 
-    async fn of(options: PgConnectOptions, installation: InstallationId, access: Access) -> Self {
+    async fn of(
+        options: PgConnectOptions,
+        installation: Installation,
+        access: Access,
+        acme: Option<Arc<Acme>>,
+    ) -> Self {
         let pools = db::pools(&options, statement_deadline(Some(LeaseTerms::default())));
         let sql = PgPoolOptions::new().connect_lazy_with(options.clone());
         let lifecycle = Lifecycle::new();
@@ -104,7 +142,8 @@ impl Harness {
             public_url: "http://127.0.0.1:8080".into(),
             lease: Some(LeaseTerms::default()),
             warm_learn: true,
-            acme: None,
+            acme,
+            host_hold: crate::HOST_HOLD,
             lifecycle: lifecycle.clone(),
         };
         let app = Shared::new(pools, installation, settings);

@@ -75,6 +75,9 @@ pub struct ControllerArguments {
     /// Keep slots ready of whatever is asked for again and again; false: of declared pools alone
     #[arg(long, env = "JETWAY_WARM_LEARN", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     warm_learn: bool,
+    /// Seconds for which a host of a session in the host form stays its key's after the session's end
+    #[arg(long, env = "JETWAY_HOST_HOLD_SECONDS", default_value_t = jetway_controller::HOST_HOLD.as_secs(), value_parser = clap::value_parser!(u64).range(..=31_622_400))]
+    host_hold_seconds: u64,
     #[command(flatten)]
     acme: AcmeArguments,
     #[command(flatten)]
@@ -100,6 +103,7 @@ pub async fn controller(arguments: ControllerArguments) -> anyhow::Result<ExitCo
         lease: Some(arguments.lease_seconds),
         warm_learn: arguments.warm_learn,
         acme: arguments.acme.read()?,
+        host_hold: Duration::from_secs(arguments.host_hold_seconds),
         extra_routes: None,
     };
     let signals = StopSignals::watch()?;

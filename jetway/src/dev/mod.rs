@@ -162,6 +162,7 @@ async fn serve(
             lease: None,
             warm_learn: true,
             acme: None,
+            host_hold: jetway_controller::HOST_HOLD,
             extra_routes: Some(if arguments.no_demo { axum::Router::new() } else { demo.routes() }),
         },
         controller_life.clone(),

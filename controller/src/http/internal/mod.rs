@@ -5,6 +5,7 @@ mod certificates;
 mod drone_address;
 mod events;
 mod heartbeat;
+mod hosts;
 mod message;
 mod proxies;
 mod register;
@@ -34,6 +35,7 @@ pub fn router(app: &App) -> Router<App> {
         .route("/challenges/pending", post(certificates::pending))
         .route("/challenges", post(certificates::challenge))
         .route("/drones/{id}", get(drone_address::address))
+        .route("/hosts/{host}", get(hosts::owner))
         .route_layer(middleware::from_fn_with_state(app.clone(), proxies_only));
     drones.merge(proxies).fallback(no_route)
 }

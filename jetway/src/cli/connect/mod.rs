@@ -86,6 +86,12 @@ pub struct ConnectArguments {
     /// Without it all may
     #[arg(long = "allowed-origin", value_name = "ORIGIN")]
     allowed_origins: Vec<String>,
+    /// The URL of an unmodified application: the session is the root of a host of its own
+    #[arg(long)]
+    host: bool,
+    /// Where a browser goes that may not enter, or whose session has ended
+    #[arg(long, value_name = "URL", requires = "host")]
+    return_url: Option<String>,
     /// The cluster to start it in
     #[arg(long)]
     cluster: Option<String>,
@@ -123,6 +129,9 @@ pub async fn run(arguments: ConnectArguments) -> anyhow::Result<ExitCode> {
             eprintln!("hint: {}", output::shown(&hint.message));
         }
         output::line(&connected.url);
+        for (host, url) in connected.urls.iter().flatten() {
+            eprintln!("{}: {}", output::shown(host), output::shown(url));
+        }
     }
     if arguments.open {
         browser::open(&connected.url)?;

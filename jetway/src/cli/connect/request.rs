@@ -29,7 +29,9 @@ pub fn of(arguments: &ConnectArguments) -> anyhow::Result<Value> {
     if let Some(fields) = request.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
     }
-    for (name, word) in [("warm_pool", &arguments.warm_pool), ("user", &arguments.user)] {
+    set(&mut request, "url_form", arguments.host.then_some(&"host"));
+    let ConnectArguments { warm_pool, user, return_url, .. } = arguments;
+    for (name, word) in [("warm_pool", warm_pool), ("user", user), ("return_url", return_url)] {
         set(&mut request, name, word.as_ref());
     }
     if let Some(auth) = &arguments.auth {
@@ -178,7 +180,8 @@ mod tests {
         let request = said(
             "--image i --port 80 --named-port debug=9229 --subdomain s --cluster c --pool p --on-isolation keep \
              --allowed-origin https://a --allowed-origin null --wait --wait-timeout-seconds 9 --memory 1g --mount=a/b \
-             --static-token --ready-path /ok --pull-policy Never --env A=b --max-idle-seconds 5 -- run it",
+             --static-token --ready-path /ok --pull-policy Never --env A=b --max-idle-seconds 5 --host \
+             --return-url https://a/x -- run it",
         )
         .unwrap();
         let expect = json!({
@@ -186,6 +189,8 @@ mod tests {
             "allowed_origins": ["https://a", "null"],
             "wait": "ready",
             "wait_timeout_seconds": 9,
+            "url_form": "host",
+            "return_url": "https://a/x",
             "spawn_config": {
                 "subdomain": "s", "cluster": "c", "pool": "p", "on_isolation": "keep", "use_static_token": true,
                 "max_idle_seconds": 5,
@@ -212,6 +217,7 @@ mod tests {
             "--image i --memory much",
             "--image i --pull-policy Sometimes",
             "--wait-timeout-seconds 3",
+            "--return-url https://a/",
             "--file /nowhere/at/all",
         ] {
             assert!(said(line).is_err(), "{line}");

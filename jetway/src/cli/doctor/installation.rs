@@ -1,8 +1,12 @@
-//! What controllers say of the installation: the lease, and each drone.
+//! What controllers say of the installation: the lease, each drone, and the clusters' names.
+
+use std::collections::BTreeSet;
 
 use jetway_api::controller::{ControllerStatus, LeaseStatus};
 use jetway_api::drones::{Drone, DroneState, Drones};
+use jetway_protocol::ids::ClusterName;
 
+use super::cluster;
 use super::here::Here;
 use super::{Finding, Grade, finding};
 use crate::cli::api::ApiArguments;
@@ -66,6 +70,8 @@ async fn installation(api: &ApiArguments) -> Vec<Finding> {
         findings.push(finding("drones", Grade::Bad, "none is registered: start one with jetway drone"));
     }
     findings.extend(drones.iter().map(drone_finding));
+    let clusters: BTreeSet<&ClusterName> = drones.iter().map(|drone| &drone.cluster).collect();
+    findings.extend(clusters.into_iter().map(|name| cluster::look(name, &api.api_url)));
     findings
 }
 

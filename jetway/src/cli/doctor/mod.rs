@@ -18,6 +18,7 @@ use super::{health, output};
 use crate::dev::places;
 use here::Here;
 
+mod cluster;
 mod here;
 mod installation;
 
