@@ -62,8 +62,7 @@ pub fn own(line: &[u8]) -> Own {
             let value = pair(text).1;
             found = match found {
                 Own::None if pair(text).0 == COOKIE.as_bytes() => {
-                    let at = start + text.len() - text.trim_ascii_end().len();
-                    let end = start + text.len() - (at - start);
+                    let end = start + text.trim_ascii_end().len();
                     Own::One(end - value.len()..end)
                 }
                 _ => Own::Odd,
