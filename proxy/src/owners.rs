@@ -3,7 +3,6 @@
 //! names share a small number of questions; a host that had an answer is asked about beside them.
 //! Where no controller answers, the answer before stands.
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +18,8 @@ use jetway_service::lines::Lines;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::limits::shares::ClientKey;
 
 /// A person waits so long for where to go.
 const WAIT_MAX: Duration = Duration::from_secs(2);
@@ -42,18 +43,18 @@ const UNKNOWN_OF_ONE_AT_ONCE: NonZeroU32 = NonZeroU32::new(20).unwrap();
 static UNANSWERED_LINES: Lines = Lines::new(5, Duration::from_secs(30));
 
 pub struct Owners {
-    hosts: DashMap<Box<str>, Arc<Host>>,
+    hosts: DashMap<Box<str>, Arc<KnownHost>>,
     controllers: Vec<String>,
     client: Client,
     /// The controller that is asked first.
     first: AtomicUsize,
     questions: Semaphore,
     unknown: DefaultDirectRateLimiter,
-    unknown_of_one: DefaultKeyedRateLimiter<IpAddr>,
+    unknown_of_one: DefaultKeyedRateLimiter<ClientKey>,
 }
 
 #[derive(Debug)]
-struct Host {
+struct KnownHost {
     seen: Mutex<Seen>,
     /// The holder asks; others wait for the answer.
     asking: tokio::sync::Mutex<()>,
@@ -98,7 +99,7 @@ impl Owners {
     }
 
     /// `base`: a host that tokens are bound to. `asker`: whose share of questions it is.
-    pub async fn of(&self, base: &str, asker: Option<IpAddr>) -> Owner {
+    pub async fn of(&self, base: &str, asker: Option<ClientKey>) -> Owner {
         let Some(host) = self.host(base) else { return Owner::Unknown };
         if let Some(owner) = host.fresh() {
             return owner;
@@ -114,7 +115,7 @@ impl Owners {
     }
 
     /// `None`: it is no host, or too many are remembered.
-    fn host(&self, base: &str) -> Option<Arc<Host>> {
+    fn host(&self, base: &str) -> Option<Arc<KnownHost>> {
         if let Some(host) = self.hosts.get(base).map(|entry| entry.value().clone()) {
             return Some(host);
         }
@@ -122,17 +123,17 @@ impl Owners {
         if base.len() > HOST_BYTES_MAX || !base.bytes().all(fits) || self.hosts.len() >= HOSTS_MAX {
             return None;
         }
-        Some(self.hosts.entry(base.into()).or_insert_with(|| Arc::new(Host::new())).clone())
+        Some(self.hosts.entry(base.into()).or_insert_with(|| Arc::new(KnownHost::new())).clone())
     }
 
     /// What all strangers share goes first: who is refused there has spent nothing of his own.
-    fn may_ask(&self, host: &Host, asker: Option<IpAddr>) -> bool {
+    fn may_ask(&self, host: &KnownHost, asker: Option<ClientKey>) -> bool {
         matches!(host.owner(), Owner::Owned(_))
             || (self.unknown.check().is_ok()
                 && asker.is_none_or(|asker| self.unknown_of_one.check_key(&asker).is_ok()))
     }
 
-    async fn ask(&self, base: &str, host: &Host) {
+    async fn ask(&self, base: &str, host: &KnownHost) {
         let is_known = matches!(host.owner(), Owner::Owned(_));
         let _one_of_few = match self.questions.try_acquire() {
             Ok(one) => Some(one),
@@ -195,7 +196,7 @@ fn unanswered(base: &str, error: &CallError) {
     }
 }
 
-impl Host {
+impl KnownHost {
     fn new() -> Self {
         let now = Instant::now();
         let seen = Seen { owner: Owner::Unknown, fresh_until: now, used_at: now };

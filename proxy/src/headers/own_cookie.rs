@@ -81,11 +81,30 @@ pub fn values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item =
     named.filter_map(|(_, value)| std::str::from_utf8(value).ok())
 }
 
+fn theirs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    pairs(line).filter(|text| !is_our_pair(text)).map(<[u8]>::trim_ascii).filter(|text| !text.is_empty())
+}
+
 /// A line without the proxy's pairs. `None`: nothing is left.
-pub fn without(line: &[u8]) -> Option<Vec<u8>> {
-    let kept: Vec<&[u8]> = pairs(line).filter(|text| !is_our_pair(text)).map(<[u8]>::trim_ascii).collect();
-    let kept = kept.join(&b"; "[..]);
+fn without(line: &[u8]) -> Option<Vec<u8>> {
+    let kept = theirs(line).collect::<Vec<_>>().join(&b"; "[..]);
     (!kept.is_empty()).then_some(kept)
+}
+
+/// The same, written behind others.
+pub fn write_without(text: &mut Vec<u8>, name: &str, line: &[u8]) {
+    let mut separator = ": ";
+    for pair in theirs(line) {
+        if separator == ": " {
+            text.extend_from_slice(name.as_bytes());
+        }
+        text.extend_from_slice(separator.as_bytes());
+        text.extend_from_slice(pair);
+        separator = "; ";
+    }
+    if separator == "; " {
+        text.extend_from_slice(b"\r\n");
+    }
 }
 
 /// Takes them off all lines.
@@ -166,13 +185,17 @@ mod tests {
         for (line, left) in [
             ("__Host-jetway=abc", None),
             ("__Host-jetway=abc; a=b", Some("a=b")),
-            ("a=b; __Host-jetway=abc;c=d;", Some("a=b; c=d; ")),
+            ("a=b; __Host-jetway=abc;c=d;", Some("a=b; c=d")),
             ("a=b; __HOST-JETWAY=abc; __Host-jetway-enter=x; =__Host-jetway=y; __Host-jetway", Some("a=b")),
             ("a=\"x; __Host-jetway=abc; y\"", Some("a=\"x; y\"")),
             ("__Host-jetways=abc", Some("__Host-jetways=abc")),
         ] {
             let found = without(line.as_bytes()).map(|left| String::from_utf8(left).unwrap());
             assert_eq!(found.as_deref(), left, "{line}");
+            let mut text = Vec::new();
+            write_without(&mut text, "Cookie", line.as_bytes());
+            let expect = left.map(|left| format!("Cookie: {left}\r\n")).unwrap_or_default();
+            assert_eq!(String::from_utf8(text).unwrap(), expect, "{line}");
         }
         let mut headers = super::super::map(&[("cookie", "__Host-jetway=a"), ("cookie", "b=c; __Host-jetway=d")]);
         let found: Vec<_> = values(&headers, COOKIE).collect();

@@ -12,7 +12,6 @@ use crate::client::connection::Connection;
 use crate::headers::own_cookie;
 use crate::installation::Installation;
 use crate::problem::Problem;
-use crate::request::admitted::unexpired;
 use crate::route::session_host::SessionHost;
 
 static TOKEN: HeaderName = HeaderName::from_static(TOKEN_HEADER);
@@ -60,6 +59,13 @@ pub fn is_token_header(name: &str) -> bool {
     name.eq_ignore_ascii_case(TOKEN_HEADER)
 }
 
+/// Whether a request has anything that may let it in, by its looks.
+pub fn are_shown(headers: &HeaderMap) -> bool {
+    headers.contains_key(&TOKEN)
+        || own_cookie::values(headers, COOKIE).next().is_some()
+        || headers.get_all(AUTHORIZATION).iter().any(|value| bearer(value.as_bytes()).is_some())
+}
+
 /// `Err`: our own header has a token that opens nothing here.
 pub fn access(
     connection: &Connection,
@@ -80,6 +86,16 @@ pub fn access(
     Ok(cookie(connection, installation, site, headers).map(Access::Cookie))
 }
 
+/// One cookie's value.
+pub fn by_cookie(
+    connection: &Connection,
+    installation: &Installation,
+    site: &SessionHost,
+    text: &str,
+) -> Option<Arc<HostToken>> {
+    connection.open_on(installation, HostUse::Cookie, site, text).filter(is_a_users)
+}
+
 /// Of several that open, that of the newest run.
 pub fn cookie(
     connection: &Connection,
@@ -88,9 +104,7 @@ pub fn cookie(
     headers: &HeaderMap,
 ) -> Option<Arc<HostToken>> {
     let given = own_cookie::values(headers, COOKIE).filter(|text| may_be_ours(text.as_bytes()));
-    let opened = given
-        .take(COOKIES_MAX)
-        .filter_map(|text| connection.open_on(installation, HostUse::Cookie, site, text).filter(is_a_users));
+    let opened = given.take(COOKIES_MAX).filter_map(|text| by_cookie(connection, installation, site, text));
     opened.max_by_key(|token| token.content.fencing_token)
 }
 
@@ -99,20 +113,10 @@ fn is_a_users(token: &Arc<HostToken>) -> bool {
     token.content.grant != GrantId::STATIC
 }
 
-/// Opens the token of an entering URL.
-pub fn entering(
-    installation: &Installation,
-    site: &SessionHost,
-    text: Option<&str>,
-) -> Result<HostToken, Problem> {
-    let text = text.ok_or(Problem::NoSession)?;
-    let opened = installation.sealer.open_on(HostUse::Enter, &site.base, text);
-    let token = opened.map_err(|_| Problem::NoSession)?;
-    if token.content.grant == GrantId::STATIC {
-        return Err(Problem::NoSession);
-    }
-    unexpired(&token.content)?;
-    Ok(token)
+/// Opens the token of an entering URL, though it may have expired.
+pub fn entering(installation: &Installation, site: &SessionHost, text: Option<&str>) -> Option<HostToken> {
+    let opened = installation.sealer.open_on(HostUse::Enter, &site.base, text?);
+    opened.ok().filter(|token| token.content.grant != GrantId::STATIC)
 }
 
 /// Takes off what lets in here: the cookies, our own header, and every `Authorization` that opens.
