@@ -28,6 +28,7 @@ use crate::headers::plain::tell_backend;
 use crate::io::buffers::Text;
 use crate::limits::shares;
 use crate::pages::answer::wants_page;
+use crate::pages::entry;
 use crate::problem::{Problem, unwritable};
 use crate::request::admitted::{Admitted, Asking, Claim};
 use crate::request::credentials;
@@ -106,7 +107,7 @@ fn is_for_the_other_lane(form: &Form, problem: &Problem) -> bool {
     match form {
         Form::Path { is_own: true } => false,
         Form::Path { is_own: false } => *problem == Problem::TokenInvalid,
-        Form::Host { .. } => *problem == Problem::Waiting || Reason::of(problem).is_some(),
+        Form::Host { .. } => Reason::of(problem).is_some(),
     }
 }
 
@@ -127,7 +128,8 @@ impl Lane<'_> {
             Err(Unanswered::Gone) => Outcome::Over,
             Err(Unanswered::NotPlain) => came.map_or(Outcome::Over, Outcome::NotPlain),
             Err(Unanswered::Problem(reason)) => {
-                if is_for_the_other_lane(&form, &reason)
+                if for_a_person
+                    && is_for_the_other_lane(&form, &reason)
                     && let Some(came) = came.take()
                 {
                     self.serving.connection.counted.set();
@@ -140,7 +142,10 @@ impl Lane<'_> {
                     }
                     _ => reason,
                 };
-                let answer = self.serving.server.problem(&reason, backend.as_ref(), for_a_person);
+                let mut answer = self.serving.server.problem(&reason, backend.as_ref(), for_a_person);
+                if reason == Problem::Waiting && matches!(form, Form::Host { .. }) {
+                    entry::in_no_frame(&mut answer);
+                }
                 self.answer(answer, &method).await
             }
         }
