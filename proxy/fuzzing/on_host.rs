@@ -113,8 +113,9 @@ fn judged(method: &Method, is_websocket: bool, headers: &HeaderMap) {
     }
     // A page that says another origin than its own, and none that is listed, may nothing.
     if let Some(Some(origin)) = &origin {
-        let is_own = !is_elsewhere && ["https://sub.example.com", "https://sub.example.com:443"]
-            .contains(&&*origin.to_ascii_lowercase());
+        let is_own = !is_elsewhere
+            && ["https://sub.example.com", "https://sub.example.com:443"]
+                .contains(&&*origin.to_ascii_lowercase());
         let is_listed = origin.eq_ignore_ascii_case(LISTED);
         assert_eq!(may && site.is_some(), (is_own || is_listed) && site.is_some(), "{headers:?}");
     }

@@ -138,7 +138,12 @@ fn the_rest_is_as_it_was(
             || GUARDS.iter().any(|(guard, _)| *guard == name)
             || matches!(
                 name,
-                "x-plane-backend-id" | "referrer-policy" | "connection" | "upgrade" | "set-cookie" | "clear-site-data"
+                "x-plane-backend-id"
+                    | "referrer-policy"
+                    | "connection"
+                    | "upgrade"
+                    | "set-cookie"
+                    | "clear-site-data"
             )
     };
     for name in before.keys().chain(after.keys()).map(|name| name.as_str()).filter(|name| !is_checked(name)) {

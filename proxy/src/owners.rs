@@ -165,7 +165,9 @@ impl Owners {
                     if tried >= self.controllers.len() {
                         // A 404 of something else is no denial.
                         return Err(match error {
-                            CallError::Refused { url, body, .. } => CallError::Unreadable { url, reason: body },
+                            CallError::Refused { url, body, .. } => {
+                                CallError::Unreadable { url, reason: body }
+                            }
                             error => error,
                         });
                     }

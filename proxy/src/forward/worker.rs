@@ -9,9 +9,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap,
-    HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
-    LAST_MODIFIED, RANGE, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
+    HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, VARY,
 };
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -61,7 +61,8 @@ pub fn is_the_script(headers: &HeaderMap) -> bool {
 
 /// The same for the plain lane, which leaves it to the other one.
 pub fn is_noticed(name: &str, value: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(SERVICE_WORKER) || (name.eq_ignore_ascii_case(DEST) && value == b"serviceworker")
+    name.eq_ignore_ascii_case(SERVICE_WORKER)
+        || (name.eq_ignore_ascii_case(DEST) && value == b"serviceworker")
 }
 
 /// So that the answer is the script, all of it, and as it is written.

@@ -112,8 +112,7 @@ pub fn open(headers: &mut HeaderMap, readers: &Readers, has_cors: bool) {
 /// of other sessions of the site. `None`: nothing is left.
 pub fn keeping_cookies(value: &HeaderValue) -> Option<HeaderValue> {
     /// All that `*` means, but for cookies.
-    const OTHERS: &str =
-        "\"cache\", \"clientHints\", \"executionContexts\", \"prefetchCache\", \"prerenderCache\", \"storage\"";
+    const OTHERS: &str = "\"cache\", \"clientHints\", \"executionContexts\", \"prefetchCache\", \"prerenderCache\", \"storage\"";
     let words = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     let kept = words.filter_map(|word| match word {
         b"\"*\"" => Some(OTHERS.as_bytes()),
@@ -126,7 +125,8 @@ pub fn keeping_cookies(value: &HeaderValue) -> Option<HeaderValue> {
 
 /// However it is written: what no browser takes for the word does no harm by being left out.
 fn is_for_cookies(word: &[u8]) -> bool {
-    let word: Vec<u8> = word.iter().filter(|byte| byte.is_ascii_alphanumeric() || **byte == b'*').copied().collect();
+    let word: Vec<u8> =
+        word.iter().filter(|byte| byte.is_ascii_alphanumeric() || **byte == b'*').copied().collect();
     word.eq_ignore_ascii_case(b"cookies") || word.contains(&b'*')
 }
 

@@ -197,7 +197,8 @@ mod tests {
             let expect = left.map(|left| format!("Cookie: {left}\r\n")).unwrap_or_default();
             assert_eq!(String::from_utf8(text).unwrap(), expect, "{line}");
         }
-        let mut headers = super::super::map(&[("cookie", "__Host-jetway=a"), ("cookie", "b=c; __Host-jetway=d")]);
+        let mut headers =
+            super::super::map(&[("cookie", "__Host-jetway=a"), ("cookie", "b=c; __Host-jetway=d")]);
         let found: Vec<_> = values(&headers, COOKIE).collect();
         assert_eq!(found, ["a", "d"]);
         take_off(&mut headers);

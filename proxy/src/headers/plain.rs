@@ -30,7 +30,13 @@ pub fn tell_backend(
 
 /// Writes our lines behind a backend's own ones, but for those that it has said itself. In the host
 /// form this lane has answers for [`super::Readers::Own`] alone.
-pub fn tell_client(text: &mut Vec<u8>, backend: &[u8], has_policy: bool, has_cors: bool, served: &Served<'_>) {
+pub fn tell_client(
+    text: &mut Vec<u8>,
+    backend: &[u8],
+    has_policy: bool,
+    has_cors: bool,
+    served: &Served<'_>,
+) {
     write_line(text, BACKEND_ID.as_str(), backend);
     if let Served::Guarded(guard, _) = served {
         text.extend_from_slice(guard.written());

@@ -107,7 +107,8 @@ pub fn allow_every_origin(headers: &mut HeaderMap) {
 
 /// The proxy's own cookies are not an application's to set.
 fn confine_cookies(headers: &mut HeaderMap, shared: Option<&Shared<'_>>) {
-    let theirs = headers.get_all(SET_COOKIE).iter().filter(|cookie| !own_cookie::is_set_by(cookie.as_bytes()));
+    let theirs =
+        headers.get_all(SET_COOKIE).iter().filter(|cookie| !own_cookie::is_set_by(cookie.as_bytes()));
     let set: Vec<HeaderValue> = theirs.filter_map(|cookie| cookies::confined(cookie, shared)).collect();
     replace(headers, SET_COOKIE, set);
 }

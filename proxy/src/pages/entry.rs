@@ -76,7 +76,8 @@ pub fn in_no_frame(response: &mut Response<ResponseBody>) {
 /// answer from a cache for ever.
 pub fn unregistering() -> Response<ResponseBody> {
     let text = include_str!("unregister.js");
-    let mut response = own(StatusCode::OK, "text/javascript; charset=utf-8", Bytes::from_static(text.as_bytes()));
+    let mut response =
+        own(StatusCode::OK, "text/javascript; charset=utf-8", Bytes::from_static(text.as_bytes()));
     let headers = response.headers_mut();
     headers.insert("service-worker-allowed", HeaderValue::from_static("/"));
     headers.insert("vary", HeaderValue::from_static("service-worker"));

@@ -186,10 +186,9 @@ impl Other<'_> {
     pub fn is_listed(&self, allowed: &[String]) -> bool {
         let is_origin = |listed: &&String| listed.contains("://");
         match (self.origin, self.wants) {
-            (Some(origin), _) => allowed
-                .iter()
-                .filter(is_origin)
-                .any(|listed| origin.eq_ignore_ascii_case(listed.as_bytes())),
+            (Some(origin), _) => {
+                allowed.iter().filter(is_origin).any(|listed| origin.eq_ignore_ascii_case(listed.as_bytes()))
+            }
             // The browser compares the frame's page with the list in the answer.
             (None, Wants::Frame) => allowed.iter().any(|listed| is_origin(&listed)),
             (None, Wants::Fetch | Wants::Part) => false,
@@ -242,7 +241,8 @@ mod tests {
 
     /// What becomes of a request where nothing is listed, and where `https://app.org` is.
     fn check(method: Method, is_websocket: bool, lines: Lines<'_>, expect: [&str; 2]) {
-        let found = [&[][..], &["https://app.org", "null"]].map(|list| judged(&method, is_websocket, lines, list));
+        let found =
+            [&[][..], &["https://app.org", "null"]].map(|list| judged(&method, is_websocket, lines, list));
         assert_eq!(found, expect, "{method} {lines:?}");
     }
 

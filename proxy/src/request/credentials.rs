@@ -133,7 +133,8 @@ pub fn take_off(
         token.is_some_and(|token| connection.open_on(installation, HostUse::Bearer, site, token).is_some())
     };
     if headers.get_all(AUTHORIZATION).iter().any(opens) {
-        let theirs: Vec<_> = headers.get_all(AUTHORIZATION).iter().filter(|value| !opens(value)).cloned().collect();
+        let theirs: Vec<_> =
+            headers.get_all(AUTHORIZATION).iter().filter(|value| !opens(value)).cloned().collect();
         headers.remove(AUTHORIZATION);
         for value in theirs {
             headers.append(AUTHORIZATION, value);
@@ -172,7 +173,9 @@ mod tests {
 
     #[test]
     fn an_applications_bearer_is_its_own() {
-        for theirs in ["", "Bearer", "Bearer ", "Bearer AQ", "Basic AQEB", "Bearer eyJhbGciOiJIUzI1NiJ9.e30.x"] {
+        for theirs in
+            ["", "Bearer", "Bearer ", "Bearer AQ", "Basic AQEB", "Bearer eyJhbGciOiJIUzI1NiJ9.e30.x"]
+        {
             assert_eq!(bearer(theirs.as_bytes()), None, "{theirs}");
         }
         let long = format!("bearer AQ{}", "x".repeat(100));

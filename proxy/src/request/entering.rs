@@ -75,7 +75,9 @@ impl Server {
         let name = request.uri().path().strip_prefix(RESERVED).unwrap_or_default();
         let entering = Entering { visit, arrived, request, ambient, path };
         match (name, request.method()) {
-            ("enter" | "entered" | "confirm", &Method::GET) if !ambient.may_navigate() => Err(Problem::OtherOrigin),
+            ("enter" | "entered" | "confirm", &Method::GET) if !ambient.may_navigate() => {
+                Err(Problem::OtherOrigin)
+            }
             ("enter", &Method::GET) => self.enter(&entering).await,
             ("entered", &Method::GET) => self.entered(&entering).await,
             ("confirm", &Method::GET) => self.confirm(&entering).await,
@@ -123,7 +125,9 @@ impl Server {
             return false;
         }
         let known = self.known_entry(&token.content, None).await;
-        !known.is_ok_and(|entry| entry.is_some_and(|entry| entry.allowed_origins.iter().any(|one| is_from(one))))
+        !known.is_ok_and(|entry| {
+            entry.is_some_and(|entry| entry.allowed_origins.iter().any(|one| is_from(one)))
+        })
     }
 
     /// An entering URL of an earlier day is a bookmark: its user goes on, if the cookie is there;

@@ -5,9 +5,7 @@
 
 use std::sync::Arc;
 
-use http::header::{
-    ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN, UPGRADE,
-};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN, UPGRADE};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use jetway_protocol::host::RESERVED;
@@ -275,7 +273,11 @@ fn is_for_a_socket<B>(request: &Request<B>) -> bool {
 
 /// Whether the request may be in the name of its cookie's user, and who reads the answer; and
 /// whether it is a frame's. A token of the client's own is sent by no page of others.
-fn judged<B>(arrived: &Arrived<'_>, access: &Access, request: &Request<B>) -> Result<(Judged, bool), Problem> {
+fn judged<B>(
+    arrived: &Arrived<'_>,
+    access: &Access,
+    request: &Request<B>,
+) -> Result<(Judged, bool), Problem> {
     if access.is_bearer() {
         return Ok((Judged { readers: Readers::Bearer, other: None }, false));
     }

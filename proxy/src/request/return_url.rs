@@ -116,11 +116,17 @@ mod tests {
         let port: PortName = "debug".parse().unwrap();
         for (url, port, expect) in [
             ("https://app.org", None, Some("https://app.org?jetway_path=/a%3Fb%3Dc%26d&jetway_reason=ended")),
-            ("https://app.org/x?", None, Some("https://app.org/x?jetway_path=/a%3Fb%3Dc%26d&jetway_reason=ended")),
+            (
+                "https://app.org/x?",
+                None,
+                Some("https://app.org/x?jetway_path=/a%3Fb%3Dc%26d&jetway_reason=ended"),
+            ),
             (
                 "http://app.org/x?doc=1#top",
                 Some(&port),
-                Some("http://app.org/x?doc=1&jetway_path=/a%3Fb%3Dc%26d&jetway_reason=ended&jetway_port=debug#top"),
+                Some(
+                    "http://app.org/x?doc=1&jetway_path=/a%3Fb%3Dc%26d&jetway_reason=ended&jetway_port=debug#top",
+                ),
             ),
             ("javascript:alert(1)", None, None),
             ("https://app.org/\r\nset-cookie: a", None, None),

@@ -193,7 +193,9 @@ impl Server {
             Some(known) => known,
             None if is_address(split_port(host).0) => return Ok(None),
             // Balancers ask a proxy that knows no host yet.
-            None if *target == Target::Ready && !credentials::are_shown(request.headers()) => return Ok(None),
+            None if *target == Target::Ready && !credentials::are_shown(request.headers()) => {
+                return Ok(None);
+            }
             None if for_a_person => {
                 timeout(PAGE_AFTER, self.installation()).await.unwrap_or(Err(Problem::Waiting))?
             }
@@ -235,11 +237,8 @@ impl Server {
         asked_for: &mut Option<BackendId>,
     ) -> Result<Response<ResponseBody>, Problem> {
         let Arrived { connection, host, for_a_person, is_counted, at } = arrived;
-        let claim = Claim::Path {
-            token: &target.token,
-            is_static: target.is_static,
-            port: target.port.as_deref(),
-        };
+        let claim =
+            Claim::Path { token: &target.token, is_static: target.is_static, port: target.port.as_deref() };
         let (for_a_person, is_counted) = (*for_a_person, *is_counted);
         let asking = Asking { host, claim, for_a_person, stages: None, is_counted };
         if stage::is_asked_for(request.headers()) {

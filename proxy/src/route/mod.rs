@@ -9,6 +9,6 @@ pub mod untokened;
 pub mod wanted;
 
 pub use target::{
-    BackendTarget, InvalidTarget, PathParts, Target, by_https, host, host_name, lone_host, port_named, target,
-    whole,
+    BackendTarget, InvalidTarget, PathParts, Target, by_https, host, host_name, lone_host, port_named,
+    target, whole,
 };

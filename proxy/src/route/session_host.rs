@@ -80,7 +80,8 @@ impl OwnOrigin<'_> {
         let Ok(origin) = std::str::from_utf8(origin) else { return false };
         let Some((scheme, host)) = origin.split_once("://") else { return false };
         scheme.eq_ignore_ascii_case(self.scheme)
-            && without_port_of(self.scheme, host).eq_ignore_ascii_case(without_port_of(self.scheme, self.host))
+            && without_port_of(self.scheme, host)
+                .eq_ignore_ascii_case(without_port_of(self.scheme, self.host))
     }
 }
 

@@ -127,6 +127,10 @@ mod tests {
         assert_eq!(of(&format!("/a?{}", "&".repeat(700))).as_str(), "/a", "three bytes each");
         assert_eq!(of(&format!("/{}", "a".repeat(2100))).as_str(), "/");
         let encoded = WantedPath::in_query(Some("path=/a%3Fb%2526c")).encoded();
-        assert_eq!(WantedPath::in_query(Some(&format!("path={encoded}"))).as_str(), "/a?b%26c", "there and back");
+        assert_eq!(
+            WantedPath::in_query(Some(&format!("path={encoded}"))).as_str(),
+            "/a?b%26c",
+            "there and back"
+        );
     }
 }

@@ -113,7 +113,8 @@ async fn owner(
     match owner {
         Some(return_url) => Json(HostOwner { return_url }).into_response(),
         None => {
-            let ours = json!({ "id": "x", "kind": "NotFound", "code": "route_not_found", "message": "nobody's" });
+            let ours =
+                json!({ "id": "x", "kind": "NotFound", "code": "route_not_found", "message": "nobody's" });
             (StatusCode::NOT_FOUND, Json(ours)).into_response()
         }
     }

@@ -34,7 +34,10 @@ async fn a_token_becomes_the_cookie_and_the_path_is_found() {
         assert_eq!(answer.status, 303, "{answer:?}");
         let location = format!("https://{host}/.jetway/entered?path=/a%3Fb");
         assert_eq!(answer.header("location"), Some(&*location));
-        assert_eq!((answer.header("cache-control"), answer.header("referrer-policy")), (Some("no-store"), Some("no-referrer")));
+        assert_eq!(
+            (answer.header("cache-control"), answer.header("referrer-policy")),
+            (Some("no-store"), Some("no-referrer"))
+        );
         assert_eq!(answer.header("nel"), Some("{\"max_age\":0}"));
         let [gone, set] = cookies(&answer)[..] else { panic!("{answer:?}") };
         assert!(gone.starts_with("__Host-jetway=; Max-Age=0") && !gone.contains("Partitioned"), "{gone}");
@@ -80,7 +83,12 @@ async fn without_the_cookie_there_is_a_page_and_no_loop() {
     assert!(answer.body.contains(&format!("href=\"https://{DERIVED}/a?b=%22%3E\"")), "{}", answer.body);
     play.controller.owners.lock().unwrap().insert(DERIVED.into(), Some("https://app.org/doc?id=1".into()));
     let play_again = Play::new().await;
-    play_again.controller.owners.lock().unwrap().insert(DERIVED.into(), Some("https://app.org/doc?id=1".into()));
+    play_again
+        .controller
+        .owners
+        .lock()
+        .unwrap()
+        .insert(DERIVED.into(), Some("https://app.org/doc?id=1".into()));
     let answer = ask(&play_again, "GET", DERIVED, "/.jetway/entered?path=/a", &NAVIGATES).await;
     let link = "href=\"https://app.org/doc?id=1&amp;jetway_path=/a&amp;jetway_reason=blocked\"";
     assert!(answer.body.contains(link), "{}", answer.body);
@@ -104,7 +112,9 @@ async fn only_a_page_that_loads_enters() {
         assert_eq!(answer.status, expect, "{lines:?}");
         assert_eq!(cookies(&answer).is_empty(), expect == 403, "{lines:?}");
     }
-    for (method, path) in [("POST", &*path), ("PUT", "/.jetway/leave"), ("GET", "/.jetway/"), ("GET", "/.jetway/x")] {
+    for (method, path) in
+        [("POST", &*path), ("PUT", "/.jetway/leave"), ("GET", "/.jetway/"), ("GET", "/.jetway/x")]
+    {
         let answer = ask(&play, method, DERIVED, path, &[]).await;
         assert_eq!((answer.status, answer.code().as_str()), (404, "route_not_found"), "{method} {path}");
     }
@@ -152,9 +162,12 @@ async fn another_users_place_is_not_taken_without_a_word() {
     let lines = [&NAVIGATES[..], &[&both]].concat();
     let page = ask(&play, "GET", DERIVED, "/.jetway/confirm?path=/a%3Fb", &lines).await;
     assert_eq!(page.status, 200);
-    assert!(page.body.contains("action=\"/.jetway/confirm?path=/a%3Fb\"") && page.body.contains("href=\"/a?b\""));
+    assert!(
+        page.body.contains("action=\"/.jetway/confirm?path=/a%3Fb\"") && page.body.contains("href=\"/a?b\"")
+    );
     assert!(!page.body.contains(&token) && !page.body.contains("name=\"referrer\""), "{}", page.body);
-    let policies: Vec<_> = page.headers.iter().filter(|(name, _)| name == "content-security-policy").collect();
+    let policies: Vec<_> =
+        page.headers.iter().filter(|(name, _)| name == "content-security-policy").collect();
     assert!(policies.iter().any(|(_, policy)| policy == "frame-ancestors 'self'"), "{policies:?}");
 
     let own = format!("origin: https://{DERIVED}");
@@ -170,7 +183,9 @@ async fn another_users_place_is_not_taken_without_a_word() {
         assert_eq!(answer.status, expect, "{lines:?}");
         if expect == 303 {
             let cookie = kept(&answer).unwrap();
-            assert!(cookies(&answer).iter().any(|cookie| cookie.starts_with("__Host-jetway-enter=; Max-Age=0")));
+            assert!(
+                cookies(&answer).iter().any(|cookie| cookie.starts_with("__Host-jetway-enter=; Max-Age=0"))
+            );
             assert_eq!(ask(&play, "GET", DERIVED, "/", &[&cookie]).await.status, 200);
         }
     }
@@ -188,10 +203,16 @@ async fn who_is_over_is_not_asked_about() {
     play.controller.owners.lock().unwrap().insert(DERIVED.into(), Some("https://app.org/doc".into()));
     let token = session.token(&play, HostUse::Enter);
     let earlier = TokenContent { fencing_token: FencingToken(3), ..session.content.clone() };
-    let earlier = format!("cookie: __Host-jetway={}", play.seal_on(HostUse::Cookie, DERIVED, &earlier, "bob"));
-    let revoked = TokenContent { backend: jetway_protocol::ids::BackendId::random(), grant: GrantId(2), ..session.content.clone() };
+    let earlier =
+        format!("cookie: __Host-jetway={}", play.seal_on(HostUse::Cookie, DERIVED, &earlier, "bob"));
+    let revoked = TokenContent {
+        backend: jetway_protocol::ids::BackendId::random(),
+        grant: GrantId(2),
+        ..session.content.clone()
+    };
     play.drone.set(&revoked.backend, Outcome::NoGrant);
-    let revoked = format!("cookie: __Host-jetway={}", play.seal_on(HostUse::Cookie, DERIVED, &revoked, "bob"));
+    let revoked =
+        format!("cookie: __Host-jetway={}", play.seal_on(HostUse::Cookie, DERIVED, &revoked, "bob"));
     let elsewhere = "sec-fetch-site: cross-site";
     for old in [&earlier, &revoked, &session.cookie(&play)] {
         for (lines, asks) in [
@@ -216,11 +237,13 @@ async fn who_leaves_takes_the_cookies_along() {
     let play = Play::new().await;
     let session = session(&play, DERIVED).await;
     let cookie = session.cookie(&play);
-    let answer = ask(&play, "POST", DERIVED, "/.jetway/leave", &[&cookie, "sec-fetch-site: same-origin"]).await;
+    let answer =
+        ask(&play, "POST", DERIVED, "/.jetway/leave", &[&cookie, "sec-fetch-site: same-origin"]).await;
     assert_eq!(answer.status, 204);
     assert_eq!(cookies(&answer).len(), 4, "each of both names, with and without a partition");
     assert!(cookies(&answer).iter().all(|cookie| cookie.contains("=; Max-Age=0; Secure")), "{answer:?}");
-    let lines = [cookie.as_str(), "sec-fetch-site: same-origin", "sec-fetch-mode: navigate", "accept: text/html"];
+    let lines =
+        [cookie.as_str(), "sec-fetch-site: same-origin", "sec-fetch-mode: navigate", "accept: text/html"];
     assert!(ask(&play, "POST", DERIVED, "/.jetway/leave", &lines).await.body.contains("You have left"));
     let answer = ask(&play, "POST", DERIVED, "/.jetway/leave", &[&cookie, "sec-fetch-site: same-site"]).await;
     assert!(answer.status == 403 && cookies(&answer).is_empty());
@@ -250,7 +273,13 @@ async fn the_waiting_page_works_at_a_host() {
     crate::host_form::send(&mut asks, "GET", DERIVED, "/a", &own).await;
     // A frame of another page is held: it would be seen by whoever has it.
     let mut frame = Raw::connect(play.proxy.address).await;
-    let of_a_frame = ["accept: text/html", "sec-fetch-mode: navigate", "sec-fetch-dest: iframe", "sec-fetch-site: same-origin", &cookie];
+    let of_a_frame = [
+        "accept: text/html",
+        "sec-fetch-mode: navigate",
+        "sec-fetch-dest: iframe",
+        "sec-fetch-site: same-origin",
+        &cookie,
+    ];
     crate::host_form::send(&mut frame, "GET", DERIVED, "/a", &of_a_frame).await;
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     assert!(frame.stream.try_read(&mut [0]).is_err(), "nothing comes yet");

@@ -90,7 +90,10 @@ async fn a_session_is_the_root_of_its_host() {
                 let answer = ask(&play, "GET", host, path, &[&cookie, lane]).await;
                 assert_eq!(answer.status, 200, "{host} {path} {lane}: {answer:?}");
                 let head = seen.lock().unwrap()[0].to_ascii_lowercase();
-                assert!(head.starts_with(&format!("get {} http/1.1\r\n", path.to_ascii_lowercase())), "{head}");
+                assert!(
+                    head.starts_with(&format!("get {} http/1.1\r\n", path.to_ascii_lowercase())),
+                    "{head}"
+                );
                 let asked = path.split('?').next().unwrap().to_ascii_lowercase();
                 assert!(head.contains(&format!("x-verified-path: {asked}\r\n")), "{head}");
                 assert!(head.contains("x-verified-username: zoe\r\n"), "{head}");
@@ -110,7 +113,10 @@ async fn a_token_opens_for_its_use_on_its_host() {
     let play = Play::new().await;
     let (address, seen) = mirror(&play.lifecycle).await;
     let session = HostForm::of(&play, DERIVED, entry(address));
-    let other = HostForm { host: "k-bbbbbbbbbbbbbbbbbbbbbbbbbb.example.com".into(), ..HostForm::of(&play, DERIVED, entry(address)) };
+    let other = HostForm {
+        host: "k-bbbbbbbbbbbbbbbbbbbbbbbbbb.example.com".into(),
+        ..HostForm::of(&play, DERIVED, entry(address))
+    };
     let of = |usage| session.token(&play, usage);
     let path = play.seal(&session.content);
     for (host, line, expect) in [
@@ -156,7 +162,10 @@ async fn an_applications_own_bearer_and_cookies_pass() {
     for (cookie, left) in [
         (format!("cookie: __Host-jetway={own}"), None),
         (format!("cookie: a=b; __Host-jetway={own};c=d"), Some("cookie: a=b; c=d\r\n")),
-        (format!("cookie: a=b; __Host-jetway={own}; __Host-jetway-enter=x; __HOST-JETWAY=y"), Some("cookie: a=b\r\n")),
+        (
+            format!("cookie: a=b; __Host-jetway={own}; __Host-jetway-enter=x; __HOST-JETWAY=y"),
+            Some("cookie: a=b\r\n"),
+        ),
         (format!("cookie: __Host-jetway={own}\r\ncookie: a=b"), Some("cookie: a=b\r\n")),
         (format!("cookie: a=b\r\ncookie: __Host-jetway={own}"), Some("cookie: a=b\r\n")),
         (format!("cookie: a=b\r\ncookie: __Host-jetway={own}\r\ncookie: c=d"), Some("cookie: a=b; c=d\r\n")),
@@ -176,7 +185,10 @@ async fn an_applications_own_bearer_and_cookies_pass() {
     let bearer = format!("authorization: Bearer {}", session.token(&play, HostUse::Bearer));
     let answer = ask(&play, "GET", DERIVED, "/", &[&bearer, &session.cookie(&play), "cookie: a=b"]).await;
     let head = answer.body.to_ascii_lowercase();
-    assert!(!head.contains("bearer") && !head.contains("jetway") && head.contains("cookie: a=b\r\n"), "{head}");
+    assert!(
+        !head.contains("bearer") && !head.contains("jetway") && head.contains("cookie: a=b\r\n"),
+        "{head}"
+    );
 }
 
 #[tokio::test]
@@ -201,7 +213,8 @@ async fn a_port_has_a_host_and_the_token_of_its_base() {
     let play = Play::new().await;
     let ((main, _), (debug, _)) = (mirror(&play.lifecycle).await, mirror(&play.lifecycle).await);
     let ports = [("debug", debug), ("db", debug)];
-    let ports = ports.map(|(name, at)| (name.parse().unwrap(), Port { port: at.port(), protocol: Protocol::Http1 }));
+    let ports =
+        ports.map(|(name, at)| (name.parse().unwrap(), Port { port: at.port(), protocol: Protocol::Http1 }));
     let session = HostForm::of(&play, EXPLICIT, Entry { ports: ports.into(), ..entry(main) });
     let cookie = session.cookie(&play);
     for (host, expect) in [
@@ -284,7 +297,10 @@ async fn over_http_2_each_request_has_its_own_host() {
     let play = Play::new().await;
     let (address, seen) = mirror(&play.lifecycle).await;
     let one = HostForm::of(&play, DERIVED, entry(address));
-    let other = HostForm { host: "k-bbbbbbbbbbbbbbbbbbbbbbbbbb.example.com".into(), ..HostForm::of(&play, DERIVED, entry(address)) };
+    let other = HostForm {
+        host: "k-bbbbbbbbbbbbbbbbbbbbbbbbbb.example.com".into(),
+        ..HostForm::of(&play, DERIVED, entry(address))
+    };
     let mut client = Http2::connect(play.proxy.address).await;
     for _again in 0..2 {
         for (host, session, expect) in [
@@ -322,7 +338,8 @@ async fn a_websocket_is_opened_by_the_cookie() {
         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
         .header("origin", format!("https://{DERIVED}"))
         .header("cookie", format!("__Host-jetway={}", session.token(&play, HostUse::Cookie)));
-    let (mut socket, answer) = tokio_tungstenite::client_async(request.body(()).unwrap(), stream).await.unwrap();
+    let (mut socket, answer) =
+        tokio_tungstenite::client_async(request.body(()).unwrap(), stream).await.unwrap();
     assert!(!answer.headers().contains_key("content-security-policy"));
     crate::backends::echoes(&mut socket, "hello").await;
     play.drone.set(&session.backend, Outcome::Unknown);

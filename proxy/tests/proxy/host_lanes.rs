@@ -83,8 +83,16 @@ async fn the_application_is_told_alike() {
         ("GET", "/a?b", vec![format!("cookie: a=b; __Host-jetway={own};c=d;"), "accept: text/html".into()]),
         ("POST", "/", vec![format!("cookie: __Host-jetway={own}"), "sec-fetch-site: same-origin".into()]),
         ("GET", "/", vec![format!("cookie: __Host-jetway={own}"), "sec-fetch-site: none".into()]),
-        ("GET", "/", vec![format!("cookie: __Host-jetway={own}"), "sec-fetch-site: cross-site".into(),
-            "sec-fetch-mode: navigate".into(), "sec-fetch-dest: document".into()]),
+        (
+            "GET",
+            "/",
+            vec![
+                format!("cookie: __Host-jetway={own}"),
+                "sec-fetch-site: cross-site".into(),
+                "sec-fetch-mode: navigate".into(),
+                "sec-fetch-dest: document".into(),
+            ],
+        ),
         ("GET", "/", vec![format!("cookie: __Host-jetway={own}"), "authorization: Basic YTpi".into()]),
     ] {
         seen.lock().unwrap().clear();
@@ -93,10 +101,13 @@ async fn the_application_is_told_alike() {
             assert_eq!(ask(&play, method, DERIVED, path, &all).await.status, 200, "{all:?}");
         }
         let heads = seen.lock().unwrap().clone();
-        let heads: Vec<BTreeSet<String>> = heads.iter().map(|head| {
-            let lines = head.trim_end().split("\r\n").map(str::to_ascii_lowercase);
-            lines.filter(|line| line != LANES[0]).collect()
-        }).collect();
+        let heads: Vec<BTreeSet<String>> = heads
+            .iter()
+            .map(|head| {
+                let lines = head.trim_end().split("\r\n").map(str::to_ascii_lowercase);
+                lines.filter(|line| line != LANES[0]).collect()
+            })
+            .collect();
         assert_eq!(heads[0], heads[1], "{method} {path} {lines:?}");
         assert!(!format!("{heads:?}").contains("jetway="), "{heads:?}");
     }
@@ -110,7 +121,9 @@ async fn requests_of_one_connection_are_answered_in_turn() {
     let session = HostForm::of(&play, DERIVED, entry(address));
     let cookie = session.cookie(&play);
     let mut client = Raw::connect(play.proxy.address).await;
-    let get = |path: &str, line: &str| format!("GET {path} HTTP/1.1\r\nhost: {DERIVED}\r\n{line}\r\n{cookie}\r\n\r\n");
+    let get = |path: &str, line: &str| {
+        format!("GET {path} HTTP/1.1\r\nhost: {DERIVED}\r\n{line}\r\n{cookie}\r\n\r\n")
+    };
     let all = [
         get("/1", "x-a: b"),
         get("/.jetway/nothing", "x-a: b"),

@@ -60,7 +60,8 @@ async fn siblings_and_strangers_may_not_unless_listed() {
     for site in [SIBLING, CROSS] {
         check("POST", &[site, FROM_APP], [403, 200]).await;
         check("GET", &[site, "sec-fetch-mode: cors", FROM_APP], [403, 200]).await;
-        check("GET", &[site, "sec-fetch-mode: no-cors", "referer: https://app.example.org/x"], [403, 200]).await;
+        check("GET", &[site, "sec-fetch-mode: no-cors", "referer: https://app.example.org/x"], [403, 200])
+            .await;
         for lines in [&[site, EVIL][..], &[site], &[site, "origin: null"]] {
             check("POST", lines, [403, 403]).await;
             check("GET", lines, [403, 403]).await;
@@ -101,8 +102,12 @@ async fn a_refusal_is_no_use_of_the_session() {
 
 async fn opens(play: &Play, lines: &[&str]) -> u16 {
     let mut client = Raw::connect(play.proxy.address).await;
-    let upgrade = ["connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13",
-        "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="];
+    let upgrade = [
+        "connection: upgrade",
+        "upgrade: websocket",
+        "sec-websocket-version: 13",
+        "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
     crate::host_form::send(&mut client, "GET", DERIVED, "/", &[&upgrade[..], lines].concat()).await;
     client.head().await.status
 }
@@ -150,7 +155,14 @@ async fn a_listed_page_reads_what_it_asked_for() {
     assert_eq!(script.header("access-control-allow-credentials"), Some("true"));
     assert!(all(&script, "vary").contains(&"origin"));
     assert_eq!(script.header("cross-origin-resource-policy"), Some("same-origin"));
-    let part = ask(&play, "GET", DERIVED, "/", &[&cookie, CROSS, "sec-fetch-mode: no-cors", "referer: https://app.example.org/"]).await;
+    let part = ask(
+        &play,
+        "GET",
+        DERIVED,
+        "/",
+        &[&cookie, CROSS, "sec-fetch-mode: no-cors", "referer: https://app.example.org/"],
+    )
+    .await;
     assert_eq!(part.header("cross-origin-resource-policy"), Some("cross-origin"));
     assert_eq!(all(&part, "cache-control"), ["no-store"], "another page must not have it from a cache");
     let own = ask(&play, "GET", DERIVED, "/", &[&cookie]).await;

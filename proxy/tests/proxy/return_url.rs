@@ -55,7 +55,8 @@ async fn a_person_goes_back_with_path_reason_and_port() {
     }
     let expired = TokenContent { expires_at: Some(1), ..play.content(&BackendId::random()) };
     let expired = play.seal_on(HostUse::Enter, DERIVED, &expired, "zoe");
-    let answer = ask(&play, "GET", DERIVED, &format!("/.jetway/enter?token={expired}&path=/x"), &NAVIGATES).await;
+    let answer =
+        ask(&play, "GET", DERIVED, &format!("/.jetway/enter?token={expired}&path=/x"), &NAVIGATES).await;
     let expect = format!("{URL}&jetway_path=/x&jetway_reason=expired");
     assert_eq!(answer.header("location"), Some(&*expect));
     assert!(cookies(&answer).is_empty());
@@ -73,7 +74,8 @@ async fn scripts_and_sockets_get_codes() {
     ] {
         let cookie = cookie_of(&play, outcome);
         for lane in LANES {
-            let answer = ask(&play, "GET", DERIVED, "/", &[&cookie, lane, "sec-fetch-site: same-origin"]).await;
+            let answer =
+                ask(&play, "GET", DERIVED, "/", &[&cookie, lane, "sec-fetch-site: same-origin"]).await;
             assert_eq!((answer.status, answer.code().as_str()), (410, code), "{lane}");
         }
     }
@@ -148,7 +150,8 @@ async fn made_up_hosts_do_not_flood_the_controllers() {
         let said = format!("x-forwarded-for: 203.0.113.5, {client}");
         let lines = [&NAVIGATES[..], &[&said]].concat();
         for number in 0..60 {
-            let host = format!("made-up-{number}-{}.example.com", client.len() + usize::from(client.ends_with('8')));
+            let host =
+                format!("made-up-{number}-{}.example.com", client.len() + usize::from(client.ends_with('8')));
             ask(&play, "GET", &host, "/a", &lines).await;
             // The same again is known to be nobody's.
             ask(&play, "GET", &host, "/a", &lines).await;

@@ -11,8 +11,12 @@ use crate::host_form::{DERIVED, EXPLICIT, HostForm, ask};
 use crate::play::{Play, entry};
 use crate::raw::{Answer, Raw};
 
-const WORKER: [&str; 4] =
-    ["service-worker: script", "sec-fetch-site: same-origin", "sec-fetch-mode: same-origin", "sec-fetch-dest: serviceworker"];
+const WORKER: [&str; 4] = [
+    "service-worker: script",
+    "sec-fetch-site: same-origin",
+    "sec-fetch-mode: same-origin",
+    "sec-fetch-dest: serviceworker",
+];
 const SIGN: &str = "/.jetway/";
 
 /// Answers each request with these bytes, and keeps the heads.
@@ -60,10 +64,13 @@ async fn a_workers_script_has_the_listener_first() {
         let session = HostForm::of(&play, DERIVED, entry(address));
         let cookie = session.cookie(&play);
         let conditions = ["accept-encoding: gzip", "if-none-match: \"x\"", "range: bytes=0-1"];
-        let answer = ask(&play, "GET", DERIVED, "/sw.js", &[&WORKER[..], &conditions, &[&cookie]].concat()).await;
+        let answer =
+            ask(&play, "GET", DERIVED, "/sw.js", &[&WORKER[..], &conditions, &[&cookie]].concat()).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let before = answer.body.strip_suffix(script).unwrap_or_else(|| panic!("{answer:?}"));
-        assert!(before.contains(SIGN) && before.contains("stopImmediatePropagation") && !before.contains('\n'));
+        assert!(
+            before.contains(SIGN) && before.contains("stopImmediatePropagation") && !before.contains('\n')
+        );
         assert_eq!(before.starts_with("\"use strict\";"), script.starts_with("'use"), "{before}");
         assert_eq!(of(&answer, "cache-control"), ["no-store"]);
         assert!(of(&answer, "vary").contains(&"service-worker") && of(&answer, "etag").is_empty());
@@ -96,7 +103,8 @@ async fn what_is_no_whole_script_is_none() {
         let play = Play::new().await;
         let (address, _) = answering(&play, &sent).await;
         let session = HostForm::of(&play, DERIVED, entry(address));
-        let answer = ask(&play, "GET", DERIVED, "/sw.js", &[&WORKER[..], &[&session.cookie(&play)]].concat()).await;
+        let answer =
+            ask(&play, "GET", DERIVED, "/sw.js", &[&WORKER[..], &[&session.cookie(&play)]].concat()).await;
         assert_eq!(answer.status, status);
         assert!(!answer.body.contains(SIGN));
     }
