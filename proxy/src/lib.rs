@@ -54,7 +54,7 @@
 //! | challenges | a clock, twice a second | fetches the answers of orders under way |
 //! | DNS | a question | answers it, if it is about a challenge |
 //! | a DNS client | its TCP connection | a few questions |
-//! | owners of hosts | a slow clock | forgets hosts that nobody asks for |
+//! | owners of hosts | a slow clock | forgets hosts without questions |
 //! | registration | a timer | tells a controller that this proxy lives, learns the installation |
 
 mod accept;

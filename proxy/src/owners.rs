@@ -27,7 +27,7 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 const OWNED: Duration = Duration::from_secs(30);
 const DENIED: Duration = Duration::from_secs(10);
 const UNANSWERED: Duration = Duration::from_secs(2);
-/// An owner that nobody asks for is forgotten.
+/// An owner is forgotten so long after the last question.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 /// Hosts that are remembered; those without an owner give way. An owner's URL has 2 KiB at most.
 const HOSTS_MAX: usize = 20_000;
@@ -126,7 +126,8 @@ impl Owners {
         Some(self.hosts.entry(base.into()).or_insert_with(|| Arc::new(KnownHost::new())).clone())
     }
 
-    /// What all strangers share goes first: who is refused there has spent nothing of his own.
+    /// The share of all strangers is asked first: a client that is refused there has spent none of
+    /// its own.
     fn may_ask(&self, host: &KnownHost, asker: Option<ClientKey>) -> bool {
         matches!(host.owner(), Owner::Owned(_))
             || (self.unknown.check().is_ok()

@@ -7,10 +7,10 @@
 //!
 //! `rules` is the table of names, which both lanes read. `request` makes a backend's headers
 //! (`forwarded` says for whom the request comes, `fixed` stays the same on a connection),
-//! `response` a client's (`cookies` are confined to a session's `origin`; in the host form a `guard`
-//! says which pages may have the answer). `own_cookie` is what the host form lets browsers in by.
-//! `framing` says how an answer's body ends. `plain` writes the lines of the plain lane. `fields`, `lines` and `value`
-//! are the small change of all of them.
+//! `response` a client's (`cookies` are confined to a session's `origin`; in the host form a
+//! `guard` says which pages may have the answer). `own_cookie` is what lets browsers in there.
+//! `framing` says how an answer's body ends. `plain` writes the lines of the plain lane. `fields`,
+//! `lines` and `value` are the small change of all of them.
 
 mod cookies;
 mod fields;

@@ -54,7 +54,7 @@ pub fn confirm(path: &WantedPath, ancestors: Option<HeaderValue>, brand: &str) -
     response
 }
 
-/// `brand`: `None`: nobody looks at it.
+/// `brand`: `None`: no person looks at it.
 pub fn left(cookies: &[String], brand: Option<&str>) -> Response<ResponseBody> {
     let mut response = match brand {
         Some(brand) => {

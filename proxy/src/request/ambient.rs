@@ -138,7 +138,7 @@ impl<'a> Ambient<'a> {
     fn other(&self) -> Page<'a> {
         if self.is_navigation() && self.is_safe {
             return match self.dest {
-                // A link that somebody has followed. In a browser that says no destination, the
+                // A link was followed. In a browser that says no destination, the
                 // answer itself knows which frames may have it.
                 Once::No => Page::Own,
                 dest if dest.is("document") => Page::Own,

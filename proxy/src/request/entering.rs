@@ -33,7 +33,7 @@ struct Entering<'a, B> {
     path: WantedPath,
 }
 
-/// An entering token that lets nobody in.
+/// An entering token that does not let in.
 struct NotOpened {
     problem: Problem,
     /// Whose it was.

@@ -2,8 +2,8 @@
 //! served, `serving`), whose it is and leave for it (`admitted`). `stage` answers the waiting page,
 //! `handshake` a WebSocket that leads to no session.
 //!
-//! At a session's host (`on_host`) a token or the cookie lets in (`credentials`). `ambient` says which
-//! page a cookie comes from, `entering` has the way in, `return_url` the way back.
+//! At a session's host (`on_host`) a token or the cookie lets in (`credentials`). `ambient` says
+//! which page a cookie comes from, `entering` has the way in, `return_url` the way back.
 
 pub mod admitted;
 pub mod ambient;

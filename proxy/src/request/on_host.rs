@@ -159,7 +159,7 @@ impl Server {
         let asking = Asking {
             host: &arrived.host,
             claim: Claim::Host { token: content, site: &visit.site },
-            // In a frame it would be seen by whoever has the frame; it is held instead.
+            // In a frame, a page of the proxy's would be seen by the frame's owner. It is held instead.
             for_a_person: arrived.for_a_person && !is_frame,
             stages: None,
             is_counted: arrived.is_counted || judged.other.is_some(),
@@ -245,9 +245,7 @@ impl Server {
             }
         }
         match &self.root_redirect {
-            Some(location) if problem == Problem::Root && !visit.site.is_foreign => {
-                Ok(answer::redirect(location))
-            }
+            Some(location) if problem == Problem::Root => Ok(answer::redirect(location)),
             _ => Err(problem),
         }
     }

@@ -30,9 +30,9 @@ pub enum Reason {
 /// Where a person goes.
 pub enum Back {
     To(HeaderValue),
-    /// The host is a session's, and nobody says where its people come from.
+    /// The host is a session's, and its connects say no URL.
     Nowhere,
-    /// The host is nobody's, as far as is known.
+    /// No session is known to have the host.
     Unknown,
 }
 

@@ -35,6 +35,7 @@ use crate::tls::challenges::{self, Challenges};
 
 /// Requests that may wait at a time, over all backends.
 pub const HELD_MAX: usize = 16 * 1024;
+
 /// The state that all requests share.
 #[derive(Debug)]
 pub struct Server {

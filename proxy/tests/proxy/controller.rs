@@ -33,7 +33,7 @@ pub struct FakeController {
     pub fetches: AtomicU64,
     /// Hosts that a certificate was asked for.
     pub hosts: AtomicU64,
-    /// Where people go whose way ends at a host: all other hosts are nobody's.
+    /// The return URLs of hosts. All other hosts have no owner.
     pub owners: Mutex<HashMap<String, Option<String>>>,
     /// Hosts whose owner was asked for.
     pub owners_asked: Mutex<Vec<String>>,

@@ -139,7 +139,7 @@ async fn a_token_of_another_use_or_host_or_day_enters_nowhere() {
         assert_eq!((answer.status, answer.code().as_str()), (410, code), "{token}");
         assert!(cookies(&answer).is_empty());
     }
-    // Whoever is in goes on by a URL of an earlier day; another user's does not.
+    // A URL of an earlier day: its user goes on by the cookie, another one does not.
     for (cookie, expect) in [(session.cookie(&play), 303), (session.cookie_of(&play, "bob"), 410)] {
         let answer = ask(&play, "GET", DERIVED, &enter(&expired, "/a"), &["accept: */*", &cookie]).await;
         assert_eq!(answer.status, expect, "{answer:?}");
@@ -189,7 +189,7 @@ async fn another_users_place_is_not_taken_without_a_word() {
             assert_eq!(ask(&play, "GET", DERIVED, "/", &[&cookie]).await.status, 200);
         }
     }
-    // What waits for a word lets nobody in, and no application sees it.
+    // A token that waits for a word does not let in, and no application sees it.
     let waiting = format!("cookie: a=b; __Host-jetway-enter={token}");
     assert_eq!(ask(&play, "GET", DERIVED, "/", &[&waiting]).await.status, 410);
     let answer = ask(&play, "GET", DERIVED, "/", &[&session.cookie(&play), &waiting]).await;
@@ -271,7 +271,7 @@ async fn the_waiting_page_works_at_a_host() {
     let mut asks = Raw::connect(play.proxy.address).await;
     let own = ["sec-fetch-site: same-origin", stage, &cookie];
     crate::host_form::send(&mut asks, "GET", DERIVED, "/a", &own).await;
-    // A frame of another page is held: it would be seen by whoever has it.
+    // A frame is held: its owner would see the page.
     let mut frame = Raw::connect(play.proxy.address).await;
     let of_a_frame = [
         "accept: text/html",

@@ -99,7 +99,7 @@ async fn without_a_url_there_are_pages() {
             assert!(answer.body.contains("This browser has not been let in here"), "{}", answer.body);
         }
     }
-    // A host of nobody's is answered as ever.
+    // A host without an owner is answered as ever.
     for (host, path, status) in [
         ("nobody.example.com", "/", 400),
         ("nobody.example.com", "/a", 410),
@@ -153,7 +153,7 @@ async fn made_up_hosts_do_not_flood_the_controllers() {
             let host =
                 format!("made-up-{number}-{}.example.com", client.len() + usize::from(client.ends_with('8')));
             ask(&play, "GET", &host, "/a", &lines).await;
-            // The same again is known to be nobody's.
+            // The denial is kept.
             ask(&play, "GET", &host, "/a", &lines).await;
         }
     }
