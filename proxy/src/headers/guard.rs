@@ -78,10 +78,16 @@ impl Guard {
         }
         headers.append(CONTENT_SECURITY_POLICY, self.ancestors.clone());
         match readers {
-            Readers::Own | Readers::Bearer => drop(headers.insert(RESOURCE_POLICY, SAME_ORIGIN)),
-            Readers::Part => drop(headers.insert(RESOURCE_POLICY, CROSS_ORIGIN)),
+            Readers::Own | Readers::Bearer => {
+                headers.insert(RESOURCE_POLICY, SAME_ORIGIN);
+            }
+            Readers::Part => {
+                headers.insert(RESOURCE_POLICY, CROSS_ORIGIN);
+            }
             // A page with COEP has no frame but one that says so itself.
-            Readers::Frame => drop(headers.entry(RESOURCE_POLICY).or_insert(SAME_ORIGIN)),
+            Readers::Frame => {
+                headers.entry(RESOURCE_POLICY).or_insert(SAME_ORIGIN);
+            }
             Readers::Script(origin) => {
                 headers.insert(RESOURCE_POLICY, SAME_ORIGIN);
                 allow(headers, origin);
