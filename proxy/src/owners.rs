@@ -159,7 +159,11 @@ impl Owners {
         let mut tried = 0;
         loop {
             let at = first.wrapping_add(tried);
-            let url = format!("{}{path}", self.controllers[at % self.controllers.len()]);
+            let Some(controller) = self.controllers.get(at % self.controllers.len().max(1)) else {
+                let reason = "no controller is configured".to_owned();
+                return Err(CallError::NotSent { url: path, reason });
+            };
+            let url = format!("{controller}{path}");
             match self.client.get(&url, WAIT_MAX).await {
                 Err(error) if is_to_be_asked_elsewhere(&error) => {
                     tried += 1;

@@ -197,6 +197,10 @@ const BLANKS: [&[u8]; 6] = [b" ", b"\t", b"\x0b", b"\x0c", b"\xc2\xa0", BOM];
 /// it does not say. One that is taken for sloppy works all the same, but for its mistakes.
 fn is_strict(script: &[u8]) -> Option<bool> {
     let mut rest = script.strip_prefix(BOM).unwrap_or(script);
+    // It may be half of a hashbang.
+    if rest == b"#" {
+        return None;
+    }
     if let Some(hashbang) = rest.strip_prefix(b"#!") {
         rest = behind_line(hashbang)?;
     }
@@ -279,6 +283,8 @@ mod tests {
             ("let a;'use strict';", Some(false)),
             ("// 'use strict'\nx", Some(false)),
             ("", None),
+            ("#", None),
+            ("\u{feff}#", None),
             ("/", None),
             ("/* c", None),
             ("// c", None),

@@ -42,9 +42,8 @@ impl<'a> Once<'a> {
 /// What a browser says of the page behind a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Ambient<'a> {
-    /// RFC 9110 §9.2.1.
+    /// RFC 9110 §9.2.1, and no WebSocket.
     is_safe: bool,
-    is_websocket: bool,
     site: Once<'a>,
     mode: Once<'a>,
     dest: Once<'a>,
@@ -84,7 +83,7 @@ impl<'a> Ambient<'a> {
     pub fn new(method: &Method, is_websocket: bool) -> Self {
         let no = Once::No;
         let is_safe = method.is_safe() && !is_websocket;
-        Self { is_safe, is_websocket, site: no, mode: no, dest: no, origin: no, referer: no }
+        Self { is_safe, site: no, mode: no, dest: no, origin: no, referer: no }
     }
 
     pub fn of(method: &Method, is_websocket: bool, headers: &'a HeaderMap) -> Self {
@@ -287,17 +286,19 @@ mod tests {
     fn strangers_may_nothing_but_lead_here() {
         let evil: Lines<'_> = &[("origin", "https://evil.example.com")];
         for site in [CROSS, SIBLING, (SITE, "nonsense"), (SITE, "")] {
-            let with = |more: Lines<'_>| [&[site][..], more].concat();
-            check(Method::GET, false, &with(evil), ["no", "no"]);
-            check(Method::POST, false, &with(evil), ["no", "no"]);
-            check(Method::POST, false, &with(&[]), ["no", "no"]);
-            check(Method::POST, false, &with(&[("origin", "null")]), ["no", "no"]);
-            check(Method::GET, true, &with(&[]), ["no", "no"]);
-            check(Method::GET, false, &with(&[(MODE, "no-cors"), (DEST, "script")]), ["no", "no"]);
+            fn with<'a>(site: (&'a str, &'a str), more: Lines<'a>) -> Vec<(&'a str, &'a str)> {
+                [&[site][..], more].concat()
+            }
+            check(Method::GET, false, &with(site, evil), ["no", "no"]);
+            check(Method::POST, false, &with(site, evil), ["no", "no"]);
+            check(Method::POST, false, &with(site, &[]), ["no", "no"]);
+            check(Method::POST, false, &with(site, &[("origin", "null")]), ["no", "no"]);
+            check(Method::GET, true, &with(site, &[]), ["no", "no"]);
+            check(Method::GET, false, &with(site, &[(MODE, "no-cors"), (DEST, "script")]), ["no", "no"]);
             let referer = ("referer", "https://evil.org/https://app.org/");
-            check(Method::GET, false, &with(&[(MODE, "no-cors"), referer]), ["no", "no"]);
-            check(Method::GET, false, &with(&[NAVIGATES, (DEST, "iframe"), referer]), ["no", "no"]);
-            check(Method::GET, false, &with(&[APP, APP]), ["no", "no"]);
+            check(Method::GET, false, &with(site, &[(MODE, "no-cors"), referer]), ["no", "no"]);
+            check(Method::GET, false, &with(site, &[NAVIGATES, (DEST, "iframe"), referer]), ["no", "no"]);
+            check(Method::GET, false, &with(site, &[APP, APP]), ["no", "no"]);
         }
         for method in [Method::GET, Method::POST] {
             check(method.clone(), false, evil, ["no", "no"]);

@@ -145,7 +145,7 @@ mod tests {
             ("https://sub.example.com/", true),
             ("https://SUB.example.com.:8443/", true),
             ("https://debug--sub.example.com/", true),
-            ("nonsense", true),
+            ("/nonsense", true),
             ("https://example.com/", false),
             ("https://sub.example.com.evil.org/", false),
         ] {

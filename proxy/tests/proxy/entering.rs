@@ -225,7 +225,7 @@ async fn who_is_over_is_not_asked_about() {
             let answer = ask(&play, "GET", DERIVED, &enter(&token, "/"), &lines).await;
             let asked = answer.header("location").unwrap().contains("/confirm");
             // The same user is never asked about.
-            assert_eq!(asked, asks && *old != &session.cookie(&play), "{lines:?}");
+            assert_eq!(asked, asks && *old != session.cookie(&play), "{lines:?}");
         }
     }
     let asks = |message: &ToDrone| matches!(message, ToDrone::Ask { .. });

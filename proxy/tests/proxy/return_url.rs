@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jetway_protocol::attach::Outcome;
 use jetway_protocol::ids::BackendId;
-use jetway_protocol::status::EndReason;
+use jetway_protocol::status::{EndReason, Status};
 use jetway_protocol::token::{HostUse, TokenContent};
 
 use crate::host_form::{CUSTOM, DERIVED, EXPLICIT, HostForm, LANES, NAVIGATES, ask, cookies};
@@ -39,7 +39,7 @@ async fn a_person_goes_back_with_path_reason_and_port() {
         ("cookie: __Host-jetway=AQEnonsense".to_owned(), "no_session"),
         (cookie_of(&play, Outcome::Ended { end: an_end() }), "ended"),
         (cookie_of(&play, Outcome::Unknown), "ended"),
-        (cookie_of(&play, Outcome::Stopping { reason: Some(EndReason::Idle), escalated: false }), "ended"),
+        (cookie_of(&play, Outcome::Stopping { reason: Some(EndReason::Idle), status: Status::Terminating }), "ended"),
         (cookie_of(&play, Outcome::NoGrant), "revoked"),
     ] {
         for lane in LANES {
