@@ -9,6 +9,7 @@ mod attach;
 mod cookies;
 mod frames;
 mod headers;
+mod on_host;
 mod plain;
 mod proxy_header;
 mod request;
@@ -19,6 +20,7 @@ mod token;
 pub use attach::attach;
 pub use frames::frames;
 pub use headers::headers;
+pub use on_host::on_host;
 pub use plain::plain;
 pub use proxy_header::proxy_header;
 pub use target::target;
@@ -34,11 +36,12 @@ mod tests {
 
     use super::*;
 
-    const TARGETS: [(&str, Check); 7] = [
+    const TARGETS: [(&str, Check); 8] = [
         ("proxy_header", proxy_header),
         ("frames", frames),
         ("target", target),
         ("headers", headers),
+        ("on_host", on_host),
         ("plain", plain),
         ("token", token),
         ("attach", attach),

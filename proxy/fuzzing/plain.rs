@@ -5,11 +5,12 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::headers::{is_a_forwarders, is_of_one_connection, is_ours, values};
-use super::response;
-use crate::headers::Shared;
+use super::{cookies, response};
+use crate::headers::{Readers, Served, Shared};
 use crate::plain::answer::{self, For, Read};
 use crate::plain::chunks::{Body, Malformed, Progress};
-use crate::plain::request;
+use crate::plain::on_host::Place;
+use crate::plain::request::{self, Form};
 
 const LINES_MAX: usize = 200;
 static BACKEND: HeaderValue = HeaderValue::from_static("b-1");
@@ -17,17 +18,30 @@ static BACKEND: HeaderValue = HeaderValue::from_static("b-1");
 /// `bytes`: what a client sends, or what a backend does.
 pub fn plain(bytes: &[u8]) {
     for trusted in [false, true] {
-        a_request(bytes, trusted);
+        for takes_paths in [None, Some(true), Some(false)] {
+            a_request(bytes, trusted, takes_paths);
+        }
     }
     let shared = Shared { prefix: "/tok", asked: "/tok/a", path_is_kept: false };
-    for (is_head, shared) in [(false, Some(shared)), (false, None), (true, None)] {
-        an_answer(bytes, &For { is_head, backend: &BACKEND, shared, closes: false });
+    let guard = response::guard();
+    for (is_head, served) in [
+        (false, Served::Shared(shared)),
+        (false, Served::Alone),
+        (true, Served::Alone),
+        (false, Served::Guarded(&guard, &Readers::Own)),
+    ] {
+        an_answer(bytes, &For { is_head, backend: &BACKEND, served, closes: false });
     }
 }
 
-fn a_request(bytes: &[u8], trusted: bool) {
+/// `takes_paths`: of a session's host; on the cluster's own, `None`.
+fn a_request(bytes: &[u8], trusted: bool, takes_paths: Option<bool>) {
     let mut text = Vec::new();
-    let Some(head) = request::read(bytes, trusted, &mut text) else { return };
+    let place = takes_paths.map_or(Place::Own, |takes_paths| Place::Session { takes_paths });
+    let Some(head) = request::read(bytes, trusted, |_| place, &mut text) else { return };
+    let is_host_form = matches!(head.form, Form::Host { .. });
+    assert!(takes_paths != Some(false) || is_host_form, "no path carries a token there");
+    assert!(takes_paths.is_some() || head.form == (Form::Path { is_own: true }));
     assert!(head.body.end <= bytes.len() && head.body.start <= head.body.end, "{head:?}");
     assert!(head.path(bytes).starts_with('/'), "{head:?}");
     text.extend_from_slice(b"\r\n");
@@ -43,6 +57,9 @@ fn a_request(bytes: &[u8], trusted: bool) {
             || path == "/"
     );
     let headers = all(sent.headers);
+    if is_host_form {
+        on_a_host(bytes, &head.form, path, &headers);
+    }
     assert_eq!(values(&headers, "host"), [head.host(bytes)], "{headers:?}");
     assert!(values(&headers, "cookie").len() <= 1, "{headers:?}");
     for name in headers.keys().map(HeaderName::as_str) {
@@ -57,6 +74,18 @@ fn a_request(bytes: &[u8], trusted: bool) {
     for name in head.said.keys().map(HeaderName::as_str) {
         assert!(is_a_forwarders(name), "{name}");
     }
+}
+
+/// In the host form, all of the path is the application's, and none of the proxy's cookies.
+fn on_a_host(bytes: &[u8], form: &Form, path: &str, headers: &HeaderMap) {
+    let Form::Host { cookie } = form else { return };
+    assert!(cookie.end <= bytes.len() && !bytes[cookie.clone()].contains(&b';'));
+    assert!(bytes.windows(path.len()).any(|part| part == path.as_bytes()), "{path}");
+    assert!(!path.starts_with("/.jetway/"), "{path}");
+    for cookie in values(headers, "cookie").iter().flat_map(|line| line.split(|byte| *byte == b';')) {
+        assert!(!cookies::is_the_proxys(cookie), "{headers:?}");
+    }
+    assert!(!headers.contains_key("x-jetway-token") && !headers.contains_key("service-worker"));
 }
 
 fn all(lines: &[httparse::Header<'_>]) -> HeaderMap {
@@ -95,7 +124,7 @@ fn an_answer(bytes: &[u8], wanted: &For<'_>) {
             headers.remove(name);
         }
     }
-    response::said(&before.headers, &after.headers, wanted.shared.as_ref(), None);
+    response::said(&before.headers, &after.headers, &wanted.served, None);
     a_body(head.body, &bytes[head.length..]);
 }
 

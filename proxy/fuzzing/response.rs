@@ -5,21 +5,38 @@ use http::header::{HeaderMap, HeaderValue};
 
 use super::cookies;
 use super::headers::{is_of_one_connection, is_ours, nominated, values};
-use crate::headers::{self, Shared, Switched, to_client};
+use crate::headers::guard::Guard;
+use crate::headers::rules::{self, InAnswer};
+use crate::headers::{self, Readers, Served, Switched, to_client};
 use crate::route::BackendTarget;
 
 const BACKEND: &str = "b-1";
+const LISTED: &str = "https://app.example.org";
+/// What the host form adds for the session's own pages, and takes off of the application.
+const GUARDS: [(&str, &str); 6] = [
+    ("cdn-cache-control", "no-store"),
+    ("surrogate-control", "no-store"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cache-control", "private"),
+    ("vary", "service-worker"),
+    ("content-security-policy", "frame-ancestors 'self' https://app.example.org"),
+];
 const CORS: [&str; 3] =
     ["access-control-allow-origin", "access-control-allow-methods", "access-control-allow-headers"];
 
 pub fn answer(target: &BackendTarget, before: &HeaderMap) {
-    for shared in [Some(&target.shared()), None] {
+    let guard = guard();
+    for served in [Served::Shared(target.shared()), Served::Alone, Served::Guarded(&guard, &Readers::Own)] {
         for switched in [None, Some(Switched::Connection), Some(Switched::Stream)] {
             let mut after = before.clone();
-            to_client(&mut after, &HeaderValue::from_static(BACKEND), shared, switched);
-            said(before, &after, shared, switched);
+            to_client(&mut after, &HeaderValue::from_static(BACKEND), &served, switched);
+            said(before, &after, &served, switched);
         }
     }
+}
+
+pub fn guard() -> Guard {
+    Guard::new(&[LISTED.to_owned()])
 }
 
 /// RFC 9110 §6.5.1, and who somebody is.
@@ -43,14 +60,15 @@ pub fn trailers(before: &HeaderMap) {
     assert!(after.keys().all(|name| before.contains_key(name)), "{after:?}");
 }
 
-pub fn said(before: &HeaderMap, after: &HeaderMap, shared: Option<&Shared<'_>>, switched: Option<Switched>) {
+pub fn said(before: &HeaderMap, after: &HeaderMap, served: &Served<'_>, switched: Option<Switched>) {
     let gone = nominated(before);
     let given = |name: &str| if gone.contains(name) { Vec::new() } else { values(before, name) };
+    let is_guarded = served.is_guarded();
     assert_eq!(values(after, "x-plane-backend-id"), [BACKEND.as_bytes()]);
     let policy = given("referrer-policy");
-    let policy = if policy.is_empty() { vec![&b"strict-origin"[..]] } else { policy };
+    let policy = if policy.is_empty() && !is_guarded { vec![&b"strict-origin"[..]] } else { policy };
     assert_eq!(values(after, "referrer-policy"), policy, "{before:?}");
-    let has_cors = CORS.iter().any(|name| !given(name).is_empty());
+    let has_cors = is_guarded || CORS.iter().any(|name| !given(name).is_empty());
     for (name, open) in CORS.into_iter().zip(["*", "*", "*, Authorization"]) {
         let expect = if has_cors { given(name) } else { vec![open.as_bytes()] };
         assert_eq!(values(after, name), expect, "{name} of {before:?}");
@@ -59,28 +77,99 @@ pub fn said(before: &HeaderMap, after: &HeaderMap, shared: Option<&Shared<'_>>, 
     let expect: &[&[u8]] = if protocol.is_some() { &[b"upgrade"] } else { &[] };
     assert_eq!(values(after, "connection"), expect, "{before:?}");
     assert_eq!(values(after, "upgrade"), protocol.map_or(Vec::new(), |protocol| vec![protocol.as_bytes()]));
-    cookies::confined(&given("set-cookie"), &values(after, "set-cookie"), shared);
-    the_rest_is_as_it_was(before, after, shared.is_some(), switched);
+    cookies::confined(&given("set-cookie"), &values(after, "set-cookie"), served.shared());
+    site_data(&given("clear-site-data"), &values(after, "clear-site-data"), served);
+    guarded(&given, after, served, switched);
+    the_rest_is_as_it_was(before, after, served, switched);
 }
 
-fn the_rest_is_as_it_was(before: &HeaderMap, after: &HeaderMap, is_shared: bool, switched: Option<Switched>) {
+/// On a shared origin there is none, and in the host form no word for cookies.
+fn site_data(given: &[&[u8]], left: &[&[u8]], served: &Served<'_>) {
+    if !served.is_guarded() {
+        let expect = if served.shared().is_some() { &[] } else { given };
+        assert_eq!(left, expect);
+        return;
+    }
+    let words = |lines: &[&[u8]]| -> Vec<Vec<u8>> {
+        let words = lines.iter().flat_map(|line| line.split(|byte| *byte == b','));
+        words.map(|word| word.trim_ascii().to_ascii_lowercase()).filter(|word| !word.is_empty()).collect()
+    };
+    let is_free = |word: &Vec<u8>| word != b"\"cookies\"" && word != b"cookies" && !word.contains(&b'*');
+    let left = words(left);
+    assert!(left.iter().all(is_free), "{left:?}");
+    for word in words(given).into_iter().filter(|word| is_free(word) && guard_keeps(word)) {
+        assert!(left.contains(&word), "{word:?} of {given:?} is lost");
+    }
+}
+
+/// A word with odd signs in it may go: no browser knows it.
+fn guard_keeps(word: &[u8]) -> bool {
+    let letters = word.strip_prefix(b"\"").and_then(|word| word.strip_suffix(b"\""));
+    letters.is_some_and(|letters| letters.iter().all(u8::is_ascii_alphabetic))
+}
+
+fn guarded<'a>(
+    given: &impl Fn(&str) -> Vec<&'a [u8]>,
+    after: &HeaderMap,
+    served: &Served<'_>,
+    switched: Option<Switched>,
+) {
+    for (name, value) in GUARDS {
+        let ours = if switched.is_none() { vec![value.as_bytes()] } else { Vec::new() };
+        let is_replaced = rules::in_answer(name.as_bytes()) == InAnswer::Guarded;
+        let expect = match served.is_guarded() {
+            false => given(name),
+            true if is_replaced => ours,
+            true => [given(name), ours].concat(),
+        };
+        assert_eq!(values(after, name), expect, "{name}");
+    }
+}
+
+fn the_rest_is_as_it_was(
+    before: &HeaderMap,
+    after: &HeaderMap,
+    served: &Served<'_>,
+    switched: Option<Switched>,
+) {
     let gone = nominated(before);
     let is_checked = |name: &str| {
         CORS.contains(&name)
+            || GUARDS.iter().any(|(guard, _)| *guard == name)
             || matches!(
                 name,
-                "x-plane-backend-id" | "referrer-policy" | "connection" | "upgrade" | "set-cookie"
+                "x-plane-backend-id"
+                    | "referrer-policy"
+                    | "connection"
+                    | "upgrade"
+                    | "set-cookie"
+                    | "clear-site-data"
             )
     };
     for name in before.keys().chain(after.keys()).map(|name| name.as_str()).filter(|name| !is_checked(name)) {
         let is_taken = gone.contains(name)
             || is_of_one_connection(name)
             || name == "proxy-status"
-            || (is_shared && is_for_the_whole_origin(name))
+            || outlives_a_session(name)
+            || (served.shared().is_some() && is_for_the_whole_origin(name))
+            || (served.is_guarded() && name == "cloudflare-cdn-cache-control")
             || (switched == Some(Switched::Stream) && name == "sec-websocket-accept");
         let expect = if is_taken { Vec::new() } else { values(before, name) };
         assert_eq!(values(after, name), expect, "{name} of {before:?}");
     }
+}
+
+fn outlives_a_session(name: &str) -> bool {
+    matches!(
+        name,
+        "expect-ct"
+            | "nel"
+            | "public-key-pins"
+            | "report-to"
+            | "sec-session-registration"
+            | "secure-session-registration"
+            | "set-login"
+    )
 }
 
 fn is_for_the_whole_origin(name: &str) -> bool {
@@ -88,18 +177,10 @@ fn is_for_the_whole_origin(name: &str) -> bool {
         name,
         "service-worker-allowed"
             | "accept-ch"
-            | "clear-site-data"
             | "critical-ch"
-            | "expect-ct"
             | "origin-agent-cluster"
-            | "public-key-pins"
-            | "sec-session-registration"
-            | "secure-session-registration"
-            | "set-login"
             | "use-as-dictionary"
             | "www-authenticate"
-            | "nel"
-            | "report-to"
             | "alt-svc"
             | "strict-transport-security"
     )

@@ -10,8 +10,13 @@
 //! 3. `plain` reads an HTTP/1.1 head. One that no header rule speaks of stays in this lane. Any other
 //!    goes to hyper (`accept::http1`), with its connection; HTTP/2 is hyper's from the start
 //!    (`accept::http2`).
-//! 4. `route` takes the token, the port and the path from the target, and checks the Host.
-//! 5. `request::server` counts the request against its client and its token (`limits::shares`), and
+//! 4. `route` looks at the Host first. On the cluster's own and on addresses it takes the token, the
+//!    port and the path from the target. Every other host is a session's, and nothing of it is ours
+//!    but `/.jetway/` (`request::on_host`): a token of the client's own or a cookie lets in
+//!    (`request::credentials`, `request::entering`), and what a browser says of the page behind the
+//!    cookie is judged (`request::ambient`). Where neither is there, the path may carry a token, or
+//!    a person is sent back to where the session was started (`request::return_url`, `owners`).
+//! 5. `request::admitted` counts the request against its client and its token (`limits::shares`), and
 //!    opens the token (`client::connection` remembers the last one).
 //! 6. `attach` asks the token's drone on its stream, or knows its answer. The answer is an admission:
 //!    the backend's address, what its application may know of the user, a use that counts until it is
@@ -20,7 +25,8 @@
 //!    earlier request of the same client.
 //! 8. `forward::exchange` (in the plain lane: `plain::exchange`) sends the request with its `headers`
 //!    made the backend's, and waits for the head of the answer.
-//! 9. The answer goes back as it comes, its headers made the client's. The use ends with the last byte
+//! 9. The answer goes back as it comes, its headers made the client's; a service worker's script of a
+//!    session's host behind a listener of ours (`forward::worker`). The use ends with the last byte
 //!    and lingers as long as the spec says.
 //! 10. After a 101, `forward::upgrade` takes both sockets, and `tunnel` carries bytes until one side
 //!     ends, the gate closes, or the `drain` of the process tells WebSockets to come back.
@@ -48,6 +54,7 @@
 //! | challenges | a clock, twice a second | fetches the answers of orders under way |
 //! | DNS | a question | answers it, if it is about a challenge |
 //! | a DNS client | its TCP connection | a few questions |
+//! | owners of hosts | a slow clock | forgets hosts without questions |
 //! | registration | a timer | tells a controller that this proxy lives, learns the installation |
 
 mod accept;
@@ -63,6 +70,7 @@ mod headers;
 mod installation;
 mod io;
 mod limits;
+mod owners;
 mod pages;
 mod peer;
 mod plain;

@@ -30,6 +30,14 @@ pub enum Problem {
     NoIcon,
     TokenExpired,
     TokenRevoked,
+    /// Nothing lets this browser in at a session's host.
+    NoSession,
+    /// A page of another origin, which the connect has not listed.
+    OtherOrigin,
+    /// Below `/.jetway/` on a session's host, and nothing is there.
+    NoRoute,
+    /// A service worker's script that the application compresses though it was asked not to.
+    EncodedWorker,
     Ended(End),
     /// With the reason, where its drone says it.
     Stopping(Option<EndReason>),
@@ -133,6 +141,30 @@ impl Problem {
             Problem::TokenRevoked => {
                 told(Code::TokenRevoked, "http_request_denied", "access by this URL was taken back", false)
             }
+            Problem::NoSession => told(
+                Code::TokenInvalid,
+                "http_request_denied",
+                "this browser has not been let in here, or not any more; open it from where you started it",
+                false,
+            ),
+            Problem::OtherOrigin => told(
+                Code::WrongOrigin,
+                "http_request_denied",
+                "a page of another address asks for this; the connect lists those that may (allowed_origins)",
+                false,
+            ),
+            Problem::NoRoute => told(
+                Code::RouteNotFound,
+                "destination_not_found",
+                "paths below /.jetway/ are the proxy's, and it has none of this name",
+                false,
+            ),
+            Problem::EncodedWorker => told(
+                Code::BackendFailed,
+                "http_protocol_error",
+                "the session compresses a service worker's script, though it was asked for it without",
+                false,
+            ),
             Problem::Ended(end) => {
                 let message = match end.message.as_str() {
                     "" => "this session has ended; ask for a new one".to_owned(),

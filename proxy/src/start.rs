@@ -25,6 +25,7 @@ use crate::installation::Registration;
 use crate::io::workers::Workers;
 use crate::limits::Limits;
 use crate::limits::shares::Allowances;
+use crate::owners::Owners;
 use crate::peer::forwarders::Forwarders;
 use crate::request::server::{HELD_MAX, Server};
 use crate::upstream::Dialer;
@@ -81,6 +82,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
     };
     lifecycle.spawn_until_stopped(registration.run(tell, tell_refused));
 
+    let owners = Owners::new(controllers.clone(), client.clone());
     let bearer = config.secret.bearer(Purpose::ProxyToDrone);
     let (streams_stop, limits) = (CancellationToken::new(), Limits::draining_for(config.drain));
     let drones = Drones::new(Identity {
@@ -95,9 +97,12 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         stop: streams_stop.clone(),
     });
     let allowances = Arc::new(Allowances::new(config.client, config.token));
+    let swept = owners.clone();
+    lifecycle.spawn_until_stopped(async move { swept.sweep().await });
     let server = Server {
         drones,
         known,
+        owners,
         hold: config.hold,
         root_redirect,
         held: Semaphore::new(HELD_MAX),

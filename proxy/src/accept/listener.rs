@@ -214,6 +214,7 @@ mod tests {
     use super::*;
     use crate::attach::{Drones, Identity};
     use crate::limits::shares::{Allowances, Share};
+    use crate::owners::Owners;
     use jetway_protocol::ids::{BootId, ProxyId};
     use jetway_service::client::Client;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -240,10 +241,11 @@ mod tests {
         let allowances = Arc::new(Allowances::new(Share::default(), Share::default()));
         let https = crate::request::server::Https::default();
         let brand = "".into();
-        let challenges = None;
+        let (challenges, owners) = (None, Owners::new(Vec::new(), Client::new("b".into())));
         let server = Server {
             drones,
             known,
+            owners,
             hold,
             root_redirect,
             held,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jetway_protocol::attach::{Outcome, Stage, ToDrone};
+use jetway_protocol::attach::{Entry, Outcome, Stage, ToDrone};
 use jetway_protocol::ids::{DroneId, GrantId};
 use jetway_protocol::status::{End, EndReason};
 use jetway_protocol::time::UnixMicros;
@@ -143,11 +143,15 @@ impl Drone {
         }
     }
 
-    /// Whether the drone has said on the stream that stands that this grant may enter. Where it has
-    /// not, the address of an earlier admission may be another session's by now, and must not be
-    /// dialled.
+    /// Whether the drone has said on the stream that stands that this grant may enter. Without that,
+    /// an earlier admission's address may be another session's by now: it must not be dialled.
     pub fn vouches_for(&self, key: &BackendKey, grant: GrantId) -> bool {
-        self.state().vouched(key, grant, Instant::now()).is_some()
+        self.entry(key, grant).is_some()
+    }
+
+    /// What it has said there of the grant.
+    pub fn entry(&self, key: &BackendKey, grant: GrantId) -> Option<Arc<Entry>> {
+        self.state().vouched(key, grant, Instant::now()).map(|(admitted, _)| admitted.entry.clone())
     }
 
     /// Another admission, where the stream of the first is gone: it may be long ago, if an idle

@@ -8,7 +8,7 @@ use std::task::Context;
 use http::Request;
 use jetway_protocol::attach::Entry;
 use jetway_protocol::ids::BackendId;
-use jetway_protocol::token::TokenContent;
+use jetway_protocol::token::{HostToken, HostUse, TokenContent};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use crate::io::workers::Load;
 use crate::limits::shares::{ClientKey, OpenPermit};
 use crate::peer::forwarders::Peer;
 use crate::problem::Problem;
+use crate::route::session_host::SessionHost;
 use crate::route::{self, InvalidTarget};
 use crate::tls::Shown;
 use crate::upstream::dial_target::DialTarget;
@@ -77,11 +78,32 @@ pub struct Counted(AtomicBool);
 #[derive(Debug, Default)]
 struct Last {
     token: Option<(String, Arc<TokenContent>)>,
+    /// The same of a session's host.
+    own: Option<OpenedOn>,
     /// As it came, and as it is compared.
     host: Option<(Box<[u8]>, Arc<str>)>,
+    /// The session's host that a Host names.
+    site: Option<NamedSite>,
     /// The one in a request's target.
     named: Option<Arc<str>>,
     fixed: Option<Arc<FixedHeaders>>,
+}
+
+/// A token of the host form, opened for its use on its host.
+#[derive(Debug)]
+struct OpenedOn {
+    usage: HostUse,
+    base: Box<str>,
+    text: Box<str>,
+    token: Arc<HostToken>,
+}
+
+/// `site` is `None` on the cluster's own host.
+#[derive(Debug)]
+struct NamedSite {
+    installation: Arc<Installation>,
+    host: Arc<str>,
+    site: Option<Arc<SessionHost>>,
 }
 
 impl Counted {
@@ -211,6 +233,41 @@ impl Connection {
         let content = Arc::new(installation.sealer.open(token).ok()?);
         last.token = Some((token.to_owned(), content.clone()));
         Some(content)
+    }
+
+    /// The same of a session's host: a token opens for one use on one host.
+    pub fn open_on(
+        &self,
+        installation: &Installation,
+        usage: HostUse,
+        site: &SessionHost,
+        text: &str,
+    ) -> Option<Arc<HostToken>> {
+        let mut last = self.last();
+        if let Some(before) = &last.own
+            && (before.usage, &*before.text) == (usage, text)
+            && before.base == site.base
+        {
+            return Some(before.token.clone());
+        }
+        let token = Arc::new(installation.sealer.open_on(usage, &site.base, text).ok()?);
+        last.own = Some(OpenedOn { usage, base: site.base.clone(), text: text.into(), token: token.clone() });
+        Some(token)
+    }
+
+    /// The session's host that a Host names; on the cluster's own, `None`.
+    pub fn site(&self, installation: &Arc<Installation>, host: &Arc<str>) -> Option<Arc<SessionHost>> {
+        let mut last = self.last();
+        if let Some(before) = &last.site
+            && Arc::ptr_eq(&before.installation, installation)
+            && before.host == *host
+        {
+            return before.site.clone();
+        }
+        let site = SessionHost::of(host, &installation.cluster).map(Arc::new);
+        let (installation, host) = (installation.clone(), host.clone());
+        last.site = Some(NamedSite { installation, host, site: site.clone() });
+        site
     }
 
     /// The one Host of a request.

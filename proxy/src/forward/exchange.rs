@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{EXPECT, HOST};
 use http::uri::Scheme;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, response};
 use hyper::body::{Body, Frame, Incoming};
 use jetway_protocol::ids::GrantId;
 use jetway_protocol::spec::{Port, Protocol};
@@ -21,8 +21,9 @@ use crate::client::connection::Connection;
 use crate::forward::response_body::{Kept, ResponseBody};
 use crate::forward::switch::{Switch, SwitchRequest};
 use crate::forward::upgrade;
+use crate::forward::worker;
 use crate::headers::framing::Misframed;
-use crate::headers::{self, FixedHeaders, Forwarding, Shared, Told};
+use crate::headers::{self, FixedHeaders, Forwarding, Readers, Served, Told};
 use crate::problem::{Problem, unwritable};
 use crate::route::BackendTarget;
 use crate::upstream::body_timeout::TimedBody;
@@ -38,7 +39,7 @@ pub const RESPONSE_HEAD_MAX: Duration = Duration::from_secs(600);
 /// A request on its way to one backend.
 pub struct Exchange<'a> {
     pub connection: &'a Arc<Connection>,
-    pub drone: &'a Arc<Drone>,
+    pub drone: Arc<Drone>,
     pub key: BackendKey,
     pub grant: GrantId,
     pub target: BackendTarget,
@@ -54,6 +55,26 @@ pub struct Exchange<'a> {
     /// The request's Host.
     pub host: Arc<str>,
     pub arrived: (UnixMicros, Instant),
+    pub form: Form,
+}
+
+/// The form of the request's URL. `is_worker`: a service worker's script is asked for, on a host
+/// where the proxy has paths of its own.
+#[derive(Debug)]
+pub enum Form {
+    Path { is_worker: bool },
+    Host { readers: Readers, is_worker: bool },
+}
+
+impl Form {
+    fn is_worker(&self) -> bool {
+        let (Form::Path { is_worker } | Form::Host { is_worker, .. }) = self;
+        *is_worker
+    }
+
+    fn finish(&self, response: Response<ResponseBody>) -> Result<Response<ResponseBody>, Problem> {
+        if self.is_worker() { worker::with_first_listener(response) } else { Ok(response) }
+    }
 }
 
 /// A request as it is sent, and a copy to send it once more.
@@ -95,7 +116,9 @@ impl Exchange<'_> {
         match came {
             BodyStart::Whole(bytes) => {
                 self.connection.keep(upstream);
-                Ok(self.as_the_clients(response).map(|_| ResponseBody::own(bytes)))
+                let (head, _) = response.into_parts();
+                let head = self.as_the_clients(head);
+                self.form.finish(Response::from_parts(head, ResponseBody::own(bytes)))
             }
             BodyStart::Part(first) => {
                 self.connection.let_go(&mut upstream);
@@ -119,6 +142,9 @@ impl Exchange<'_> {
         };
         headers::to_backend(&mut parts.headers, &told)
             .map_err(|reason| unwritable(&self.key.backend, &reason))?;
+        if self.form.is_worker() {
+            worker::ask_for_all(&mut parts.headers);
+        }
         // Streams of HTTP/2 may well be quiet for long, and hold up no other.
         let pause = self.body_pause.filter(|_| parts.version != Version::HTTP_2);
         let body = TimedBody::new(body, pause);
@@ -250,26 +276,30 @@ impl Exchange<'_> {
             }
             _ => {}
         }
-        let response = self.as_the_clients(response);
+        let (head, body) = response.into_parts();
+        let head = self.as_the_clients(head);
         let connection = self.connection.clone();
         let (upstream, last) = if unmet { (None, Some(upstream)) } else { (Some(upstream), None) };
         let open = connection.streams.as_ref().map(crate::client::streams::Streams::response);
         let Admission { using, gate, .. } = self.admission;
         let lifecycle = self.connection.dialer.lifecycle.clone();
         let kept = Kept { _using: using, upstream, connection, _open: open, _last: last };
-        Ok(response.map(|body| ResponseBody::backend(first, body, kept, &gate, &lifecycle)))
+        let body = ResponseBody::backend(first, body, kept, &gate, &lifecycle);
+        self.form.finish(Response::from_parts(head, body))
     }
 
-    fn as_the_clients<B>(&self, mut response: Response<B>) -> Response<B> {
-        *response.version_mut() = Version::HTTP_11;
-        let shared = self.shared();
-        headers::to_client(response.headers_mut(), &self.fixed.backend, shared.as_ref(), None);
-        response
+    fn as_the_clients(&self, mut head: response::Parts) -> response::Parts {
+        head.version = Version::HTTP_11;
+        headers::to_client(&mut head.headers, &self.fixed.backend, &self.served(), None);
+        head
     }
 
-    /// `None`: the session has an origin of its own.
-    pub fn shared(&self) -> Option<Shared<'_>> {
-        self.admission.entry.subdomain.is_none().then(|| self.target.shared())
+    pub fn served(&self) -> Served<'_> {
+        match &self.form {
+            Form::Host { readers, .. } => Served::Guarded(self.fixed.guard(), readers),
+            Form::Path { .. } if self.admission.entry.subdomain.is_some() => Served::Alone,
+            Form::Path { .. } => Served::Shared(self.target.shared()),
+        }
     }
 }
 

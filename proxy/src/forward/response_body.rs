@@ -16,6 +16,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::attach::{Gate, Using};
 use crate::client::connection::Connection;
+use crate::forward::worker::Script;
 use crate::upstream::Upstream;
 use crate::upstream::request_body::{Polled, filtered, poll_incoming};
 
@@ -29,6 +30,8 @@ pub enum ResponseBody {
         body: Incoming,
         carried: Carried,
     },
+    /// One of these, behind the listener of a service worker.
+    Script(Box<Script>),
 }
 
 /// Kept by a response until its last byte has passed: dropped before, it breaks the backend's
@@ -136,6 +139,7 @@ impl Body for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<hyper::Error> {
         match &mut *self {
             ResponseBody::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            ResponseBody::Script(script) => Pin::new(&mut **script).poll_frame(cx),
             ResponseBody::Backend { first, body, carried } => {
                 let frame = match first.take() {
                     Some(frame) => Some(Ok(frame)),
@@ -152,6 +156,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             ResponseBody::Own(body) => body.is_end_stream(),
+            ResponseBody::Script(script) => script.is_end_stream(),
             ResponseBody::Backend { first, body, .. } => first.is_none() && body.is_end_stream(),
         }
     }
@@ -159,6 +164,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             ResponseBody::Own(body) => body.size_hint(),
+            ResponseBody::Script(script) => script.size_hint(),
             ResponseBody::Backend { first, body, .. } => {
                 let here = first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
                 let (rest, mut hint) = (body.size_hint(), SizeHint::new());

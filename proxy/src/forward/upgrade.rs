@@ -57,8 +57,7 @@ pub fn switch(
     *response.version_mut() = http::Version::HTTP_11;
     let backend = hyper::upgrade::on(&mut response);
     let kind = if switch.is_connect() { headers::Switched::Stream } else { headers::Switched::Connection };
-    let shared = exchange.shared();
-    headers::to_client(response.headers_mut(), &exchange.fixed.backend, shared.as_ref(), Some(kind));
+    headers::to_client(response.headers_mut(), &exchange.fixed.backend, &exchange.served(), Some(kind));
     if switch.is_connect() {
         *response.status_mut() = StatusCode::OK;
     }

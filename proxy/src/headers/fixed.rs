@@ -8,6 +8,7 @@ use jetway_protocol::attach::Entry;
 use jetway_protocol::ids::BackendId;
 
 use super::forwarded::{self, Forwarding};
+use super::guard::Guard;
 use super::lines::write_line;
 use super::value::{Unwritable, value};
 
@@ -26,6 +27,8 @@ pub struct FixedHeaders {
     lines: Vec<(HeaderName, HeaderValue)>,
     /// The same as they are sent, made on first use.
     written: OnceLock<Box<[u8]>>,
+    /// Of answers in the host form, made on first use.
+    guard: OnceLock<Guard>,
 }
 
 impl FixedHeaders {
@@ -50,7 +53,12 @@ impl FixedHeaders {
             lines.extend(told.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
         let (host, scheme) = (forwarding.host.clone(), forwarding.scheme);
-        Ok(Self { entry, host, scheme, backend, lines, written: OnceLock::new() })
+        let (written, guard) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { entry, host, scheme, backend, lines, written, guard })
+    }
+
+    pub fn guard(&self) -> &Guard {
+        self.guard.get_or_init(|| Guard::new(&self.entry.allowed_origins))
     }
 
     /// Whether it suits another request of the same connection.

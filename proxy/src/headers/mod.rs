@@ -7,17 +7,20 @@
 //!
 //! `rules` is the table of names, which both lanes read. `request` makes a backend's headers
 //! (`forwarded` says for whom the request comes, `fixed` stays the same on a connection),
-//! `response` a client's (`cookies` are confined to a session's `origin`). `framing` says how an
-//! answer's body ends. `plain` writes the lines of the plain lane. `fields`, `lines` and `value`
-//! are the small change of all of them.
+//! `response` a client's (`cookies` are confined to a session's `origin`; in the host form a
+//! `guard` says which pages may have the answer). `own_cookie` is what lets browsers in there.
+//! `framing` says how an answer's body ends. `plain` writes the lines of the plain lane. `fields`,
+//! `lines` and `value` are the small change of all of them.
 
 mod cookies;
 mod fields;
 mod fixed;
 mod forwarded;
 pub mod framing;
+pub mod guard;
 mod lines;
 mod origin;
+pub mod own_cookie;
 pub mod plain;
 mod request;
 mod response;
@@ -26,7 +29,7 @@ mod value;
 
 pub use fixed::FixedHeaders;
 pub use forwarded::Forwarding;
-pub use origin::Shared;
+pub use origin::{Readers, Served, Shared};
 pub use request::{Told, Upgrade, framing_is_plain, oddity, to_backend, upgrade_wanted};
 pub use response::{Switched, allow_every_origin, to_client};
 pub use value::Unwritable;

@@ -6,6 +6,7 @@ use http::header::HeaderMap;
 use super::fixed::FixedHeaders;
 use super::forwarded::{self, Forwarding};
 pub use super::lines::{write_all, write_line};
+use super::origin::Served;
 use super::request::VERIFIED_PATH;
 use super::response::{BACKEND_ID, CORS, EVERY_ORIGIN, POLICY};
 use super::value::Unwritable;
@@ -27,9 +28,20 @@ pub fn tell_backend(
     Ok(())
 }
 
-/// Writes our lines behind a backend's own ones, but for those that it has said itself.
-pub fn tell_client(text: &mut Vec<u8>, backend: &[u8], has_policy: bool, has_cors: bool) {
+/// Writes our lines behind a backend's own ones, but for those that it has said itself. In the host
+/// form this lane has answers for [`super::Readers::Own`] alone.
+pub fn tell_client(
+    text: &mut Vec<u8>,
+    backend: &[u8],
+    has_policy: bool,
+    has_cors: bool,
+    served: &Served<'_>,
+) {
     write_line(text, BACKEND_ID.as_str(), backend);
+    if let Served::Guarded(guard, _) = served {
+        text.extend_from_slice(guard.written());
+        return;
+    }
     if !has_policy {
         write_line(text, "referrer-policy", POLICY.as_bytes());
     }
@@ -45,6 +57,8 @@ mod tests {
     use http::header::{HeaderName, HeaderValue};
     use proptest::prelude::*;
 
+    use super::super::guard::Guard;
+    use super::super::origin::Readers;
     use super::super::rules::{InAnswer, InRequest, in_answer, in_request};
     use super::super::to_client;
     use super::*;
@@ -65,7 +79,7 @@ mod tests {
                 let mut headers = HeaderMap::new();
                 headers.insert(&known, HeaderValue::from_static("v"));
                 let shared = super::super::Shared { prefix: "/t", asked: "/t/a", path_is_kept: false };
-                to_client(&mut headers, &HeaderValue::from_static("b"), Some(&shared), None);
+                to_client(&mut headers, &HeaderValue::from_static("b"), &Served::Shared(shared), None);
                 prop_assert!(headers.get(&known).is_some_and(|value| value == "v"), "{name}");
             }
         }
@@ -73,7 +87,10 @@ mod tests {
 
     #[test]
     fn a_client_is_told_what_the_rules_tell_it() {
-        for (policy, cors) in [(false, false), (true, false), (false, true), (true, true)] {
+        let guard = Guard::new(&["https://a".to_owned()]);
+        let forms = [Served::Alone, Served::Guarded(&guard, &Readers::Own)];
+        let said = [(false, false), (true, false), (false, true), (true, true)];
+        for (served, (policy, cors)) in forms.iter().flat_map(|form| said.map(|said| (form, said))) {
             let mut by_rule = HeaderMap::new();
             if policy {
                 by_rule.insert("referrer-policy", HeaderValue::from_static("origin"));
@@ -83,8 +100,8 @@ mod tests {
             }
             let (mut written, mut expect) = (Vec::new(), Vec::new());
             write_all(&mut written, &by_rule);
-            tell_client(&mut written, b"b-1", policy, cors);
-            to_client(&mut by_rule, &HeaderValue::from_static("b-1"), None, None);
+            tell_client(&mut written, b"b-1", policy, cors, served);
+            to_client(&mut by_rule, &HeaderValue::from_static("b-1"), served, None);
             write_all(&mut expect, &by_rule);
             let lines = |text: &[u8]| {
                 let text = String::from_utf8(text.to_vec()).unwrap();

@@ -7,7 +7,9 @@ use http::header::{
 
 use super::cookies;
 use super::fields::{remove_nominated, remove_where};
-use super::origin::Shared;
+use super::guard;
+use super::origin::{Readers, Served, Shared};
+use super::own_cookie;
 use super::rules::{self, InAnswer};
 
 /// Plane's name, kept for clients that were written for it.
@@ -23,6 +25,8 @@ pub(super) const EVERY_ORIGIN: [&str; 3] = ["*", "*", "*, Authorization"];
 /// cross-site requests by.
 pub(super) const POLICY: &str = "strict-origin";
 
+const SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+
 /// The part of the connection that becomes another protocol's with the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switched {
@@ -33,24 +37,28 @@ pub enum Switched {
 }
 
 /// From the backend's headers to the client's. `backend`: its id. `switched`: the answer is the 101
-/// that was asked for. `shared` is `None` where the session has an origin of its own.
+/// that was asked for.
 pub fn to_client(
     headers: &mut HeaderMap,
     backend: &HeaderValue,
-    shared: Option<&Shared<'_>>,
+    served: &Served<'_>,
     switched: Option<Switched>,
 ) {
     let protocol = switched.and_then(|_| headers.get(UPGRADE).cloned());
     remove_nominated(headers);
-    let (mut has_cookies, mut has_policy, mut has_cors) = (false, false, false);
+    let shared = served.shared();
+    let is_framed = matches!(served, Served::Guarded(_, Readers::Frame));
+    let (mut has_cookies, mut has_policy, mut has_cors, mut has_site_data) = (false, false, false, false);
     remove_where(headers, |name| {
         let rule = rules::in_answer(name.as_str().as_bytes());
         has_cookies |= rule == InAnswer::Cookie;
         has_policy |= rule == InAnswer::Policy;
         has_cors |= rule == InAnswer::Cors;
+        has_site_data |= rule == InAnswer::SiteData;
         match rule {
             InAnswer::Removed | InAnswer::Connection | InAnswer::Encoding => true,
-            InAnswer::OwnOrigin => shared.is_some(),
+            InAnswer::OwnOrigin | InAnswer::SiteData => shared.is_some(),
+            InAnswer::Guarded => served.is_guarded() && !(is_framed && *name == guard::RESOURCE_POLICY),
             InAnswer::Passes | InAnswer::Cookie | InAnswer::Policy | InAnswer::Cors => false,
             InAnswer::Id | InAnswer::Length | InAnswer::Date => false,
         }
@@ -70,6 +78,17 @@ pub fn to_client(
     if has_cookies {
         confine_cookies(headers, shared);
     }
+    if let Served::Guarded(guard, readers) = served {
+        if has_site_data {
+            keep_cookies(headers);
+        }
+        // A switch has no answer that anybody keeps or shows.
+        if switched.is_none() {
+            guard.tell(headers, readers);
+            guard::open(headers, readers, has_cors);
+        }
+        return;
+    }
     if !has_policy {
         headers.insert(REFERRER_POLICY, HeaderValue::from_static(POLICY));
     }
@@ -86,12 +105,23 @@ pub fn allow_every_origin(headers: &mut HeaderMap) {
     }
 }
 
+/// The proxy's own cookies are not an application's to set.
 fn confine_cookies(headers: &mut HeaderMap, shared: Option<&Shared<'_>>) {
-    let set: Vec<HeaderValue> =
-        headers.get_all(SET_COOKIE).iter().filter_map(|cookie| cookies::confined(cookie, shared)).collect();
-    headers.remove(SET_COOKIE);
-    for cookie in set {
-        headers.append(SET_COOKIE, cookie);
+    let theirs =
+        headers.get_all(SET_COOKIE).iter().filter(|cookie| !own_cookie::is_set_by(cookie.as_bytes()));
+    let set: Vec<HeaderValue> = theirs.filter_map(|cookie| cookies::confined(cookie, shared)).collect();
+    replace(headers, SET_COOKIE, set);
+}
+
+fn keep_cookies(headers: &mut HeaderMap) {
+    let kept = headers.get_all(SITE_DATA).iter().filter_map(guard::keeping_cookies).collect();
+    replace(headers, SITE_DATA, kept);
+}
+
+fn replace(headers: &mut HeaderMap, name: HeaderName, values: Vec<HeaderValue>) {
+    headers.remove(&name);
+    for value in values {
+        headers.append(&name, value);
     }
 }
 
@@ -101,9 +131,13 @@ mod tests {
     use super::*;
 
     fn answered(shared: bool, lines: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = map(lines);
         let path = Shared { prefix: "/tok", asked: "/tok/a", path_is_kept: false };
-        to_client(&mut headers, &HeaderValue::from_static("b-1"), shared.then_some(&path), None);
+        served(&if shared { Served::Shared(path) } else { Served::Alone }, lines)
+    }
+
+    fn served(served: &Served<'_>, lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = map(lines);
+        to_client(&mut headers, &HeaderValue::from_static("b-1"), served, None);
         headers
     }
 
@@ -128,7 +162,7 @@ mod tests {
         let lines = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", "a")];
         for (switched, kept) in [(Switched::Connection, true), (Switched::Stream, false)] {
             let mut headers = map(&lines);
-            to_client(&mut headers, &HeaderValue::from_static("b-1"), None, Some(switched));
+            to_client(&mut headers, &HeaderValue::from_static("b-1"), &Served::Alone, Some(switched));
             for name in ["connection", "upgrade", "sec-websocket-accept"] {
                 assert_eq!(headers.contains_key(name), kept, "{switched:?} {name}");
             }
@@ -140,14 +174,11 @@ mod tests {
         let lines = [
             ("Service-Worker-Allowed", "/"),
             ("Clear-Site-Data", "\"*\""),
-            ("NEL", "{}"),
-            ("Report-To", "{}"),
             ("Alt-Svc", "h2=\"evil:443\""),
             ("Strict-Transport-Security", "max-age=1"),
             ("WWW-Authenticate", "Basic realm=\"your password\""),
             ("Use-As-Dictionary", "match=\"/*\""),
             ("Accept-CH", "Sec-CH-UA-Model"),
-            ("Set-Login", "logged-out"),
             ("Origin-Agent-Cluster", "?0"),
             ("Set-Cookie", "a=b; Path=/; Domain=example.com"),
             ("Set-Cookie", "c=d"),
@@ -166,6 +197,56 @@ mod tests {
         }
         let cookies: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
         assert_eq!(cookies, ["a=b; Path=/", "c=d"], "but not its parent domain");
+    }
+
+    #[test]
+    fn nothing_outlives_a_session_on_its_host() {
+        let lines = [
+            ("NEL", "{}"),
+            ("Report-To", "{}"),
+            ("Set-Login", "logged-out"),
+            ("Secure-Session-Registration", "(ES256);path=\"/x\""),
+            ("Public-Key-Pins", "max-age=1"),
+            ("Expect-CT", "max-age=1"),
+        ];
+        let guard = guard::Guard::new(&[]);
+        for form in [Served::Alone, Served::Guarded(&guard, &Readers::Own)] {
+            let headers = served(&form, &lines);
+            assert!(lines.iter().all(|(name, _)| !headers.contains_key(*name)), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn in_the_host_form_the_guard_speaks() {
+        let guard = guard::Guard::new(&[]);
+        let lines = [
+            ("cross-origin-resource-policy", "cross-origin"),
+            ("cdn-cache-control", "max-age=60"),
+            ("surrogate-control", "max-age=60"),
+            ("cloudflare-cdn-cache-control", "max-age=60"),
+            ("clear-site-data", "\"cookies\", \"storage\""),
+            ("strict-transport-security", "max-age=1"),
+            ("set-cookie", "__Host-jetway=x; Path=/"),
+            ("set-cookie", "a=b; Domain=example.com"),
+            ("content-security-policy", "default-src 'self'"),
+        ];
+        for (readers, open) in [(Readers::Own, false), (Readers::Bearer, true)] {
+            let headers = served(&Served::Guarded(&guard, &readers), &lines);
+            assert!(headers.values().all(|value| value != "max-age=60"), "{headers:?}");
+            assert_eq!(headers["clear-site-data"], "\"storage\"");
+            assert_eq!(headers["strict-transport-security"], "max-age=1", "its host is its own");
+            let cookies: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
+            assert_eq!(cookies, ["a=b"]);
+            assert_eq!(headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), open, "{readers:?}");
+            let policies: Vec<_> = headers.get_all("content-security-policy").iter().collect();
+            assert_eq!(policies[0], "default-src 'self'");
+            assert!(!headers.contains_key(REFERRER_POLICY), "no token is in the URL");
+        }
+        let headers = served(&Served::Guarded(&guard, &Readers::Own), &[("clear-site-data", "\"cookies\"")]);
+        assert!(!headers.contains_key("clear-site-data"));
+        let own = served(&Served::Alone, &lines);
+        assert_eq!(own["cross-origin-resource-policy"], "cross-origin", "the path form's own word");
+        assert_eq!(own.get_all(SET_COOKIE).iter().count(), 1);
     }
 
     #[test]

@@ -32,11 +32,16 @@ pub enum InRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InAnswer {
     Passes,
-    /// It concerns one connection, or is for the proxy alone to say.
+    /// It concerns one connection, is for the proxy alone to say, or is kept by browsers for a host
+    /// though its session has ended, and the next one is there.
     Removed,
     /// A browser applies it to the whole origin, whichever path said it. Removed where sessions
     /// share their origin.
     OwnOrigin,
+    /// The same, and in the host form it has no word on cookies.
+    SiteData,
+    /// In the host form, the proxy's to say.
+    Guarded,
     /// Kept below its own session's path.
     Cookie,
     /// The application's own word on the referrer.
@@ -114,26 +119,37 @@ const RULES: &[Rule] = &[
     // The proxy marks its own answers with it; an application's mark would forge one.
     rule("proxy-status", R::Passes, A::Removed, Late::Removed),
 
+    // What a browser keeps for a host, up to a year, and so for sessions that have it later: it
+    // sends their URLs, and so their entering tokens, elsewhere, registers a key for every path,
+    // signs in, or refuses later certificates.
+    rule("expect-ct", R::Passes, A::Removed, Late::Passes),
+    rule("nel", R::Passes, A::Removed, Late::Passes),
+    rule("public-key-pins", R::Passes, A::Removed, Late::Passes),
+    rule("report-to", R::Passes, A::Removed, Late::Passes),
+    rule("sec-session-registration", R::Passes, A::Removed, Late::Passes),
+    rule("secure-session-registration", R::Passes, A::Removed, Late::Passes),
+    rule("set-login", R::Passes, A::Removed, Late::Passes),
+
     // What a browser applies to a whole origin. It widens a service worker's reach, throws data
-    // away, signs in or asks for a password in everybody's name, registers a key or a dictionary
-    // for every path, sends others' URLs, and so their tokens, elsewhere, or changes how every
-    // session is reached or isolated.
+    // away, asks for a password in everybody's name, registers a dictionary for every path, or
+    // changes how every session is reached or isolated. A session that has a host of its own speaks
+    // for it: `Strict-Transport-Security` too, since no other session's host is below it.
     rule("accept-ch", R::Passes, A::OwnOrigin, Late::Passes),
     rule("alt-svc", R::Passes, A::OwnOrigin, Late::Passes),
-    rule("clear-site-data", R::Passes, A::OwnOrigin, Late::Passes),
+    rule("clear-site-data", R::Passes, A::SiteData, Late::Passes),
     rule("critical-ch", R::Passes, A::OwnOrigin, Late::Passes),
-    rule("expect-ct", R::Passes, A::OwnOrigin, Late::Passes),
-    rule("nel", R::Passes, A::OwnOrigin, Late::Passes),
     rule("origin-agent-cluster", R::Passes, A::OwnOrigin, Late::Passes),
-    rule("public-key-pins", R::Passes, A::OwnOrigin, Late::Passes),
-    rule("report-to", R::Passes, A::OwnOrigin, Late::Passes),
-    rule("sec-session-registration", R::Passes, A::OwnOrigin, Late::Passes),
-    rule("secure-session-registration", R::Passes, A::OwnOrigin, Late::Passes),
     rule("service-worker-allowed", R::Passes, A::OwnOrigin, Late::Passes),
-    rule("set-login", R::Passes, A::OwnOrigin, Late::Passes),
     rule("strict-transport-security", R::Passes, A::OwnOrigin, Late::Passes),
     rule("use-as-dictionary", R::Passes, A::OwnOrigin, Late::Passes),
     rule("www-authenticate", R::Passes, A::OwnOrigin, Late::Passes),
+
+    // In the host form a cookie guards every answer: caches of several people and other pages must
+    // not have it, whatever the application says.
+    rule("cdn-cache-control", R::Passes, A::Guarded, Late::Passes),
+    rule("cloudflare-cdn-cache-control", R::Passes, A::Guarded, Late::Passes),
+    rule("cross-origin-resource-policy", R::Passes, A::Guarded, Late::Passes),
+    rule("surrogate-control", R::Passes, A::Guarded, Late::Passes),
 
     // An application's own word; where it has none, the proxy's.
     rule("access-control-allow-headers", R::Passes, A::Cors, Late::Passes),

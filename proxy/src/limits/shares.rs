@@ -71,13 +71,22 @@ pub struct OpenPermit<K: Hash + Eq + Copy> {
 impl ClientKey {
     /// `None`: it speaks for others.
     pub fn of(peer: Peer) -> Option<Self> {
-        let address = match peer.address.ip() {
+        (!peer.trusted).then(|| Self::at(peer.address.ip()))
+    }
+
+    /// That of the client for whom a forwarder speaks, where it says so in its list of them.
+    pub fn behind(peer: Peer, forwarded_for: Option<&str>) -> Option<Self> {
+        let last = forwarded_for.and_then(|all| all.rsplit(',').next());
+        Self::of(peer).or_else(|| last?.trim().parse().ok().map(Self::at))
+    }
+
+    fn at(address: IpAddr) -> Self {
+        Self(match address {
             IpAddr::V4(address) => IpAddr::V4(address),
             IpAddr::V6(address) => {
                 Ipv6Addr::from_bits(address.to_bits() >> NETWORK_BITS << NETWORK_BITS).into()
             }
-        };
-        (!peer.trusted).then_some(Self(address))
+        })
     }
 }
 
@@ -193,5 +202,11 @@ mod tests {
         assert_eq!(of("[2001:db8::1]:1", false), of("[2001:db8:0:0:ffff::]:1", false));
         assert_ne!(of("[2001:db8::1]:1", false), of("[2001:db8:0:1::1]:1", false));
         assert_eq!(of("192.0.2.7:1", true), None);
+        let behind = |trusted, said: Option<&str>| {
+            ClientKey::behind(Peer { address: "192.0.2.7:1".parse().unwrap(), trusted }, said)
+        };
+        assert_eq!(behind(true, Some("10.0.0.1, 192.0.2.9")), of("192.0.2.9:1", false));
+        assert_eq!(behind(false, Some("192.0.2.9")), of("192.0.2.7:1", false), "others say it of themselves");
+        assert_eq!((behind(true, None), behind(true, Some("unknown"))), (None, None));
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-    LOCATION, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY, RETRY_AFTER, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, Response, StatusCode};
 use jetway_protocol::error::ErrorBody;
@@ -19,6 +21,8 @@ use crate::forward::response_body::ResponseBody;
 use crate::headers;
 use crate::problem::{Problem, Wording};
 
+/// A browser asks again after so long.
+const PREFLIGHT_SECONDS: u32 = 600;
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// When waiting helps, a client is asked to come back after so long.
 const RETRY: Duration = Duration::from_secs(1);
@@ -125,6 +129,25 @@ pub fn redirect(location: &HeaderValue) -> Response<ResponseBody> {
     response
 }
 
+/// To a page that asks before it sends something. Which pages may is decided when they do, by the
+/// cookie that comes with that.
+pub fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response<ResponseBody> {
+    let mut response = own(StatusCode::NO_CONTENT, "text/plain", Bytes::new());
+    let headers = response.headers_mut();
+    headers::guard::allow(headers, origin);
+    for (wanted, allowed) in [
+        (ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS),
+        (ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS),
+    ] {
+        if let Some(value) = asked.get(&wanted) {
+            headers.insert(allowed, value.clone());
+        }
+        headers.append(VARY, HeaderValue::from(wanted));
+    }
+    headers.insert(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS.into());
+    response
+}
+
 /// The same by HTTPS, whatever the method (RFC 9110 §15.4.9).
 pub fn moved(location: &HeaderValue) -> Response<ResponseBody> {
     let mut response = own(StatusCode::PERMANENT_REDIRECT, "text/plain", Bytes::new());
@@ -132,7 +155,7 @@ pub fn moved(location: &HeaderValue) -> Response<ResponseBody> {
     response
 }
 
-fn own(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<ResponseBody> {
+pub(super) fn own(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::own(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();

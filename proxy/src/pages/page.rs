@@ -1,4 +1,5 @@
-//! The pages that a person sees: a session that starts, and a URL that leads nowhere.
+//! The pages that a person sees: a session that starts, and a URL that leads nowhere (those on the
+//! way in are in `entry`).
 //! Self-contained, in plain words, without the token.
 
 use std::sync::LazyLock;
@@ -38,19 +39,36 @@ pub fn render(status: StatusCode, message: &str, retry: bool, id: &str, brand: &
     let body = format!(
         "<h1>{title}</h1><p>{message}</p><p>{advice}</p><p class=\"small\">Error {status}, number {id}</p>"
     );
-    whole(title, "", brand, &body)
+    whole(title, Referrer::None, "", brand, &body)
 }
 
 /// Shown while a session starts: it follows the start, and enters by itself.
 pub fn waiting(brand: &str, nonce: &str) -> String {
     // The script comes last: nothing is looked for in it.
     let body = WAITING.replace("{nonce}", nonce).replace("{script}", SCRIPT.trim_end());
-    whole("Starting", REFRESH, brand, &body)
+    whole("Starting", Referrer::None, REFRESH, brand, &body)
 }
 
-fn whole(title: &str, head: &str, brand: &str, body: &str) -> String {
+/// What a page's own requests say of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Referrer {
+    None,
+    /// What the answer's `Referrer-Policy` says: a form's request needs an origin.
+    Origin,
+}
+
+pub fn whole(title: &str, referrer: Referrer, head: &str, brand: &str, body: &str) -> String {
     let style = &*STYLE;
-    format!(include_str!("frame.html"), title = title, style = style, head = head, brand = brand, body = body)
+    let referrer = if referrer == Referrer::None { NO_REFERRER } else { "" };
+    format!(
+        include_str!("frame.html"),
+        title = title,
+        style = style,
+        head = head,
+        brand = brand,
+        body = body,
+        referrer = referrer
+    )
 }
 
 /// A file whose line ends are for its readers alone.
@@ -60,6 +78,11 @@ fn joined(text: &str) -> String {
 
 static STYLE: LazyLock<String> = LazyLock::new(|| joined(include_str!("style.css")));
 static WAITING: LazyLock<String> = LazyLock::new(|| joined(include_str!("waiting.html")));
+pub static BLOCKED: LazyLock<String> = LazyLock::new(|| joined(include_str!("blocked.html")));
+pub static CONFIRM: LazyLock<String> = LazyLock::new(|| joined(include_str!("confirm.html")));
+pub static LEFT: LazyLock<String> = LazyLock::new(|| joined(include_str!("left.html")));
+
+const NO_REFERRER: &str = r#"<meta name="referrer" content="no-referrer">"#;
 
 /// For a browser without scripts.
 const REFRESH: &str = r#"<noscript><meta http-equiv="refresh" content="3"></noscript>"#;
@@ -74,7 +97,7 @@ fn sentence(fragment: &str) -> String {
     chars.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), chars.as_str()))
 }
 
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

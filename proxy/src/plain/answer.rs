@@ -12,7 +12,7 @@ use jetway_protocol::time::UnixMicros;
 use super::chunks::{Body, Chunks, Malformed};
 use crate::headers::framing::Framing;
 use crate::headers::rules::{self, InAnswer};
-use crate::headers::{self, Shared, plain};
+use crate::headers::{self, Served, plain};
 use crate::upstream::HEAD_BYTES_MAX;
 
 /// Lines of nearly every answer, and of any.
@@ -26,8 +26,7 @@ pub struct For<'a> {
     pub is_head: bool,
     /// The backend's id.
     pub backend: &'a HeaderValue,
-    /// `None`: the session has an origin of its own.
-    pub shared: Option<Shared<'a>>,
+    pub served: Served<'a>,
     /// The client is to ask no more on this connection.
     pub closes: bool,
 }
@@ -143,9 +142,10 @@ impl Said {
                 InAnswer::Date => said.has_date = true,
                 InAnswer::Policy => said.has_policy = true,
                 InAnswer::Cors => said.has_cors = true,
-                InAnswer::Removed | InAnswer::OwnOrigin | InAnswer::Cookie | InAnswer::Id => {
-                    said.is_ruled = true;
-                }
+                // Where they do not pass, they are left out.
+                InAnswer::Guarded => {}
+                InAnswer::Removed | InAnswer::OwnOrigin | InAnswer::SiteData => said.is_ruled = true,
+                InAnswer::Cookie | InAnswer::Id => said.is_ruled = true,
             }
         }
         Ok(said)
@@ -159,14 +159,17 @@ fn as_it_came(
     has_length: bool,
     text: &mut Vec<u8>,
 ) {
+    let is_guarded = wanted.served.is_guarded();
     for line in lines {
         match rules::in_answer(line.name.as_bytes()) {
             InAnswer::Connection | InAnswer::Encoding => {}
+            InAnswer::Guarded if is_guarded => {}
             InAnswer::Length if !has_length => {}
             _ => plain::write_line(text, line.name, line.value),
         }
     }
-    plain::tell_client(text, wanted.backend.as_bytes(), said.has_policy, said.has_cors);
+    let backend = wanted.backend.as_bytes();
+    plain::tell_client(text, backend, said.has_policy, said.has_cors, &wanted.served);
 }
 
 fn by_rule(
@@ -183,7 +186,7 @@ fn by_rule(
             headers.append(name, value);
         }
     }
-    headers::to_client(&mut headers, wanted.backend, wanted.shared.as_ref(), None);
+    headers::to_client(&mut headers, wanted.backend, &wanted.served, None);
     if let Some(length) = content_length {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
@@ -231,11 +234,12 @@ fn write_date(text: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headers::Shared;
 
     static BACKEND: HeaderValue = HeaderValue::from_static("b-1");
 
     fn wanted() -> For<'static> {
-        For { is_head: false, backend: &BACKEND, shared: None, closes: false }
+        For { is_head: false, backend: &BACKEND, served: Served::Alone, closes: false }
     }
 
     fn told(answer: &str, wanted: &For<'_>) -> Result<(ResponseHead, String), Option<Malformed>> {
@@ -319,7 +323,7 @@ mod tests {
     #[test]
     fn lines_that_rules_speak_of_are_theirs() {
         let shared = Shared { prefix: "/tok", asked: "/tok/a", path_is_kept: false };
-        let wanted = For { shared: Some(shared), ..wanted() };
+        let wanted = For { served: Served::Shared(shared), ..wanted() };
         let many: String = (0..60).map(|number| format!("X-{number}: y\r\n")).collect();
         let answer = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: a=b; Path=/\r\nClear-Site-Data: \"*\"\r\n\

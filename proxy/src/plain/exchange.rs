@@ -3,6 +3,7 @@
 //! answer, the request is asked once more.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,26 +12,30 @@ use http_body_util::BodyExt;
 use jetway_protocol::ids::BackendId;
 use jetway_protocol::spec::Protocol;
 use jetway_protocol::time::UnixMicros;
+use jetway_protocol::token::HostToken;
 use tokio::time::Instant;
 
 use super::Lane;
 use super::answer::{self, For};
 use super::chunks::Progress;
 use super::heads::{Answered, HeadReader};
-use super::request::{self, RequestHead};
+use super::request::{self, Form, RequestHead};
 use super::sockets::{BackendSocket, Received, Stop};
 use crate::forward::exchange::RESPONSE_HEAD_MAX;
 use crate::forward::response_body::ResponseBody;
-use crate::headers::Forwarding;
 use crate::headers::plain::tell_backend;
+use crate::headers::{Forwarding, Readers, Served};
 use crate::io::buffers::Text;
 use crate::limits::shares;
 use crate::pages::answer::wants_page;
+use crate::pages::entry;
 use crate::problem::{Problem, unwritable};
-use crate::request::server::{Admitted, Asking};
+use crate::request::admitted::{Admitted, Asking, Claim};
+use crate::request::credentials;
+use crate::request::return_url::Reason;
 use crate::request::serving::Serving;
-use crate::route::PathParts;
-use crate::route::untokened;
+use crate::route::session_host::SessionHost;
+use crate::route::{PathParts, untokened};
 use crate::upstream::dial_target::DialTargets;
 
 /// The end of one request.
@@ -72,6 +77,40 @@ fn broken_off(_stop: Stop) -> Unanswered {
     Unanswered::Gone
 }
 
+/// What leads to a request's session.
+enum Leads<'a> {
+    Path(PathParts<'a>),
+    Host { token: Arc<HostToken>, site: Arc<SessionHost> },
+}
+
+impl Leads<'_> {
+    fn claim(&self) -> Claim<'_> {
+        match self {
+            Leads::Path(PathParts { token, is_static, port, .. }) => {
+                Claim::Path { token, is_static: *is_static, port: *port }
+            }
+            Leads::Host { token, site } => Claim::Host { token: &token.content, site },
+        }
+    }
+
+    fn served<'a>(&'a self, admitted: &'a Admitted) -> Served<'a> {
+        match self {
+            Leads::Host { .. } => Served::Guarded(admitted.fixed.guard(), &Readers::Own),
+            Leads::Path(_) if admitted.admission.entry.subdomain.is_some() => Served::Alone,
+            Leads::Path(place) => Served::Shared(place.shared()),
+        }
+    }
+}
+
+/// At a session's host, a person who is not let in goes back to where the session was started.
+fn is_for_the_other_lane(form: &Form, problem: &Problem) -> bool {
+    match form {
+        Form::Path { is_own: true } => false,
+        Form::Path { is_own: false } => *problem == Problem::TokenInvalid,
+        Form::Host { .. } => Reason::of(problem).is_some(),
+    }
+}
+
 /// A request as it is sent, and the answer that it wants.
 struct Asks<'a> {
     text: &'a [u8],
@@ -81,7 +120,7 @@ struct Asks<'a> {
 
 impl Lane<'_> {
     pub async fn serve(&mut self, head: RequestHead, came: Received, text: Text) -> Outcome {
-        let (mut backend, method) = (None, head.method.clone());
+        let (mut backend, method, form) = (None, head.method.clone(), head.form.clone());
         let for_a_person = head.takes_html && wants_page(&method, &request::headers(came.bytes()));
         let mut came = Some(came);
         match self.pass_on(head, &mut came, text, for_a_person, &mut backend).await {
@@ -89,6 +128,13 @@ impl Lane<'_> {
             Err(Unanswered::Gone) => Outcome::Over,
             Err(Unanswered::NotPlain) => came.map_or(Outcome::Over, Outcome::NotPlain),
             Err(Unanswered::Problem(reason)) => {
+                if for_a_person
+                    && is_for_the_other_lane(&form, &reason)
+                    && let Some(came) = came.take()
+                {
+                    self.serving.connection.counted.set();
+                    return Outcome::NotPlain(came);
+                }
                 let reason = match &came {
                     Some(came) if reason == Problem::TokenInvalid => {
                         let bytes = came.bytes();
@@ -96,7 +142,10 @@ impl Lane<'_> {
                     }
                     _ => reason,
                 };
-                let answer = self.serving.server.problem(&reason, backend.as_ref(), for_a_person);
+                let mut answer = self.serving.server.problem(&reason, backend.as_ref(), for_a_person);
+                if reason == Problem::Waiting && matches!(form, Form::Host { .. }) {
+                    entry::in_no_frame(&mut answer);
+                }
                 self.answer(answer, &method).await
             }
         }
@@ -115,13 +164,12 @@ impl Lane<'_> {
         let Serving { connection, server, .. } = self.serving;
         let host = connection.lone_host(head.host(bytes)).map_err(crate::request::server::bad_request)?;
         let path = head.path(bytes);
-        let place = PathParts::of(path).ok_or(Unanswered::NotPlain)?;
+        let leads = self.leads(&head, bytes, &host).ok_or(Unanswered::NotPlain)?;
         if let Some(client) = shares::ClientKey::of(connection.peer) {
             server.allowances.clients.ask(client)?;
         }
-        let PathParts { token, is_static, port, .. } = place;
-        let is_counted = false;
-        let asking = Asking { host: &host, token, is_static, port, for_a_person, stages: None, is_counted };
+        let (claim, is_counted) = (leads.claim(), false);
+        let asking = Asking { host: &host, claim, for_a_person, stages: None, is_counted };
         let mut admitted = tokio::select! {
             biased;
             admitted = server.admitted(connection, &asking, since, asked_for) => admitted?,
@@ -138,9 +186,9 @@ impl Lane<'_> {
         told.map_err(|reason| unwritable(&admitted.key.backend, &reason))?;
         text.0.extend_from_slice(b"\r\n");
         text.0.extend_from_slice(&bytes[head.body.clone()]);
-        let shared = admitted.admission.entry.subdomain.is_none().then(|| place.shared());
+        let served = leads.served(&admitted);
         let is_head = head.method == Method::HEAD;
-        let wanted = For { is_head, backend: &admitted.fixed.backend, shared, closes: false };
+        let wanted = For { is_head, backend: &admitted.fixed.backend, served, closes: false };
         let mut reply = Text::borrow();
         let hold = server.hold.saturating_sub(since.elapsed());
         let asks = Asks { text: &text.0, wanted, is_repeatable: head.is_repeatable() };
@@ -151,6 +199,19 @@ impl Lane<'_> {
             admitted.drone.first_byte(&admitted.key, wall, since.elapsed());
         }
         self.bring_back(upstream, answered, reply).await
+    }
+
+    /// `None`: the cookie is no good here.
+    fn leads<'b>(&self, head: &RequestHead, bytes: &'b [u8], host: &Arc<str>) -> Option<Leads<'b>> {
+        let Form::Host { cookie } = &head.form else {
+            return PathParts::of(head.path(bytes)).map(Leads::Path);
+        };
+        let Serving { connection, server, .. } = self.serving;
+        let installation = server.known.borrow().clone()?;
+        let site = connection.site(&installation, host)?;
+        let text = std::str::from_utf8(bytes.get(cookie.clone())?).ok()?;
+        let token = credentials::by_cookie(connection, &installation, &site, text)?;
+        Some(Leads::Host { token, site })
     }
 
     /// Over the connection of the last request, or a new one. The first may be closed by the

@@ -101,11 +101,12 @@ mod tests {
     use http::header::HeaderValue;
 
     use super::*;
+    use crate::headers::Served;
 
     static BACKEND: HeaderValue = HeaderValue::from_static("b-1");
 
     fn wanted() -> For<'static> {
-        For { is_head: false, backend: &BACKEND, shared: None, closes: false }
+        For { is_head: false, backend: &BACKEND, served: Served::Alone, closes: false }
     }
 
     /// What comes of these bytes in pieces of this size, and how often they were parsed.

@@ -3,14 +3,17 @@
 //! requests of a page are plain. Such a head is looked through once and passed on as it came, ours
 //! behind it, and so is its answer.
 //!
+//! At a session's host, one cookie that lets in is taken off (`on_host`).
+//!
 //! Whatever else a client sends is hyper's, from that request's first byte to the connection's end:
-//! no request is acted on after two parsers. `request`, `answer`, `heads` and `chunks` are pure,
-//! `sockets` has the two sockets, `exchange` one request.
+//! no request is acted on after two parsers. `request`, `on_host`, `answer`, `heads` and `chunks` are
+//! pure, `sockets` has the two sockets, `exchange` one request.
 
 pub mod answer;
 pub mod chunks;
 mod exchange;
 mod heads;
+pub mod on_host;
 pub mod request;
 mod sockets;
 
@@ -23,10 +26,12 @@ use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use self::exchange::Outcome;
+use self::on_host::Place;
 use self::sockets::{BackendSocket, ClientSocket, Clock, Received};
 use crate::io::buffers::Text;
 use crate::io::socket::Socket;
 use crate::request::serving::Serving;
+use crate::route::hosts::{is_address, split_port};
 
 /// The connection's next step.
 pub enum Next {
@@ -78,7 +83,8 @@ impl<'a> Lane<'a> {
             };
             let mut text = Text::borrow();
             let trusted = self.serving.connection.peer.trusted;
-            let Some(head) = request::read(came.bytes(), trusted, &mut text.0) else {
+            let place_of = |host: &[u8]| self.place_of(host);
+            let Some(head) = request::read(came.bytes(), trusted, place_of, &mut text.0) else {
                 return self.hand_over(&came);
             };
             let next = Bytes::copy_from_slice(&came.bytes()[head.body.end..]);
@@ -91,6 +97,21 @@ impl<'a> Lane<'a> {
                 return Next::Over;
             }
             self.client.left = next;
+        }
+    }
+
+    fn place_of(&self, given: &[u8]) -> Place {
+        let Serving { connection, server, .. } = self.serving;
+        // One that is no name is refused later.
+        let Ok(host) = connection.lone_host(given) else { return Place::Own };
+        let known = server.known.borrow().clone();
+        match known {
+            None if is_address(split_port(&host).0) => Place::Own,
+            None => Place::Unknown,
+            Some(installation) => match connection.site(&installation, &host) {
+                None => Place::Own,
+                Some(site) => Place::Session { takes_paths: site.takes_paths() },
+            },
         }
     }
 

@@ -5,8 +5,9 @@ use std::ops::Range;
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::on_host::{self, Place};
 use crate::headers::rules::{self, InRequest};
-use crate::headers::{framing, plain};
+use crate::headers::{framing, own_cookie, plain};
 use crate::pages::page::STAGE_TYPE;
 use crate::route::PathParts;
 
@@ -30,6 +31,16 @@ pub struct RequestHead {
     pub said: HeaderMap,
     /// A person may look at the answer.
     pub takes_html: bool,
+    pub form: Form,
+}
+
+/// The form of a request's URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Form {
+    /// Its path carries a token. `is_own`: under the cluster's own host, and no session's.
+    Path { is_own: bool },
+    /// Its host says whose it is, and a cookie who comes: its value, in the bytes.
+    Host { cookie: Range<usize> },
 }
 
 impl RequestHead {
@@ -52,8 +63,14 @@ impl RequestHead {
 /// Writes the backend's request line and the client's own lines to `text`. `None`: it is not plain,
 /// or not all of it is here, body and all.
 ///
-/// `trusted`: it comes from a forwarder.
-pub fn read(bytes: &[u8], trusted: bool, text: &mut Vec<u8>) -> Option<RequestHead> {
+/// `trusted`: it comes from a forwarder. `place_of`: where a Host leads; it is asked for the first
+/// one, and a second one is not plain.
+pub fn read(
+    bytes: &[u8],
+    trusted: bool,
+    place_of: impl FnOnce(&[u8]) -> Place,
+    text: &mut Vec<u8>,
+) -> Option<RequestHead> {
     let mut lines = [httparse::EMPTY_HEADER; LINES_MAX];
     let mut request = httparse::Request::new(&mut lines);
     let httparse::Status::Complete(length) = request.parse(bytes).ok()? else { return None };
@@ -66,9 +83,22 @@ pub fn read(bytes: &[u8], trusted: bool, text: &mut Vec<u8>) -> Option<RequestHe
         Some((path, _)) => (path, &target[path.len()..]),
         None => (target, ""),
     };
+    let first = request.headers.iter().find(|line| line.name.eq_ignore_ascii_case("host"))?;
+    let form = match place_of(first.value) {
+        Place::Unknown => return None,
+        Place::Own => Form::Path { is_own: true },
+        Place::Session { takes_paths } => on_host::form(bytes, &method, path, request.headers, takes_paths)?,
+    };
+    let is_host_form = matches!(form, Form::Host { .. });
+    let (forward, first) = match is_host_form {
+        true => (path, path.strip_prefix('/')?.split('/').next().unwrap_or_default()),
+        false => PathParts::of(path).map(|place| (place.forward(), place.token))?,
+    };
     // Paths below `.well-known` (RFC 8615) are the proxy's.
-    let place = PathParts::of(path).filter(|place| is_plain(target) && place.token != WELL_KNOWN)?;
-    for part in [method.as_str(), " ", place.forward(), query, " HTTP/1.1\r\n"] {
+    if !is_plain(target) || first == WELL_KNOWN {
+        return None;
+    }
+    for part in [method.as_str(), " ", forward, query, " HTTP/1.1\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }
     let (mut host, mut body, mut said) = (None, None, HeaderMap::new());
@@ -85,7 +115,13 @@ pub fn read(bytes: &[u8], trusted: bool, text: &mut Vec<u8>) -> Option<RequestHe
             // The default.
             InRequest::Connection if value.eq_ignore_ascii_case(b"keep-alive") => continue,
             InRequest::Cookie if has_cookie => return None,
-            InRequest::Cookie => has_cookie = true,
+            InRequest::Cookie => {
+                has_cookie = true;
+                if is_host_form {
+                    own_cookie::write_without(text, name, value);
+                    continue;
+                }
+            }
             InRequest::Host if host.is_some() => return None,
             InRequest::Host => host = Some(range(bytes, value)),
             InRequest::Length if body.is_some() => return None,
@@ -102,7 +138,8 @@ pub fn read(bytes: &[u8], trusted: bool, text: &mut Vec<u8>) -> Option<RequestHe
     }
     let body = length..length.checked_add(body.unwrap_or(0))?;
     bytes.get(body.clone())?;
-    Some(RequestHead { method, body, path: range(bytes, path.as_bytes()), host: host?, said, takes_html })
+    let path = range(bytes, path.as_bytes());
+    Some(RequestHead { method, body, path, host: host?, said, takes_html, form })
 }
 
 /// The path of a head that was read, without its query.
@@ -131,7 +168,7 @@ pub fn headers(bytes: &[u8]) -> HeaderMap {
 }
 
 /// Where a part stands in the whole that it was taken from.
-fn range(whole: &[u8], part: &[u8]) -> Range<usize> {
+pub(super) fn range(whole: &[u8], part: &[u8]) -> Range<usize> {
     let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
     start..start + part.len()
 }
@@ -148,7 +185,7 @@ mod tests {
 
     fn sent(request: &str) -> Option<(RequestHead, String)> {
         let mut text = Vec::new();
-        let head = read(request.as_bytes(), false, &mut text)?;
+        let head = read(request.as_bytes(), false, |_| Place::Own, &mut text)?;
         Some((head, String::from_utf8(text).unwrap()))
     }
 
@@ -242,7 +279,7 @@ mod tests {
         let request = b"GET /tok/ HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=1\r\n\
             X-Real-IP: 1.2.3.4\r\n\r\n";
         let mut text = Vec::new();
-        let head = read(request, true, &mut text).unwrap();
+        let head = read(request, true, |_| Place::Own, &mut text).unwrap();
         assert_eq!(text, b"GET / HTTP/1.1\r\nHost: h\r\n");
         assert_eq!(head.said["x-forwarded-for"], "1.2.3.4");
         assert_eq!(head.said["forwarded"], "for=1");

@@ -7,41 +7,42 @@ use std::time::Duration;
 use http::header::{HeaderMap, HeaderValue, ORIGIN, STRICT_TRANSPORT_SECURITY};
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
-use jetway_protocol::attach::{Entry, PAGE_AFTER};
-use jetway_protocol::ids::{BackendId, GrantId, PortName};
-use jetway_protocol::spec::Port;
+use jetway_protocol::attach::PAGE_AFTER;
+use jetway_protocol::ids::BackendId;
 use jetway_protocol::time::UnixMicros;
-use jetway_protocol::token::TokenContent;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use crate::attach::{Admission, BackendKey, Drone, Drones, NotAdmitted, Stages};
+use crate::attach::Drones;
 use crate::client::connection::Connection;
-use crate::forward::exchange::Exchange;
+use crate::forward::exchange::{Exchange, Form};
 use crate::forward::response_body::ResponseBody;
 use crate::forward::switch::{self, SwitchRequest};
-use crate::headers::{self, FixedHeaders, Forwarding};
-use crate::installation::{Installation, Known};
-use crate::limits::shares::{Allowances, ClientKey, TokenKey};
+use crate::headers;
+use crate::installation::Known;
+use crate::limits::shares::{Allowances, ClientKey};
+use crate::owners::Owners;
 use crate::pages::answer;
-use crate::problem::{Problem, unwritable};
+use crate::problem::Problem;
+use crate::request::admitted::{Admitted, Asking, Claim};
 use crate::request::handshake::WebSocketHandshake;
-use crate::request::stage;
-use crate::route::hosts::{HostKind, OwnHost};
+use crate::request::on_host::Visit;
+use crate::request::{credentials, stage};
+use crate::route::hosts::{is_address, split_port};
 use crate::route::untokened;
-use crate::route::{self, InvalidTarget, Target};
+use crate::route::{self, BackendTarget, InvalidTarget, Target};
 use crate::tls::challenges::{self, Challenges};
 
 /// Requests that may wait at a time, over all backends.
 pub const HELD_MAX: usize = 16 * 1024;
-/// A drone's handle may be retired at the moment it is needed; hardly twice in a row.
-const ADMISSIONS_TRIED_MAX: u32 = 3;
 
 /// The state that all requests share.
 #[derive(Debug)]
 pub struct Server {
     pub drones: Drones,
     pub known: Known,
+    /// Where people go whose way ends at a session's host.
+    pub owners: Arc<Owners>,
     pub hold: Duration,
     pub root_redirect: Option<HeaderValue>,
     pub held: Semaphore,
@@ -64,31 +65,15 @@ pub struct Https {
     pub hsts: Option<HeaderValue>,
 }
 
-/// The parts of a request that say where it belongs.
-#[derive(Clone, Copy)]
-pub struct Asking<'a> {
-    pub host: &'a Arc<str>,
-    pub token: &'a str,
-    pub is_static: bool,
-    /// A port's name, as the path has it.
-    pub port: Option<&'a str>,
-    /// A person looks at the answer, and is not to wait long without a word.
+/// A request that has come, before it is known whose it is.
+pub struct Arrived<'a> {
+    pub connection: &'a Arc<Connection>,
+    pub host: Arc<str>,
+    /// A person looks at the answer.
     pub for_a_person: bool,
-    /// Hears the stages that it waits for.
-    pub stages: Option<&'a Stages>,
     /// The rate limits have heard of it already.
     pub is_counted: bool,
-}
-
-/// A request that may go to its backend.
-pub struct Admitted {
-    pub key: BackendKey,
-    pub grant: GrantId,
-    pub drone: Arc<Drone>,
-    pub admission: Admission,
-    pub port: Port,
-    pub fixed: Arc<FixedHeaders>,
-    pub scheme: &'static str,
+    pub at: (UnixMicros, Instant),
 }
 
 impl Server {
@@ -173,24 +158,62 @@ impl Server {
     async fn respond(
         &self,
         connection: &Arc<Connection>,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         for_a_person: bool,
         asked_for: &mut Option<BackendId>,
     ) -> Result<Response<ResponseBody>, Problem> {
-        let arrived = (UnixMicros::now(), Instant::now());
+        let at = (UnixMicros::now(), Instant::now());
         let host = connection.host(&request).map_err(bad_request)?;
         let is_plain_connect = request.method() == Method::CONNECT && !switch::is_for_a_websocket(&request);
         let target = route::target(is_plain_connect, request.uri()).map_err(bad_request)?;
-        let target = match target {
-            Target::Ready => {
-                let is_known = self.known.borrow().is_some();
-                return Ok(answer::ready(is_known && !connection.dialer.lifecycle.is_stopping()));
-            }
-            Target::Root => return self.root_redirect.as_ref().map(answer::redirect).ok_or(Problem::Root),
-            Target::Backend(target) => target,
-        };
         let is_counted = connection.counted.take();
-        if let Some(client) = ClientKey::of(connection.peer).filter(|_| !is_counted) {
+        let visit = self.visit(connection, &host, &target, &request, for_a_person).await?;
+        let arrived = Arrived { connection, host, for_a_person, is_counted, at };
+        match (visit, target) {
+            (Some(visit), target) => self.on_host(&visit, &arrived, target, request, asked_for).await,
+            (None, Target::Ready) => Ok(self.ready(connection)),
+            (None, Target::Root) => self.root_redirect.as_ref().map(answer::redirect).ok_or(Problem::Root),
+            (None, Target::Backend(target)) => {
+                self.checked(&arrived, &request)?;
+                self.by_path(&arrived, request, target, false, asked_for).await
+            }
+        }
+    }
+
+    /// The session's host that a request came to. `None`: the cluster's own, where the path decides.
+    async fn visit<B>(
+        &self,
+        connection: &Connection,
+        host: &Arc<str>,
+        target: &Target,
+        request: &Request<B>,
+        for_a_person: bool,
+    ) -> Result<Option<Visit>, Problem> {
+        let known = self.known.borrow().clone();
+        let installation = match known {
+            Some(known) => known,
+            None if is_address(split_port(host).0) => return Ok(None),
+            // Balancers ask a proxy that knows no host yet.
+            None if *target == Target::Ready && !credentials::are_shown(request.headers()) => {
+                return Ok(None);
+            }
+            None if for_a_person => {
+                timeout(PAGE_AFTER, self.installation()).await.unwrap_or(Err(Problem::Waiting))?
+            }
+            None => self.installation().await?,
+        };
+        let site = connection.site(&installation, host);
+        Ok(site.map(|site| Visit { installation, site }))
+    }
+
+    pub fn ready(&self, connection: &Connection) -> Response<ResponseBody> {
+        let is_known = self.known.borrow().is_some();
+        answer::ready(is_known && !connection.dialer.lifecycle.is_stopping())
+    }
+
+    /// What each request is asked before anything is asked about it.
+    pub fn checked<B>(&self, arrived: &Arrived<'_>, request: &Request<B>) -> Result<(), Problem> {
+        if let Some(client) = ClientKey::of(arrived.connection.peer).filter(|_| !arrived.is_counted) {
             self.allowances.clients.ask(client)?;
         }
         if !headers::framing_is_plain(request.headers()) {
@@ -201,13 +224,28 @@ impl Server {
         {
             return Err(Problem::BadRequest(odd));
         }
-        let (token, port) = (&*target.token, target.port.as_deref());
-        let is_static = target.is_static;
-        let asking = Asking { host: &host, token, is_static, port, for_a_person, stages: None, is_counted };
+        Ok(())
+    }
+
+    /// A request whose path carries its token. `is_worker`: a service worker's script, on a host
+    /// that the host form may have too.
+    pub async fn by_path(
+        &self,
+        arrived: &Arrived<'_>,
+        mut request: Request<Incoming>,
+        target: BackendTarget,
+        is_worker: bool,
+        asked_for: &mut Option<BackendId>,
+    ) -> Result<Response<ResponseBody>, Problem> {
+        let Arrived { connection, host, for_a_person, is_counted, at } = arrived;
+        let claim =
+            Claim::Path { token: &target.token, is_static: target.is_static, port: target.port.as_deref() };
+        let (for_a_person, is_counted) = (*for_a_person, *is_counted);
+        let asking = Asking { host, claim, for_a_person, stages: None, is_counted };
         if stage::is_asked_for(request.headers()) {
             return self.stage(connection, &asking, stage::Seen::of(&request), asked_for).await;
         }
-        let admitted = self.admitted(connection, &asking, arrived.1, asked_for).await;
+        let admitted = self.admitted(connection, &asking, at.1, asked_for).await;
         let admitted = admitted
             .map_err(|problem| untokened::explained(problem, request.uri().path(), request.headers()))?;
         let asked = SwitchRequest::of(&mut request)?;
@@ -215,11 +253,22 @@ impl Server {
         {
             return Err(Problem::WrongOrigin);
         }
-        let (hold, body_pause) = (self.hold, self.body_pause);
+        self.exchange(arrived, admitted, target, Form::Path { is_worker }).run(request, asked).await
+    }
+
+    pub fn exchange<'a>(
+        &self,
+        arrived: &'a Arrived<'_>,
+        admitted: Admitted,
+        target: BackendTarget,
+        form: Form,
+    ) -> Exchange<'a> {
         let Admitted { key, grant, drone, port, admission, fixed, scheme } = admitted;
-        let exchange = Exchange {
+        let (connection, host) = (arrived.connection, arrived.host.clone());
+        let (hold, body_pause, arrived) = (self.hold, self.body_pause, arrived.at);
+        Exchange {
             connection,
-            drone: &drone,
+            drone,
             key,
             grant,
             target,
@@ -231,100 +280,9 @@ impl Server {
             scheme,
             host,
             arrived,
-        };
-        exchange.run(request, asked).await
-    }
-
-    /// Whose a request is, as soon as its backend is there. `asked_for`: what is known of it when
-    /// it is not let through.
-    pub async fn admitted(
-        &self,
-        connection: &Connection,
-        asking: &Asking<'_>,
-        arrived: Instant,
-        asked_for: &mut Option<BackendId>,
-    ) -> Result<Admitted, Problem> {
-        let known = self.installation();
-        let installation = match asking.for_a_person {
-            true => timeout(PAGE_AFTER, known).await.unwrap_or(Err(Problem::Waiting))?,
-            false => known.await?,
-        };
-        let host = HostKind::of(asking.host, &installation.cluster);
-        if host == HostKind::Foreign {
-            return Err(Problem::WrongHost);
+            form,
         }
-        let content = opened(connection, &installation, asking)?;
-        *asked_for = Some(content.backend.clone());
-        let key = BackendKey { backend: content.backend.clone(), fencing_token: content.fencing_token };
-        let token = TokenKey(content.fencing_token, content.grant);
-        if !asking.is_counted {
-            self.allowances.tokens.ask(token)?;
-        }
-        let place = self.allowances.tokens.enter(token)?;
-        // Of a person's ask the drone knows, so that it waits a moment for them who come in after a
-        // page.
-        let unseen = asking.for_a_person.then(|| watch::Sender::new(None));
-        let stages = asking.stages.or(unseen.as_ref());
-        let admit = self.admit(&content, &key, arrived, stages);
-        let (drone, mut admission) = match asking.for_a_person {
-            true => timeout(PAGE_AFTER, admit).await.unwrap_or(Err(Problem::Waiting))?,
-            false => admit.await?,
-        };
-        admission.using.place = place;
-        let port = port(&admission.entry, asking, host)?;
-        let scheme = if connection.is_tls { "https" } else { installation.cluster.scheme() };
-        let forwarding = Forwarding { peer: connection.peer, scheme, host: asking.host };
-        let fixed = connection.fixed_headers(&admission.entry, &key.backend, &forwarding);
-        let fixed = fixed.map_err(|reason| unwritable(&key.backend, &reason))?;
-        Ok(Admitted { key, grant: content.grant, drone, admission, port, fixed, scheme })
     }
-
-    /// The installation, waited for if no controller has answered yet.
-    async fn installation(&self) -> Result<Arc<Installation>, Problem> {
-        let known = self.known.borrow().clone();
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let _held = self.held.try_acquire().map_err(|_| Problem::Busy)?;
-        let mut known = self.known.clone();
-        let known = timeout(self.hold, known.wait_for(Option::is_some)).await;
-        known.ok().and_then(Result::ok).and_then(|known| known.clone()).ok_or(Problem::NoInstallation)
-    }
-
-    async fn admit(
-        &self,
-        content: &TokenContent,
-        key: &BackendKey,
-        arrived: Instant,
-        stages: Option<&Stages>,
-    ) -> Result<(Arc<Drone>, Admission), Problem> {
-        let _held = self.held.try_acquire().map_err(|_| Problem::Busy)?;
-        for _ in 0..ADMISSIONS_TRIED_MAX {
-            let drone = self.drones.get(content).ok_or(Problem::Busy)?;
-            let hold = self.hold.saturating_sub(arrived.elapsed());
-            match drone.enter(key, content.grant, hold, stages).await {
-                Ok(admission) => return Ok((drone, admission)),
-                // Its task is ending and takes the handle off the list.
-                Err(NotAdmitted::Retired) => tokio::task::yield_now().await,
-                Err(reason) => return Err(reason.into()),
-            }
-        }
-        Err(Problem::Busy)
-    }
-}
-
-/// The port that the URL names, if the spec has it; and whether the backend is to be had under this
-/// host at all.
-fn port(entry: &Entry, asking: &Asking<'_>, host: HostKind<'_>) -> Result<Port, Problem> {
-    let own_host = host.leads_to(entry.subdomain.as_deref());
-    if own_host == OwnHost::No {
-        return Err(Problem::WrongHost);
-    }
-    let Some(name) = route::port_named(own_host, asking.port).map_err(bad_request)? else {
-        return Ok(Port { port: entry.address.port(), protocol: entry.protocol });
-    };
-    let named = name.parse().ok().and_then(|name: PortName| entry.ports.get(&name).copied());
-    named.ok_or_else(|| Problem::PortUnknown(entry.ports.keys().cloned().collect()))
 }
 
 /// Whether the page that opens a WebSocket may (RFC 6455 §10.2). A client that is no browser sends
@@ -345,23 +303,6 @@ pub fn bad_request(reason: InvalidTarget) -> Problem {
     match reason {
         InvalidTarget::Misdirected => Problem::Misdirected(reason.text()),
         _ => Problem::BadRequest(reason.text()),
-    }
-}
-
-fn opened(
-    connection: &Connection,
-    installation: &Installation,
-    asking: &Asking<'_>,
-) -> Result<Arc<TokenContent>, Problem> {
-    let content = connection.open(installation, asking.token).ok_or(Problem::TokenInvalid)?;
-    // Each form takes its own kind of token only.
-    if asking.is_static != (content.grant == GrantId::STATIC) {
-        return Err(Problem::TokenInvalid);
-    }
-    let now = u64::try_from(UnixMicros::now().0 / 1_000_000).unwrap_or(0);
-    match content.expires_at {
-        Some(expires_at) if expires_at <= now => Err(Problem::TokenExpired),
-        _ => Ok(content),
     }
 }
 

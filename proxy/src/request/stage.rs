@@ -18,7 +18,8 @@ use crate::forward::response_body::ResponseBody;
 use crate::pages::answer;
 use crate::pages::page::STAGE_TYPE;
 use crate::problem::Problem;
-use crate::request::server::{Asking, Server};
+use crate::request::admitted::Asking;
+use crate::request::server::Server;
 
 /// The stage that the page shows already: it is answered when there is another one.
 const KNOWN: &str = "x-jetway-stage";

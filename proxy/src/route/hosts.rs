@@ -66,7 +66,7 @@ pub enum OwnHost<'a> {
 }
 
 /// As addresses are written in a URL, and the one name that is always this machine's.
-fn is_address(name: &str) -> bool {
+pub fn is_address(name: &str) -> bool {
     match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
         None => name == "localhost" || name.parse::<Ipv4Addr>().is_ok(),

@@ -180,6 +180,26 @@ pub fn target(is_plain_connect: bool, uri: &Uri) -> Result<Target, InvalidTarget
     }))
 }
 
+/// The same where the host says whose it is: all of the path is the application's.
+pub fn whole(is_plain_connect: bool, uri: &Uri) -> Result<BackendTarget, InvalidTarget> {
+    let path = uri.path();
+    if is_plain_connect || !path.starts_with('/') {
+        return Err(InvalidTarget::NotAPath);
+    }
+    let forward = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    };
+    Ok(BackendTarget {
+        token: String::new(),
+        is_static: false,
+        forward: forward.map_err(|_| InvalidTarget::NotAPath)?,
+        verified_path: path.to_owned(),
+        port: None,
+        prefix: 0,
+    })
+}
+
 /// `debug` of `/_port/debug/…`. The segment is ours whatever follows it, so that a port is never
 /// taken for a path.
 fn port_in(after_token: &str) -> Option<&str> {
@@ -244,6 +264,22 @@ mod tests {
         assert_eq!(target(false, &"*".parse().unwrap()), Err(InvalidTarget::NotAPath));
         assert_eq!(target(false, &"a:80".parse().unwrap()), Err(InvalidTarget::NotAPath));
         assert_eq!(target(true, &"/tok/".parse().unwrap()), Err(InvalidTarget::NotAPath));
+    }
+
+    #[test]
+    fn on_a_host_of_its_own_the_path_is_whole() {
+        for (uri, forward, path) in [
+            ("/", "/", "/"),
+            ("/ready", "/ready", "/ready"),
+            ("/s.tok/_port/a?b=c", "/s.tok/_port/a?b=c", "/s.tok/_port/a"),
+            ("http://h:1//a", "//a", "//a"),
+        ] {
+            let found = whole(false, &uri.parse().unwrap()).unwrap();
+            assert_eq!((found.forward.as_str(), &*found.verified_path), (forward, path), "{uri}");
+            assert_eq!((found.port, found.token.as_str()), (None, ""), "{uri}");
+        }
+        assert_eq!(whole(false, &"*".parse().unwrap()), Err(InvalidTarget::NotAPath));
+        assert_eq!(whole(true, &"/a".parse().unwrap()), Err(InvalidTarget::NotAPath));
     }
 
     #[test]

@@ -17,9 +17,11 @@ mod play;
 #[expect(dead_code, reason = "it serves the other tests")]
 mod raw;
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use backends::{next_head, raw as backend};
+use jetway_protocol::token::HostUse;
 use play::Play;
 use raw::Raw;
 
@@ -45,6 +47,8 @@ const PLAIN: Way = Way {
     counted: &[&["plain::Lane>::serve::", "plain::Lane>::pass_on::"], &["plain::request::read"]],
     instructions: 21_400,
 };
+/// The same in the host form: the cookie opens, is taken off, and the page behind it is judged.
+const ON_HOST: Way = Way { test: "host_requests", instructions: 23_500, ..PLAIN };
 /// Whatever the rules of `headers` speak of.
 const RULED: Way =
     Way { test: "ruled_requests", counted: &[&["server::Server::respond::"]], instructions: 42_200 };
@@ -52,6 +56,11 @@ const RULED: Way =
 #[test]
 fn a_plain_request_costs_no_more_instructions_than_it_did() {
     costs(&PLAIN);
+}
+
+#[test]
+fn a_request_of_the_host_form_costs_no_more_than_it_did() {
+    costs(&ON_HOST);
 }
 
 #[test]
@@ -104,18 +113,42 @@ async fn ruled_requests() {
     requests(&["te: trailers", "accept: */*", "accept-encoding: gzip"]).await;
 }
 
+/// A page's part, as a browser asks for it at its session's host.
+#[tokio::test]
+async fn host_requests() {
+    let play = Play::new().await;
+    let address = small(&play).await;
+    let (backend, _) = play.ready_backend(address);
+    let content = play.content(&backend);
+    let host = "k-abcdefghijklmnopqrstuvwxyz.example.com";
+    let cookie = play.seal_on(HostUse::Cookie, host, &content, "zoe");
+    let head = format!(
+        "GET / HTTP/1.1\r\nhost: {host}\r\nuser-agent: test\r\naccept: */*\r\naccept-encoding: gzip\r\n\
+         sec-fetch-site: same-origin\r\ncookie: __Host-jetway={cookie}\r\n\r\n"
+    );
+    let mut client = Raw::connect(play.proxy.address).await;
+    for _ in 0..REQUESTS {
+        client.send(head.as_bytes()).await;
+        assert_eq!(client.answer().await.status, 200);
+    }
+}
+
 async fn requests(lines: &[&str]) {
     let play = Play::new().await;
-    let address = backend(&play.lifecycle, |mut raw: Raw| async move {
-        while next_head(&mut raw).await.is_some() {
-            raw.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nsmall").await;
-        }
-    })
-    .await;
+    let address = small(&play).await;
     let (_, token) = play.ready_backend(address);
     let mut client = Raw::connect(play.proxy.address).await;
     let path = format!("/{token}/");
     for _ in 0..REQUESTS {
         assert_eq!(client.get(&path, lines).await.status, 200);
     }
+}
+
+async fn small(play: &Play) -> SocketAddr {
+    backend(&play.lifecycle, |mut raw: Raw| async move {
+        while next_head(&mut raw).await.is_some() {
+            raw.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nsmall").await;
+        }
+    })
+    .await
 }

@@ -11,12 +11,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use jetway_protocol::certificates::{Given, Pending, PendingWanted, Shown, Wanted};
-use jetway_protocol::controller_api::{DroneAddress, ProxyHeartbeat, ProxyRegistered};
+use jetway_protocol::controller_api::{DroneAddress, HostOwner, ProxyHeartbeat, ProxyRegistered};
 use jetway_protocol::ids::{DroneId, InstallationId};
 use jetway_protocol::secret::Purpose;
 use jetway_protocol::time::UnixMicros;
 use jetway_service::lifecycle::Lifecycle;
 use jetway_testkit::drone::AttachedDrone;
+use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::play::{CLUSTER, secret};
@@ -32,6 +33,10 @@ pub struct FakeController {
     pub fetches: AtomicU64,
     /// Hosts that a certificate was asked for.
     pub hosts: AtomicU64,
+    /// The return URLs of hosts. All other hosts have no owner.
+    pub owners: Mutex<HashMap<String, Option<String>>>,
+    /// Hosts whose owner was asked for.
+    pub owners_asked: Mutex<Vec<String>>,
 }
 
 impl FakeController {
@@ -45,12 +50,15 @@ impl FakeController {
             shown: Mutex::default(),
             fetches: AtomicU64::default(),
             hosts: AtomicU64::default(),
+            owners: Mutex::default(),
+            owners_asked: Mutex::default(),
         });
         let router = Router::new()
             .route("/internal/proxies/register", post(register))
             .route("/internal/drones/{id}", get(where_is))
             .route("/internal/challenges/pending", post(pending))
             .route("/internal/certificates", post(certificate))
+            .route("/internal/hosts/{host}", get(owner))
             .with_state(controller.clone());
         lifecycle.spawn_until_stopped(async move { axum::serve(listener, router).await.unwrap() });
         controller
@@ -90,6 +98,26 @@ async fn pending(
 async fn certificate(State(controller): State<Arc<FakeController>>, Json(_): Json<Wanted>) -> Response {
     controller.hosts.fetch_add(1, Ordering::Relaxed);
     Json(Given::Nothing { reason: "none".into(), ask_again_ms: 30_000 }).into_response()
+}
+
+async fn owner(
+    State(controller): State<Arc<FakeController>>,
+    headers: HeaderMap,
+    Path(host): Path<String>,
+) -> Response {
+    if let Some(no) = controller.refuses(&headers) {
+        return no.into_response();
+    }
+    controller.owners_asked.lock().unwrap().push(host.clone());
+    let owner = controller.owners.lock().unwrap().get(&host).cloned();
+    match owner {
+        Some(return_url) => Json(HostOwner { return_url }).into_response(),
+        None => {
+            let ours =
+                json!({ "id": "x", "kind": "NotFound", "code": "route_not_found", "message": "nobody's" });
+            (StatusCode::NOT_FOUND, Json(ours)).into_response()
+        }
+    }
 }
 
 async fn register(

@@ -10,7 +10,7 @@ use jetway_protocol::attach::{Entry, Outcome};
 use jetway_protocol::ids::{BackendId, GrantId};
 use jetway_protocol::secret::Secret;
 use jetway_protocol::spec::Protocol;
-use jetway_protocol::token::{TokenContent, TokenSealer};
+use jetway_protocol::token::{HostToken, HostUse, TokenContent, TokenSealer};
 use jetway_proxy::{Proxy, Share};
 use jetway_service::lifecycle::Lifecycle;
 use jetway_testkit::drone::AttachedDrone;
@@ -129,7 +129,18 @@ impl Play {
     }
 
     pub fn seal(&self, content: &TokenContent) -> String {
-        TokenSealer::new(&secret(), self.controller.installation).seal(content)
+        self.sealer().seal(content)
+    }
+
+    pub fn sealer(&self) -> TokenSealer {
+        TokenSealer::new(&secret(), self.controller.installation)
+    }
+
+    /// A token of the host form, of this user.
+    pub fn seal_on(&self, usage: HostUse, host: &str, content: &TokenContent, user: &str) -> String {
+        let sealer = self.sealer();
+        let token = HostToken { content: content.clone(), user: sealer.user_tag(Some(user)) };
+        sealer.seal_on(usage, host, &token)
     }
 
     /// A backend that is ready as `entry` says, and its token.
