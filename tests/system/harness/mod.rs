@@ -10,7 +10,7 @@ pub mod pools;
 pub mod site;
 pub mod stack;
 
-pub use client::{Session, SseStream};
+pub use client::{Place, Session, SseStream};
 pub use jetway_testkit::{database, engine, eventually, processes};
 pub use options::{Elsewhere, Options, Role};
 pub use stack::Stack;
