@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod cluster;
 pub mod compose;
 pub mod dev;
 pub mod drone;
