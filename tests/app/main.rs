@@ -3,7 +3,9 @@
 //! `MODE`: `serve` (default), `exit` (at once, code 3), `never` (listens nowhere), `deaf` (serves, ignores SIGTERM),
 //! `mortal` (serves, and dies of SIGTERM by its default action).
 //! `LISTEN`: an address instead of `0.0.0.0`; `LISTEN_PORT`: another port than `PORT`; `SECOND_PORT`: one that says who it is;
-//! `START_DELAY_MS`; `FLOOD`: a Unix socket that it connects to in a loop, on a thread of its own.
+//! `START_DELAY_MS`; `FLOOD`: a Unix socket that it connects to in a loop, on a thread of its own; `FILES`: what it serves besides.
+
+mod site;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -117,6 +119,10 @@ async fn serve(until: impl Future<Output = ()>) {
         .route("/flooded", get(async || DIALS.load(Ordering::Relaxed).to_string()))
         .route("/reach", get(reach))
         .layer(axum::extract::DefaultBodyLimit::disable());
+    let routes = match variable("FILES") {
+        Some(files) => site::with_files(routes, &files),
+        None => routes,
+    };
     tokio::select! {
         served = axum::serve(listener, routes) => served.expect("serving does not fail"),
         () = until => {}

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::browser::Browser;
 use crate::harness::compose::Compose;
-use crate::harness::{Session, eventually};
+use crate::harness::{Place, Session, eventually};
 
 /// From `up` to the first echo, with images present, on a machine that is busy with other tests.
 const UP_MAX: Duration = Duration::from_secs(120);
@@ -38,25 +38,24 @@ impl Visitor {
         Ok(Self { http, web: web.to_owned(), cookie })
     }
 
-    /// The URL of the room's session, as the page gets it.
-    async fn url(&self, room: &str) -> anyhow::Result<String> {
-        let request = self.http.post(format!("{}/rooms/{room}", self.web)).header("cookie", &self.cookie);
+    /// The room's host, which this visitor has entered.
+    async fn place(&self, room: &str) -> anyhow::Result<Place> {
+        let request = self.http.get(format!("{}/rooms/{room}", self.web)).header("cookie", &self.cookie);
         let response = request.timeout(SOON).send().await?;
-        let (status, body) = (response.status(), response.text().await?);
-        ensure!(status == 200, "{status}: {body}");
-        let answer: Value = serde_json::from_str(&body)?;
-        Ok(answer["url"].as_str().context("a URL")?.to_owned())
+        let (status, headers, body) = (response.status(), response.headers().clone(), response.text().await?);
+        ensure!(status == 303, "{status}: {body}");
+        Place::enter(&self.http, headers.get("location").context("a URL")?.to_str()?).await
     }
 
     async fn enter(&self, room: &str) -> anyhow::Result<Session> {
-        opened(&self.url(room).await?).await
+        opened(&self.place(room).await?).await
     }
 }
 
 /// As the page does: what closes or is refused is tried again, and said.
-async fn opened(url: &str) -> anyhow::Result<Session> {
+async fn opened(place: &Place) -> anyhow::Result<Session> {
     eventually("the WebSocket opens", SOON, async || {
-        let opened = Session::open(url).await.map_err(|error| format!("{error:#}"));
+        let opened = place.open().await.map_err(|error| format!("{error:#}"));
         opened.inspect_err(|error| println!("not yet: {error}"))
     })
     .await
@@ -110,7 +109,8 @@ async fn up(compose: &Compose) -> anyhow::Result<Visitor> {
     Ok(visitor)
 }
 
-/// Two people, each with cookies of their own, in one room of the example's page; the container goes with the last one.
+/// Two people, each with cookies of their own, in one room of the example's page. The container goes with the last one,
+/// and the room's address leads one of them back.
 async fn two_people_meet(compose: &Compose) -> anyhow::Result<()> {
     let directory = std::env::temp_dir().join(&compose.project);
     std::fs::create_dir_all(&directory)?;
@@ -138,9 +138,17 @@ async fn two_people_meet(compose: &Compose) -> anyhow::Result<()> {
             browser.screenshot(&windows[1]).await?,
         )?;
     }
-    for window in windows {
-        browser.close(window).await?;
-    }
+    // The address of the room stays: after its end it leads by way of the web app to the next session.
+    let (ada, bob) = (windows.swap_remove(0), windows.swap_remove(0));
+    let address = browser.evaluate(&ada, "location.href").await?;
+    let address = address.as_str().context("an address")?;
+    ensure!(address.contains(".localhost:") && address.ends_with('/'), "{address}");
+    browser.close(bob).await?;
+    browser.navigate(&ada, "about:blank").await?;
+    nobody_is_left(compose).await?;
+    browser.navigate(&ada, address).await?;
+    browser.until(&ada, "document.querySelector('#state')?.textContent === 'you are Ada'").await?;
+    ensure!(browser.evaluate(&ada, "location.href").await? == address, "another address");
     browser.end().await?;
     std::fs::remove_dir_all(&directory)?;
     nobody_is_left(compose).await
@@ -158,7 +166,8 @@ async fn nobody_is_left(compose: &Compose) -> anyhow::Result<()> {
 
 /// Restarts each service under an open WebSocket, and says what it did to it.
 async fn restarts(compose: &Compose, visitor: &Visitor) -> anyhow::Result<()> {
-    let mut session = visitor.enter("steady").await?;
+    let place = visitor.place("steady").await?;
+    let mut session = opened(&place).await?;
     let first = backend(compose, "steady").await?;
     for service in ["web", "controller-1", "controller-2", "postgres", "proxy", "drone"] {
         hears_itself(&mut session, "before").await?;
@@ -171,8 +180,8 @@ async fn restarts(compose: &Compose, visitor: &Visitor) -> anyhow::Result<()> {
         );
         ensure!(survived == (service != "proxy"), "the WebSocket after a restart of {service}");
         if !survived {
-            // The page does the same: it asks the web app again.
-            session = visitor.enter("steady").await?;
+            // The page does the same: what it has of the room is still good.
+            session = opened(&place).await?;
         }
         // A new visitor finds the same process, whatever has just come back.
         let mut another = eventually("a new visitor enters", SOON, async || {
@@ -200,19 +209,18 @@ async fn backend(compose: &Compose, room: &str) -> anyhow::Result<String> {
 
 /// With the profile `second`, another drone takes what the first may not, and another proxy serves all of it.
 async fn the_second_ones(compose: &Compose, visitor: &Visitor) -> anyhow::Result<()> {
-    let on_one = visitor.url("on-one").await?;
+    let on_one = visitor.place("on-one").await?;
     // Open all the while, so that it does not end for want of visitors.
     let first_of_all = opened(&on_one).await?;
     compose.run(&["--profile", "second", "up", "-d"])?;
     compose.until_healthy("drone-2").await?;
     compose.until_healthy("proxy-2").await?;
     compose.jetway(&["drain", "one"])?;
-    let on_two = visitor.url("on-two").await?;
-    for (url, drone) in [(&on_one, "one"), (&on_two, "two")] {
-        let (_, path) = url.rsplit_once(":").and_then(|(_, rest)| rest.split_once('/')).context("a path")?;
-        let mut session = opened(&format!("{}/{path}", compose.proxy_2)).await.context(drone)?;
+    let on_two = visitor.place("on-two").await?;
+    for (place, drone) in [(&on_one, "one"), (&on_two, "two")] {
+        let mut session = opened(&place.at(compose.proxy_2)).await.context(drone)?;
         hears_itself(&mut session, drone).await?;
-        let mut by_the_first = opened(url).await?;
+        let mut by_the_first = opened(place).await?;
         hears_itself(&mut by_the_first, drone).await?;
         let room = format!("on-{drone}");
         let status = compose.jetway(&["status", &room, "--namespace", "rooms", "--json"])?;
@@ -226,13 +234,13 @@ async fn the_second_ones(compose: &Compose, visitor: &Visitor) -> anyhow::Result
 
 /// Without the host's network, the proxy reaches sessions through their drone.
 async fn the_desktop_way(compose: &mut Compose, visitor: &Visitor) -> anyhow::Result<()> {
-    let url = visitor.url("desktop").await?;
+    let place = visitor.place("desktop").await?;
     compose.set("COMPOSE_PROFILES", "desktop");
     compose.set("HOST_PROXIES", "0");
     compose.run(&["up", "-d", "--scale", "proxy=0"])?;
     compose.until_healthy("proxy-desktop").await?;
-    let mut session = eventually("the other proxy serves the same URL", SOON, async || {
-        Session::open(&url).await.map_err(|error| format!("{error:#}"))
+    let mut session = eventually("the other proxy serves the same host", SOON, async || {
+        place.open().await.map_err(|error| format!("{error:#}"))
     })
     .await?;
     hears_itself(&mut session, "through the drone").await?;

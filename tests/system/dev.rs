@@ -45,6 +45,9 @@ fn two_windows_of_the_demo_see_each_other_and_the_last_one_ends_the_session() {
         browser.mouse(&one, "mouseReleased", x + 100.0, y, false).await?;
         browser.until(&one, ink).await.context("in the window that draws")?;
         browser.until(&two, ink).await?;
+        let address = browser.evaluate(&one, "location.href").await?;
+        let address = address.as_str().context("an address")?;
+        ensure!(address.contains(".localhost:") && address.ends_with('/'), "{address}");
         browser.close(one).await?;
         browser.until(&two, "document.querySelectorAll('#list li').length === 1").await?;
         browser.close(two).await?;
@@ -54,6 +57,10 @@ fn two_windows_of_the_demo_see_each_other_and_the_last_one_ends_the_session() {
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
         })
         .await?;
+        // The room's address stays, and leads to its next session.
+        let again = browser.open(address).await?;
+        browser.until(&again, "document.querySelectorAll('#list li').length === 1").await?;
+        ensure!(browser.evaluate(&again, "location.href").await? == address, "another address");
         browser.end().await?;
         dev.end().await
     });

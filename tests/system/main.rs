@@ -21,6 +21,7 @@ mod events;
 mod failover;
 mod flood;
 mod hints;
+mod host_form;
 mod hosts;
 mod idle_cost;
 mod input;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod acme;
-mod api;
+pub mod api;
 mod certificates;
 mod connect;
 mod doctor;

@@ -1,14 +1,16 @@
 //! The demo's side of the web app: `GET /demo` asks the API for the room's session, as a backend would, and sends the
-//! browser to its URL. A visit starts a container, so that it must be the visitor's own doing: a page of another origin
-//! (any web site, and any session) is answered with a link, and nothing is started.
+//! browser to its host. The same route is the session's `return_url`: a room's address that has no session any more
+//! leads here, and from here to the next one. A visit starts a container, so that it must be the visitor's own doing: a
+//! page of another origin (any web site, and any session) is answered with a link, and nothing is started.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::extract::{Path, Query, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use jetway_api::ErrorBody;
@@ -16,25 +18,39 @@ use jetway_api::backends::Backend;
 use jetway_api::connect::ConnectResponse;
 use jetway_api::drones::{DroneState, Drones};
 use jetway_drone::runtime::docker::engine::Engine;
+use jetway_protocol::ids::ClusterName;
 use jetway_protocol::timeline::StageName;
+use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::cli::api::encode;
 
 const CALL_DEADLINE: Duration = Duration::from_secs(45);
 const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 /// Seconds after the last window closed. Long enough for a reload, short enough to be seen.
 const MAX_IDLE_SECONDS: u32 = 2;
+/// The room of `/demo`.
+const MAIN: &str = "main";
 const ELSEWHERE: &str = "A room of the demo is a container on this machine, so that only you can open one.";
 
 #[derive(Clone)]
 pub struct Demo {
     api: SocketAddr,
+    cluster: ClusterName,
     http: reqwest::Client,
     image: Arc<OnceLock<String>>,
 }
 
+/// What the proxy adds to `return_url`.
+#[derive(Debug, Default, Deserialize)]
+struct Returning {
+    /// The page that the visitor wanted: a path with its query.
+    jetway_path: Option<String>,
+}
+
 impl Demo {
-    pub fn new(api: SocketAddr, http: reqwest::Client) -> Self {
-        Self { api, http, image: Arc::default() }
+    pub fn new(api: SocketAddr, cluster: ClusterName, http: reqwest::Client) -> Self {
+        Self { api, cluster, http, image: Arc::default() }
     }
 
     pub fn api(&self) -> SocketAddr {
@@ -71,6 +87,14 @@ impl Demo {
             .with_state(self.clone())
     }
 
+    /// The room's route here.
+    fn url(&self, room: &str) -> String {
+        match room {
+            MAIN => format!("http://{}/demo", self.api),
+            room => format!("http://{}/demo/{}", self.api, encode(room)),
+        }
+    }
+
     /// What a web app's backend does: one call with a key.
     async fn connect(&self, room: &str) -> Result<String, String> {
         let Some(image) = self.image() else { return Err("the demo is still being prepared".to_owned()) };
@@ -84,6 +108,8 @@ impl Demo {
                 },
                 "max_idle_seconds": MAX_IDLE_SECONDS,
             },
+            "url_form": "host",
+            "return_url": self.url(room),
         });
         let request = self.http.post(format!("http://{}/ctrl/connect", self.api)).timeout(CALL_DEADLINE);
         let answer = request.json(&body).send().await;
@@ -97,22 +123,37 @@ impl Demo {
     }
 }
 
-async fn main_room(State(demo): State<Demo>, headers: HeaderMap) -> Response {
-    enter(&demo, &headers, "main").await
+async fn main_room(
+    State(demo): State<Demo>,
+    Query(returning): Query<Returning>,
+    headers: HeaderMap,
+) -> Response {
+    enter(&demo, &headers, MAIN, returning).await
 }
 
-async fn room(State(demo): State<Demo>, Path(room): Path<String>, headers: HeaderMap) -> Response {
-    enter(&demo, &headers, &room).await
+async fn room(
+    State(demo): State<Demo>,
+    Path(room): Path<String>,
+    Query(returning): Query<Returning>,
+    headers: HeaderMap,
+) -> Response {
+    enter(&demo, &headers, &room, returning).await
 }
 
-async fn enter(demo: &Demo, headers: &HeaderMap, room: &str) -> Response {
-    if !is_own_doing(headers) {
+async fn enter(demo: &Demo, headers: &HeaderMap, room: &str, returning: Returning) -> Response {
+    if !is_own_doing(headers, &demo.cluster) {
         return (StatusCode::FORBIDDEN, page("Another site has sent you here", ELSEWHERE, "Open the room"))
             .into_response();
     }
     match demo.connect(room).await {
-        // The URL is for this visitor alone; a cached redirect would hand it to the next.
-        Ok(url) => ([(header::CACHE_CONTROL, "no-store")], Redirect::temporary(&url)).into_response(),
+        Ok(url) => {
+            let url = match returning.jetway_path {
+                Some(wanted) => format!("{url}&path={}", encode(&wanted)),
+                None => url,
+            };
+            // The URL is for this visitor alone; a cached redirect would hand it to the next.
+            ([(header::CACHE_CONTROL, "no-store")], Redirect::temporary(&url)).into_response()
+        }
         Err(message) => {
             (StatusCode::SERVICE_UNAVAILABLE, page("Not yet", &message, "Try again")).into_response()
         }
@@ -122,20 +163,32 @@ async fn enter(demo: &Demo, headers: &HeaderMap, room: &str) -> Response {
 /// Browsers say it in `Sec-Fetch-Site`, which no page can set (W3C Fetch Metadata Request Headers,
 /// section 2.4), to addresses that they trust, as those of this machine; where they do not, the
 /// page's origin is in `Referer`.
-fn is_own_doing(headers: &HeaderMap) -> bool {
+fn is_own_doing(headers: &HeaderMap, cluster: &ClusterName) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
-        // A room's page, at the proxy's port, has a link back for those who come late: a click is
-        // their own doing.
+        // A room's page has a link for those who come late, and its own address leads here when
+        // its session has ended: a click there is the visitor's own doing.
         let is_click = headers.get("sec-fetch-user").is_some_and(|user| user == "?1")
             && headers.get("sec-fetch-dest").is_some_and(|dest| dest == "document");
-        return site == "none" || site == "same-origin" || site == "same-site" && is_click;
+        let is_near = site == "same-site" || is_from_a_room(headers, cluster);
+        return site == "none" || site == "same-origin" || is_click && is_near;
     }
     let host = headers.get(header::HOST);
     [header::ORIGIN, header::REFERER].into_iter().filter_map(|name| headers.get(name)).all(|from| {
-        let from = from.to_str().ok().and_then(|from| from.parse::<Uri>().ok());
-        let from = from.as_ref().and_then(Uri::authority);
-        from.zip(host).is_some_and(|(from, host)| from.as_str().as_bytes() == host.as_bytes())
+        authority(from).zip(host).is_some_and(|(from, host)| from.as_str().as_bytes() == host.as_bytes())
     })
+}
+
+/// Whether the page that led here is served by the proxy: under the cluster's own name or below it.
+fn is_from_a_room(headers: &HeaderMap, cluster: &ClusterName) -> bool {
+    let from = headers.get(header::REFERER).and_then(authority);
+    from.is_some_and(|from| {
+        let before = from.as_str().strip_suffix(cluster.as_str());
+        before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    })
+}
+
+fn authority(url: &HeaderValue) -> Option<Authority> {
+    url.to_str().ok()?.parse::<Uri>().ok()?.into_parts().authority
 }
 
 fn page(title: &str, text: &str, link: &str) -> impl IntoResponse {
@@ -194,7 +247,8 @@ mod tests {
             let lines = lines.iter().chain(&[("host", "127.0.0.1:8080")]);
             let headers =
                 lines.map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect();
-            assert_eq!(is_own_doing(&headers), expect, "{headers:?}");
+            let cluster = "localhost:9090".parse().unwrap();
+            assert_eq!(is_own_doing(&headers, &cluster), expect, "{headers:?}");
         };
         check(&[], true);
         check(&[("sec-fetch-site", "none")], true);
@@ -203,6 +257,17 @@ mod tests {
         let click = [("sec-fetch-user", "?1"), ("sec-fetch-dest", "document")];
         check(&[&[("sec-fetch-site", "same-site")][..], &click].concat(), true);
         check(&[&[("sec-fetch-site", "cross-site")][..], &click].concat(), false);
+        for (from, expect) in [
+            ("http://localhost:9090/", true),
+            ("http://k-room.localhost:9090/", true),
+            ("http://k-room.localhost:9091/", false),
+            ("http://roomlocalhost:9090/", false),
+            ("https://evil.example/", false),
+        ] {
+            let lines = [("sec-fetch-site", "cross-site"), ("referer", from)];
+            check(&lines, false);
+            check(&[&lines[..], &click].concat(), expect);
+        }
         check(
             &[("sec-fetch-site", "same-site"), ("sec-fetch-user", "?1"), ("sec-fetch-dest", "iframe")],
             false,

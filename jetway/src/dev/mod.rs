@@ -147,7 +147,7 @@ async fn serve(
     // One lifecycle a part, so that they end in order: the proxy first, the controller last.
     let (controller_life, drone_life, proxy_life) = (Lifecycle::new(), Lifecycle::new(), Lifecycle::new());
     let http = jetway_service::client::builder().build()?;
-    let demo = demo::Demo::new(api, http.clone());
+    let demo = demo::Demo::new(api, cluster.clone(), http.clone());
     let controller = jetway_controller::start(
         jetway_controller::Config {
             db,

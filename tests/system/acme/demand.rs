@@ -24,7 +24,7 @@ struct Says {
     is_away: bool,
 }
 
-struct Hook {
+pub struct Hook {
     says: Arc<Mutex<Says>>,
     url: String,
     task: JoinHandle<()>,
@@ -38,7 +38,7 @@ impl Drop for Hook {
 
 impl Hook {
     /// Before the fleet, whose controllers are told where it is.
-    fn bind() -> anyhow::Result<(std::net::TcpListener, String)> {
+    pub fn bind() -> anyhow::Result<(std::net::TcpListener, String)> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let url = format!("http://{}/may-it", listener.local_addr()?);
@@ -46,7 +46,7 @@ impl Hook {
     }
 
     #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
-    fn start(listener: std::net::TcpListener, url: String, allowed: &[&str]) -> anyhow::Result<Self> {
+    pub fn start(listener: std::net::TcpListener, url: String, allowed: &[&str]) -> anyhow::Result<Self> {
         let allowed = allowed.iter().map(|host| (*host).to_owned()).collect();
         let says = Arc::new(Mutex::new(Says { allowed, ..Says::default() }));
         let router = Router::new().route("/may-it", get(may_it)).with_state(says.clone());
@@ -57,7 +57,7 @@ impl Hook {
         Ok(Self { says, url, task })
     }
 
-    fn asked(&self, host: &str) -> usize {
+    pub fn asked(&self, host: &str) -> usize {
         self.says.lock().expect("no panic").asked.get(host).copied().unwrap_or_default()
     }
 }

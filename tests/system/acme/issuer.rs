@@ -123,6 +123,15 @@ impl Issuer {
         Ok(CertificateDer::from_pem_slice(&pem)?)
     }
 
+    /// What it signs with, as a file.
+    pub async fn intermediate(&self) -> anyhow::Result<PathBuf> {
+        let url = format!("https://127.0.0.1:{}/intermediates/0", self.management);
+        let pem = self.http.get(url).send().await?.error_for_status()?.bytes().await?;
+        let file = self.directory.join("intermediate.pem");
+        std::fs::write(&file, pem)?;
+        Ok(file)
+    }
+
     /// A client that trusts this issuer comes for a host; returns the certificate that it was shown.
     pub async fn visit(&self, port: u16, host: &str) -> anyhow::Result<Vec<u8>> {
         self.visit_trusting(self.root().await?, port, host).await
@@ -157,7 +166,7 @@ impl Issuer {
 }
 
 /// Every name is this machine's.
-fn start_dns(directory: &Path) -> anyhow::Result<(u16, Process)> {
+pub fn start_dns(directory: &Path) -> anyhow::Result<(u16, Process)> {
     let (port, management) = (free_port()?, free_port()?);
     let mut command = Command::new("pebble-challtestsrv");
     command.args([

@@ -4,6 +4,7 @@ mod demand;
 mod fleet;
 mod flood;
 mod front;
+mod host_form;
 mod issue;
 mod issuer;
 mod renew;

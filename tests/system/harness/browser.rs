@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -38,6 +38,18 @@ pub struct Browser {
     pub network_changes: u64,
     /// WebSockets of its windows that have closed.
     pub sockets_closed: u64,
+    /// What its windows were answered, once `watch` has been called for them.
+    pub answers: Vec<Answer>,
+}
+
+/// The head of an answer, as the browser took it from the network.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub url: String,
+    pub status: u64,
+    pub protocol: String,
+    /// The same for all that came by one connection.
+    pub connection: u64,
 }
 
 /// One window; named by the protocol's session and target ids.
@@ -48,6 +60,11 @@ pub struct Window {
 
 impl Browser {
     pub async fn start(directory: &Path) -> anyhow::Result<Self> {
+        Self::start_with(directory, &[]).await
+    }
+
+    /// With further flags.
+    pub async fn start_with(directory: &Path, flags: &[String]) -> anyhow::Result<Self> {
         let program = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
             .into_iter()
             .find(|path| Path::new(path).exists())
@@ -56,6 +73,7 @@ impl Browser {
         let mut command = Command::new(program);
         command
             .args(FLAGS)
+            .args(flags)
             .arg(format!("--user-data-dir={}", profile.display()))
             .arg("about:blank")
             .stdin(Stdio::null());
@@ -71,7 +89,7 @@ impl Browser {
         })
         .await?;
         let (socket, _) = tokio_tungstenite::connect_async(&address).await?;
-        Ok(Self { process, socket, next_id: 0, network_changes: 0, sockets_closed: 0 })
+        Ok(Self { process, socket, next_id: 0, network_changes: 0, sockets_closed: 0, answers: Vec::new() })
     }
 
     pub async fn open(&mut self, url: &str) -> anyhow::Result<Window> {
@@ -87,9 +105,29 @@ impl Browser {
         .await
     }
 
+    /// The window that a page has opened, by a part of its address.
+    pub async fn opened(&mut self, part: &str) -> anyhow::Result<Window> {
+        let start = std::time::Instant::now();
+        loop {
+            let targets = self.call(None, "Target.getTargets", json!({})).await?;
+            let mut all = targets["targetInfos"].as_array().into_iter().flatten();
+            let found = all.find(|target| {
+                target["type"] == "page" && target["url"].as_str().is_some_and(|url| url.contains(part))
+            });
+            if let Some(target) = found.and_then(|target| target["targetId"].as_str()) {
+                return self.attach(target.to_owned()).await;
+            }
+            ensure!(start.elapsed() < STEP, "no window has {part}: {targets}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     async fn open_target(&mut self, parameters: Value) -> anyhow::Result<Window> {
         let created = self.call(None, "Target.createTarget", parameters).await?;
-        let target = created["targetId"].as_str().context("targetId")?.to_owned();
+        self.attach(created["targetId"].as_str().context("targetId")?.to_owned()).await
+    }
+
+    async fn attach(&mut self, target: String) -> anyhow::Result<Window> {
         let attached =
             self.call(None, "Target.attachToTarget", json!({ "targetId": target, "flatten": true })).await?;
         Ok(Window { session: attached["sessionId"].as_str().context("sessionId")?.to_owned(), target })
@@ -101,7 +139,21 @@ impl Browser {
 
     /// The value of an expression in the window.
     pub async fn evaluate(&mut self, window: &Window, expression: &str) -> anyhow::Result<Value> {
-        let parameters = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        self.evaluate_as(window, expression, false).await
+    }
+
+    /// The same as if a person had just clicked there: a page may then open windows.
+    pub async fn evaluate_clicked(&mut self, window: &Window, expression: &str) -> anyhow::Result<Value> {
+        self.evaluate_as(window, expression, true).await
+    }
+
+    async fn evaluate_as(
+        &mut self,
+        window: &Window,
+        expression: &str,
+        clicked: bool,
+    ) -> anyhow::Result<Value> {
+        let parameters = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true, "userGesture": clicked });
         let answer = self.call(Some(&window.session), "Runtime.evaluate", parameters).await?;
         if !answer["exceptionDetails"].is_null() {
             bail!("{expression}: {}", answer["exceptionDetails"]);
@@ -217,6 +269,19 @@ impl Browser {
         self.call(Some(&window.session), "Page.navigate", json!({ "url": url })).await.map(drop)
     }
 
+    /// Keeps the window's answers from here on.
+    pub async fn watch(&mut self, window: &Window) -> anyhow::Result<()> {
+        self.call(Some(&window.session), "Network.enable", json!({})).await.map(drop)
+    }
+
+    /// Addresses in the window's history.
+    pub async fn history(&mut self, window: &Window) -> anyhow::Result<Vec<String>> {
+        let history = self.call(Some(&window.session), "Page.getNavigationHistory", json!({})).await?;
+        let entries = history["entries"].as_array().context("entries")?;
+        let address = |entry: &Value| Some(format!("{} {}", entry["url"].as_str()?, entry["userTypedURL"]));
+        Ok(entries.iter().filter_map(address).collect())
+    }
+
     pub async fn reload(&mut self, window: &Window) -> anyhow::Result<()> {
         self.call(Some(&window.session), "Page.reload", json!({})).await.map(drop)
     }
@@ -247,6 +312,7 @@ impl Browser {
                 self.sockets_closed += u64::from(text.contains("\"Network.webSocketClosed\""));
                 self.network_changes += u64::from(text.contains("net::ERR_NETWORK_CHANGED"));
                 let mut answer: Value = serde_json::from_str(&text)?;
+                self.answers.extend(answer_of(&answer));
                 if answer["id"] == id {
                     if !answer["error"].is_null() {
                         bail!("{method}: {}", answer["error"]);
@@ -258,4 +324,18 @@ impl Browser {
         };
         tokio::time::timeout(STEP, answer).await.with_context(|| format!("{method} in time"))?
     }
+}
+
+/// The answer that an event of the protocol tells.
+fn answer_of(event: &Value) -> Option<Answer> {
+    if event["method"] != "Network.responseReceived" {
+        return None;
+    }
+    let response = &event["params"]["response"];
+    Some(Answer {
+        url: response["url"].as_str()?.to_owned(),
+        status: response["status"].as_u64()?,
+        protocol: response["protocol"].as_str().unwrap_or_default().to_owned(),
+        connection: response["connectionId"].as_u64().unwrap_or_default(),
+    })
 }

@@ -1,4 +1,4 @@
-//! A browser's part: a WebSocket to a session's URL, requests below it, and the status stream.
+//! A browser's part: a WebSocket to a session's URL or on its host, requests below it, and the status stream.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
@@ -20,8 +21,13 @@ impl Session {
     /// Opens the echo WebSocket below a URL that connect gave.
     pub async fn open(url: &str) -> anyhow::Result<Self> {
         let url = format!("{}ws", url.replacen("http://", "ws://", 1));
-        let opened = tokio::time::timeout(STEP, tokio_tungstenite::connect_async(&url)).await;
-        match opened.context("the WebSocket opens in time")? {
+        Self::opened(tokio_tungstenite::connect_async(&url)).await
+    }
+
+    async fn opened<T>(
+        opening: impl Future<Output = Result<(WebSocketStream<MaybeTlsStream<TcpStream>>, T), Error>>,
+    ) -> anyhow::Result<Self> {
+        match tokio::time::timeout(STEP, opening).await.context("the WebSocket opens in time")? {
             Ok((socket, _)) => Ok(Self { socket }),
             // The proxy says there why it has refused.
             Err(Error::Http(refusal)) => {
@@ -72,6 +78,47 @@ impl Session {
     /// Waits until the other side ends the connection.
     pub async fn ended(&mut self, deadline: Duration) -> anyhow::Result<()> {
         self.close_code(deadline).await.map(drop)
+    }
+}
+
+/// A place on a session's own host, as a browser has it that has entered: the host, and the cookie.
+/// Of plain HTTP: the host is a name below `localhost`, and leads to this machine at any port.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// With its port, as `Host` has it.
+    pub host: String,
+    cookie: String,
+    port: u16,
+}
+
+impl Place {
+    /// Follows an entering URL as far as to the cookie.
+    pub async fn enter(http: &reqwest::Client, url: &str) -> anyhow::Result<Self> {
+        let url = reqwest::Url::parse(url)?;
+        let (name, port) = (url.host_str().context("a host")?, url.port().context("a port")?);
+        let here = format!("http://127.0.0.1:{port}{}?{}", url.path(), url.query().unwrap_or_default());
+        let host = format!("{name}:{port}");
+        let answer = http.get(here).header("host", &host).timeout(STEP).send().await?;
+        let said = format!("{answer:?}");
+        let set = answer.headers().get_all("set-cookie").iter().filter_map(|set| set.to_str().ok());
+        let cookie = set
+            .filter_map(|set| set.split(';').next())
+            .find(|pair| pair.strip_prefix("__Host-jetway=").is_some_and(|value| !value.is_empty()));
+        Ok(Self { cookie: cookie.context(said)?.to_owned(), host, port })
+    }
+
+    /// The same by way of another proxy, which listens at this port.
+    pub fn at(&self, port: u16) -> Self {
+        Self { port, ..self.clone() }
+    }
+
+    /// Opens the echo WebSocket at `/ws`, as a page of the session does.
+    pub async fn open(&self) -> anyhow::Result<Session> {
+        let mut request = format!("ws://{}/ws", self.host).into_client_request()?;
+        request.headers_mut().insert("origin", format!("http://{}", self.host).parse()?);
+        request.headers_mut().insert("cookie", self.cookie.parse()?);
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        Session::opened(tokio_tungstenite::client_async(request, MaybeTlsStream::Plain(stream))).await
     }
 }
 

@@ -22,7 +22,8 @@ pub struct Compose {
     environment: BTreeMap<String, OsString>,
     pub project: String,
     pub web: String,
-    pub proxy_2: String,
+    /// Its port.
+    pub proxy_2: u16,
     made: Vec<String>,
 }
 
@@ -43,7 +44,7 @@ impl Compose {
             root,
             environment: BTreeMap::new(),
             web: address(ports[0]),
-            proxy_2: address(ports[4]),
+            proxy_2: ports[4],
             made: vec![format!("{project}-jetway:dev"), format!("{project}-web:dev")],
             project,
         };

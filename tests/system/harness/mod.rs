@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod cluster;
 pub mod compose;
 pub mod dev;
 pub mod drone;
@@ -10,7 +11,7 @@ pub mod pools;
 pub mod site;
 pub mod stack;
 
-pub use client::{Session, SseStream};
+pub use client::{Place, Session, SseStream};
 pub use jetway_testkit::{database, engine, eventually, processes};
 pub use options::{Elsewhere, Options, Role};
 pub use stack::Stack;

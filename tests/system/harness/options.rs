@@ -17,6 +17,8 @@ pub struct Options {
     pub flags: HashMap<Role, Vec<String>>,
     /// More environment, for every role.
     pub variables: Vec<(String, String)>,
+    /// The cluster's name, where it is not this machine's own.
+    pub cluster: Option<String>,
     /// The proxy runs elsewhere: in this network namespace.
     pub elsewhere: Option<Elsewhere>,
     /// An engine of the test's own, as `DOCKER_HOST` has it, for the drone and the test.
@@ -43,6 +45,14 @@ impl Options {
 
     pub fn proxy_host(&self) -> &str {
         self.elsewhere.as_ref().map_or("127.0.0.1", |elsewhere| &elsewhere.there)
+    }
+
+    /// By which browsers reach the proxy at this port.
+    pub fn cluster_at(&self, port: u16) -> String {
+        self.cluster.clone().unwrap_or_else(|| match &self.elsewhere {
+            Some(elsewhere) => format!("{}:{port}", elsewhere.there),
+            None => format!("localhost:{port}"),
+        })
     }
 
     pub fn with(mut self, role: Role, flags: &[&str]) -> Self {

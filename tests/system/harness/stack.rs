@@ -91,10 +91,7 @@ impl Stack {
         let controller = format!("http://{}:{}", self.options.here(), self.ports[&Role::Controller]);
         let host = if role == Role::Proxy { self.options.proxy_host() } else { self.options.here() };
         let listen = format!("{host}:{}", self.ports[&role]);
-        let cluster = match &self.options.elsewhere {
-            Some(elsewhere) => format!("{}:{}", elsewhere.there, self.ports[&Role::Proxy]),
-            None => format!("localhost:{}", self.ports[&Role::Proxy]),
-        };
+        let cluster = self.options.cluster_at(self.ports[&Role::Proxy]);
         command
             .env("JETWAY_SECRET", &self.secret)
             // So that the containers that a test counts are its sessions'. A test of what is learned says so.
