@@ -31,7 +31,8 @@ pub async fn paint(stage: &mut Stage<'_>, walk: &Walk) -> anyhow::Result<()> {
     let host = Session::of(walk, Form::Host, stage.dev, stage.webapp)?;
     let path = Session::of(walk, Form::Path, stage.dev, stage.webapp)?;
     let (mut in_host, mut in_path) = (Vec::new(), Vec::new());
-    let held = hands::window(stage.browser, &stage.browser.new_profile().await?).await?;
+    let profile = stage.browser.new_profile().await?;
+    let held = hands::window(stage.browser, &profile).await?;
     stage.browser.navigate(&held, &host.connect(ADA).await?.url).await?;
     stage.browser.until(&held, PAINTED).await?;
     for _ in 0..PAINTS {
@@ -109,12 +110,10 @@ pub async fn bookmark(stage: &mut Stage<'_>, walk: &Walk) -> anyhow::Result<()> 
 
 /// The key's backend that is there now.
 async fn running(api: &str, walk: &Walk) -> anyhow::Result<String> {
-    let url = format!("{api}/ctrl/backends");
+    let url = format!("{api}/ctrl/backends?state=live&key={}", walk.name);
     eventually("the new session is listed", SETTLED, async || {
         let list: serde_json::Value = reqwest::get(&url).await.ok()?.json().await.ok()?;
-        let newest = list["backends"].as_array()?.first()?.clone();
-        (newest["key"]["name"] == walk.name.as_str()).then_some(())?;
-        newest["id"].as_str().or(newest["backend_id"].as_str()).map(str::to_owned)
+        list["backends"][0]["backend_id"].as_str().map(str::to_owned)
     })
     .await
 }
