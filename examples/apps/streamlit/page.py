@@ -3,6 +3,7 @@
 import streamlit
 
 streamlit.title("A session's own page")
+streamlit.caption(f"Signed in: {streamlit.context.headers.get('x-verified-username', 'a stranger')}")
 state = streamlit.session_state
 state.setdefault("count", 0)
 if streamlit.button("Count"):

@@ -12,7 +12,7 @@ const { WebSocketServer } = require("ws");
 const { setupWSConnection } = require("y-websocket/bin/utils");
 
 const files = {
-  "/": ["page.html", "text/html; charset=utf-8"],
+  "/": ["index.html", "text/html; charset=utf-8"],
   "/page.js": ["page.js", "text/javascript"],
   "/page.css": ["page.css", "text/css"],
 };
@@ -20,7 +20,7 @@ const server = http.createServer((request, response) => {
   const file = files[new URL(request.url, "http://session").pathname];
   if (!file) return response.writeHead(404).end("not here\n");
   response.writeHead(200, { "content-type": file[1] });
-  fs.createReadStream(`${__dirname}/${file[0]}`).pipe(response);
+  fs.createReadStream(`${__dirname}/public/${file[0]}`).pipe(response);
 });
 const sockets = new WebSocketServer({ server });
 sockets.on("connection", (socket, request) => setupWSConnection(socket, request));

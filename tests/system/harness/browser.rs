@@ -17,6 +17,7 @@ use super::processes::Process;
 const STEP: Duration = Duration::from_secs(20);
 /// A place that is the same after so long is one to click on.
 const STILL: Duration = Duration::from_millis(100);
+const TROUBLES_MAX: usize = 40;
 /// Without these a headless Chromium looks for services that tests have no use for.
 const FLAGS: [&str; 9] = [
     "--headless",
@@ -40,6 +41,8 @@ pub struct Browser {
     pub sockets_closed: u64,
     /// What its windows were answered, once `watch` has been called for them.
     pub answers: Vec<Answer>,
+    /// The first requests that its windows lost or were refused, for the reader of a failure.
+    pub troubles: Vec<String>,
 }
 
 /// The head of an answer, as the browser took it from the network.
@@ -54,8 +57,8 @@ pub struct Answer {
 
 /// One window; named by the protocol's session and target ids.
 pub struct Window {
-    session: String,
-    target: String,
+    pub session: String,
+    pub target: String,
 }
 
 impl Browser {
@@ -89,7 +92,8 @@ impl Browser {
         })
         .await?;
         let (socket, _) = tokio_tungstenite::connect_async(&address).await?;
-        Ok(Self { process, socket, next_id: 0, network_changes: 0, sockets_closed: 0, answers: Vec::new() })
+        let (answers, troubles) = (Vec::new(), Vec::new());
+        Ok(Self { process, socket, next_id: 0, network_changes: 0, sockets_closed: 0, answers, troubles })
     }
 
     pub async fn open(&mut self, url: &str) -> anyhow::Result<Window> {
@@ -98,11 +102,19 @@ impl Browser {
 
     /// A window of somebody else's: it shares no cookies with any other.
     pub async fn open_as_another(&mut self, url: &str) -> anyhow::Result<Window> {
+        let profile = self.new_profile().await?;
+        self.open_in(&profile, url).await
+    }
+
+    /// A person's cookies and storage, by their name in the protocol.
+    pub async fn new_profile(&mut self) -> anyhow::Result<String> {
         let context = self.call(None, "Target.createBrowserContext", json!({})).await?;
-        self.open_target(
-            json!({ "url": url, "newWindow": true, "browserContextId": context["browserContextId"] }),
-        )
-        .await
+        Ok(context["browserContextId"].as_str().context("browserContextId")?.to_owned())
+    }
+
+    /// A window of a profile's.
+    pub async fn open_in(&mut self, profile: &str, url: &str) -> anyhow::Result<Window> {
+        self.open_target(json!({ "url": url, "newWindow": true, "browserContextId": profile })).await
     }
 
     /// The window that a page has opened, by a part of its address.
@@ -115,7 +127,7 @@ impl Browser {
                 target["type"] == "page" && target["url"].as_str().is_some_and(|url| url.contains(part))
             });
             if let Some(target) = found.and_then(|target| target["targetId"].as_str()) {
-                return self.attach(target.to_owned()).await;
+                return self.attach(target).await;
             }
             ensure!(start.elapsed() < STEP, "no window has {part}: {targets}");
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -124,13 +136,15 @@ impl Browser {
 
     async fn open_target(&mut self, parameters: Value) -> anyhow::Result<Window> {
         let created = self.call(None, "Target.createTarget", parameters).await?;
-        self.attach(created["targetId"].as_str().context("targetId")?.to_owned()).await
+        self.attach(created["targetId"].as_str().context("targetId")?).await
     }
 
-    async fn attach(&mut self, target: String) -> anyhow::Result<Window> {
+    /// What is open already, a window or a frame of another site.
+    pub async fn attach(&mut self, target: &str) -> anyhow::Result<Window> {
         let attached =
             self.call(None, "Target.attachToTarget", json!({ "targetId": target, "flatten": true })).await?;
-        Ok(Window { session: attached["sessionId"].as_str().context("sessionId")?.to_owned(), target })
+        let session = attached["sessionId"].as_str().context("sessionId")?.to_owned();
+        Ok(Window { session, target: target.to_owned() })
     }
 
     pub async fn close(&mut self, window: Window) -> anyhow::Result<()> {
@@ -293,7 +307,8 @@ impl Browser {
             .await
     }
 
-    async fn call(
+    /// A command of the protocol, to the browser or to a window.
+    pub async fn call(
         &mut self,
         session: Option<&str>,
         method: &str,
@@ -313,6 +328,7 @@ impl Browser {
                 self.network_changes += u64::from(text.contains("net::ERR_NETWORK_CHANGED"));
                 let mut answer: Value = serde_json::from_str(&text)?;
                 self.answers.extend(answer_of(&answer));
+                self.troubles.extend(trouble(&answer).filter(|_| self.troubles.len() < TROUBLES_MAX));
                 if answer["id"] == id {
                     if !answer["error"].is_null() {
                         bail!("{method}: {}", answer["error"]);
@@ -338,4 +354,21 @@ fn answer_of(event: &Value) -> Option<Answer> {
         protocol: response["protocol"].as_str().unwrap_or_default().to_owned(),
         connection: response["connectionId"].as_u64().unwrap_or_default(),
     })
+}
+
+/// A request that was lost or refused, or an exception that no script caught, where an event tells of it.
+fn trouble(event: &Value) -> Option<String> {
+    let parameters = &event["params"];
+    match event["method"].as_str()? {
+        "Network.responseReceived" if parameters["response"]["status"].as_u64()? >= 400 => {
+            Some(format!("{} {}", parameters["response"]["status"], parameters["response"]["url"]))
+        }
+        "Network.loadingFailed" if parameters["canceled"] != true => {
+            Some(format!("{} ({})", parameters["errorText"], parameters["type"]))
+        }
+        "Runtime.exceptionThrown" => {
+            Some(parameters["exceptionDetails"]["exception"]["description"].as_str()?.to_owned())
+        }
+        _ => None,
+    }
 }
