@@ -39,7 +39,8 @@ async fn a_live_key_writes_nothing_in_the_steady_state() {
         assert!(answers.iter().all(|answer| id_of(answer) == id));
         assert_eq!(harness.app.connects.hosts.looking.len(), 0);
     }
-    assert!(count.load(Ordering::Relaxed) < 20, "{count:?}");
+    // How many go together depends on the machine; each by itself would read twice.
+    assert!(count.load(Ordering::Relaxed) < 60, "{count:?}");
     drop(counting);
     let other = harness.beside().await;
     other.app.fleet.refresh(&other.app.pools.housekeeping).await.unwrap();

@@ -118,10 +118,14 @@ pub async fn spawn(
             }
         }
     }
+    Err(all_refused(refusals))
+}
+
+fn all_refused(refusals: Vec<Refused>) -> ApiError {
     let message = format!("{DRONES_MAX} drones refused the backend; each says why");
-    Err(ApiError::new(Code::NoDrone, message)
+    ApiError::new(Code::NoDrone, message)
         .passed_over(refusals.into_iter().map(PassedOver::from).collect())
-        .retry_after_ms(NO_DRONE_RETRY_MS))
+        .retry_after_ms(NO_DRONE_RETRY_MS)
 }
 
 /// A pool's spec was not in the request; and the hook is asked before anything is begun.

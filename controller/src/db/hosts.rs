@@ -290,12 +290,12 @@ pub async fn owners(
 /// gone. A row that was put back since lives.
 pub async fn prune(connection: &mut Connection, hold: Duration, limit: i64) -> Result<u64, DbError> {
     let done = sqlx::query!(
-        "delete from hosts where host in (
+        "delete from hosts where host = any(array(
              select h.host from hosts h
              where h.ended_at < now() - make_interval(secs => $1)
                and not exists (select 1 from backends b where b.id = h.backend and b.ended_at is null)
              limit $2 for update of h skip locked
-         )",
+         ))",
         hold.as_secs_f64(),
         limit
     )

@@ -37,8 +37,8 @@ async fn each(c: &mut Connection) {
     hosts::standing(c, &backend, &names).await.unwrap();
     hosts::owners(c, &names, HOLD).await.unwrap();
     let to = Return { host: names[0].clone(), backend, return_url: "https://a.example/".into() };
-    assert_eq!(hosts::set_returns(c, &[to.clone()]).await.unwrap(), 1);
-    assert_eq!(hosts::set_returns(c, &[to]).await.unwrap(), 0, "it is the same");
+    assert_eq!(hosts::set_returns(c, std::slice::from_ref(&to)).await.unwrap(), 1);
+    assert_eq!(hosts::set_returns(c, std::slice::from_ref(&to)).await.unwrap(), 0, "it is the same");
 }
 
 #[tokio::test]
@@ -74,8 +74,10 @@ async fn pruning_finds_hosts_by_their_backends() {
     let harness = Harness::new().await;
     harness
         .execute(
-            "insert into hosts (host, key_namespace, key_name, backend, fencing_token)
-             select 'h' || n, '', 'k' || n, 'b' || n, n from generate_series(1, 50000) n",
+            "insert into hosts (host, key_namespace, key_name, backend, fencing_token, ended_at)
+             select 'h' || n, '', 'k' || n, 'b' || n, n,
+                    case when n % 50 = 0 then now() - make_interval(hours => 24 + n % 24) end
+             from generate_series(1, 50000) n",
         )
         .await;
     harness.execute("analyze hosts").await;
