@@ -18,7 +18,7 @@ const PHONE: (u32, u32) = (390, 844);
 
 /// The first element that can be seen, by selector and text; exact texts and inner elements before others. Open shadow roots are
 /// looked into.
-const FIND: &str = r"((selector, text) => {
+pub const FIND: &str = r"((selector, text) => {
     const plain = (text) => (text ?? '').replace(/\s+/g, ' ').trim();
     const roots = [document];
     for (const root of roots)
@@ -33,7 +33,7 @@ const FIND: &str = r"((selector, text) => {
 })";
 
 /// All that can be read in the window.
-const TEXT: &str = r"(() => {
+pub const TEXT: &str = r"(() => {
     const roots = [document];
     for (const root of roots)
         for (const element of root.querySelectorAll('*')) if (element.shadowRoot) roots.push(element.shadowRoot);
@@ -93,6 +93,7 @@ pub async fn press(browser: &mut Browser, window: &Window, keys: &str) -> anyhow
         "Delete" => ("Delete".to_owned(), 46, None),
         "Home" => ("Home".to_owned(), 36, None),
         "End" => ("End".to_owned(), 35, None),
+        "F1" => ("F1".to_owned(), 112, None),
         "ArrowUp" => ("ArrowUp".to_owned(), 38, None),
         "ArrowDown" => ("ArrowDown".to_owned(), 40, None),
         _ => {

@@ -49,6 +49,10 @@ impl<'a> Walker<'a> {
     pub async fn walk(&mut self, walk: &Walk) -> anyhow::Result<()> {
         self.enter(ADA).await?;
         for step in &walk.steps {
+            // Without Jetway nothing ends, and nothing comes after it.
+            if step.act == Act::Ended && self.place.session().is_none() {
+                break;
+            }
             let done = self.step(step).await;
             if done.is_err() {
                 self.leave_picture_of_failure(&walk.name).await;

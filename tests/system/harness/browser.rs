@@ -17,6 +17,8 @@ use super::processes::Process;
 const STEP: Duration = Duration::from_secs(20);
 /// A place that is the same after so long is one to click on.
 const STILL: Duration = Duration::from_millis(100);
+/// For one look at a page.
+const LOOK: Duration = Duration::from_secs(3);
 const TROUBLES_MAX: usize = 40;
 /// Without these a headless Chromium looks for services that tests have no use for.
 const FLAGS: [&str; 9] = [
@@ -189,7 +191,11 @@ impl Browser {
     ) -> anyhow::Result<()> {
         let start = std::time::Instant::now();
         loop {
-            let value = self.evaluate(window, expression).await;
+            // A page that goes away with the question leaves it without an answer.
+            let value = match tokio::time::timeout(LOOK, self.evaluate(window, expression)).await {
+                Ok(value) => value,
+                Err(_) => Err(anyhow::anyhow!("no answer")),
+            };
             match &value {
                 Ok(Value::Bool(true)) => return Ok(()),
                 Ok(_) | Err(_) if start.elapsed() < limit => {
