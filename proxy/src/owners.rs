@@ -23,6 +23,8 @@ use crate::limits::shares::ClientKey;
 
 /// A person waits so long for where to go.
 const WAIT_MAX: Duration = Duration::from_secs(2);
+/// And one question is over before, so that its end is noted.
+const ASK_MAX: Duration = Duration::from_millis(1500);
 /// An answer is asked for again after so long, a denial after so long, and after no answer at all.
 const OWNED: Duration = Duration::from_secs(30);
 const DENIED: Duration = Duration::from_secs(10);
@@ -142,13 +144,15 @@ impl Owners {
             Err(_) if is_known => None,
             Err(_) => return,
         };
-        // Cut off by its caller, it was no answer either.
-        host.rests(UNANSWERED);
-        match timeout(WAIT_MAX, self.answer(base)).await {
-            Ok(Ok(owner)) => host.learns(Owner::Owned(Arc::new(owner)), OWNED),
-            Ok(Err(CallError::Refused { status: 404, .. })) => host.learns(Owner::Nobody, DENIED),
-            Ok(Err(error)) => unanswered(base, &error),
-            Err(_) => unanswered(base, &CallError::TimedOut { url: "the controllers".to_owned() }),
+        let answer = timeout(ASK_MAX, self.answer(base)).await;
+        match answer.unwrap_or_else(|_| Err(CallError::TimedOut { url: "the controllers".to_owned() })) {
+            Ok(owner) => host.learns(Owner::Owned(Arc::new(owner)), OWNED),
+            Err(CallError::Refused { status: 404, .. }) => host.learns(Owner::Nobody, DENIED),
+            Err(error) => {
+                // Those who wait now are told what was known before.
+                host.rests(UNANSWERED);
+                unanswered(base, &error);
+            }
         }
     }
 
@@ -164,7 +168,7 @@ impl Owners {
                 return Err(CallError::NotSent { url: path, reason });
             };
             let url = format!("{controller}{path}");
-            match self.client.get(&url, WAIT_MAX).await {
+            match self.client.get(&url, ASK_MAX).await {
                 Err(error) if is_to_be_asked_elsewhere(&error) => {
                     tried += 1;
                     if tried >= self.controllers.len() {

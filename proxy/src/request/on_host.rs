@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN, UPGRADE};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use jetway_protocol::host::RESERVED;
+use jetway_protocol::host::{RESERVED, TOKEN_HEADER};
 use jetway_protocol::ids::BackendId;
 
 use crate::client::connection::Connection;
@@ -81,7 +81,7 @@ impl Visitor {
         Self {
             navigates: arrived.for_a_person,
             wants_worker: worker::is_the_script(headers),
-            has_bearer: false,
+            has_bearer: headers.contains_key(TOKEN_HEADER),
             path: WantedPath::of(request.uri()),
             asker: ClientKey::behind(arrived.connection.peer, said),
         }
@@ -125,7 +125,7 @@ impl Server {
         let Visit { installation, site } = visit;
         let access = credentials::access(arrived.connection, installation, site, request.headers())?;
         let access = access.filter(|access| !path_is_newer(arrived.connection, visit, &target, access));
-        visitor.has_bearer = access.as_ref().is_some_and(Access::is_bearer);
+        visitor.has_bearer |= access.as_ref().is_some_and(Access::is_bearer);
         match access {
             Some(access) => Ok(self.by_access(visit, arrived, &access, request, asked_for).await?),
             None => self.without_access(visit, arrived, target, request, asked_for).await,
