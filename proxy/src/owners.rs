@@ -14,6 +14,7 @@ use jetway_protocol::controller_api::HostOwner;
 use jetway_service::backoff::jittered;
 use jetway_service::client::{CallError, Client};
 use jetway_service::controllers::is_to_be_asked_elsewhere;
+use jetway_service::lifecycle::Lifecycle;
 use jetway_service::lines::Lines;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -86,10 +87,11 @@ impl std::fmt::Debug for Owners {
 }
 
 impl Owners {
-    /// `controllers`: URLs without a slash at their ends.
-    pub fn new(controllers: Vec<String>, client: Client) -> Arc<Self> {
+    /// `controllers`: URLs without a slash at their ends. Hosts without questions are forgotten until
+    /// the process stops.
+    pub fn start(controllers: Vec<String>, client: Client, lifecycle: &Lifecycle) -> Arc<Self> {
         let of_one = Quota::per_second(UNKNOWN_OF_ONE_PER_SECOND).allow_burst(UNKNOWN_OF_ONE_AT_ONCE);
-        Arc::new(Self {
+        let owners = Arc::new(Self {
             hosts: DashMap::new(),
             controllers,
             client,
@@ -97,7 +99,10 @@ impl Owners {
             questions: Semaphore::new(QUESTIONS_MAX),
             unknown: RateLimiter::direct(Quota::per_second(UNKNOWN_PER_SECOND)),
             unknown_of_one: RateLimiter::keyed(of_one),
-        })
+        });
+        let swept = owners.clone();
+        lifecycle.spawn_until_stopped(async move { swept.sweep().await });
+        owners
     }
 
     /// `base`: a host that tokens are bound to. `asker`: whose share of questions it is.
@@ -189,8 +194,7 @@ impl Owners {
         }
     }
 
-    /// For ever: forgets what makes room.
-    pub async fn sweep(&self) {
+    async fn sweep(&self) {
         loop {
             sleep(jittered(SWEEP_EVERY)).await;
             let now = Instant::now();
