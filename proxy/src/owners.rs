@@ -14,6 +14,7 @@ use jetway_protocol::controller_api::HostOwner;
 use jetway_service::backoff::jittered;
 use jetway_service::client::{CallError, Client};
 use jetway_service::controllers::is_to_be_asked_elsewhere;
+use jetway_service::lifecycle::Lifecycle;
 use jetway_service::lines::Lines;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -23,6 +24,8 @@ use crate::limits::shares::ClientKey;
 
 /// A person waits so long for where to go.
 const WAIT_MAX: Duration = Duration::from_secs(2);
+/// And one question is over before, so that its end is noted.
+const ASK_MAX: Duration = Duration::from_millis(1500);
 /// An answer is asked for again after so long, a denial after so long, and after no answer at all.
 const OWNED: Duration = Duration::from_secs(30);
 const DENIED: Duration = Duration::from_secs(10);
@@ -84,10 +87,11 @@ impl std::fmt::Debug for Owners {
 }
 
 impl Owners {
-    /// `controllers`: URLs without a slash at their ends.
-    pub fn new(controllers: Vec<String>, client: Client) -> Arc<Self> {
+    /// `controllers`: URLs without a slash at their ends. Hosts without questions are forgotten until
+    /// the process stops.
+    pub fn start(controllers: Vec<String>, client: Client, lifecycle: &Lifecycle) -> Arc<Self> {
         let of_one = Quota::per_second(UNKNOWN_OF_ONE_PER_SECOND).allow_burst(UNKNOWN_OF_ONE_AT_ONCE);
-        Arc::new(Self {
+        let owners = Arc::new(Self {
             hosts: DashMap::new(),
             controllers,
             client,
@@ -95,7 +99,10 @@ impl Owners {
             questions: Semaphore::new(QUESTIONS_MAX),
             unknown: RateLimiter::direct(Quota::per_second(UNKNOWN_PER_SECOND)),
             unknown_of_one: RateLimiter::keyed(of_one),
-        })
+        });
+        let swept = owners.clone();
+        lifecycle.spawn_until_stopped(async move { swept.sweep().await });
+        owners
     }
 
     /// `base`: a host that tokens are bound to. `asker`: whose share of questions it is.
@@ -142,13 +149,15 @@ impl Owners {
             Err(_) if is_known => None,
             Err(_) => return,
         };
-        // Cut off by its caller, it was no answer either.
-        host.rests(UNANSWERED);
-        match timeout(WAIT_MAX, self.answer(base)).await {
-            Ok(Ok(owner)) => host.learns(Owner::Owned(Arc::new(owner)), OWNED),
-            Ok(Err(CallError::Refused { status: 404, .. })) => host.learns(Owner::Nobody, DENIED),
-            Ok(Err(error)) => unanswered(base, &error),
-            Err(_) => unanswered(base, &CallError::TimedOut { url: "the controllers".to_owned() }),
+        let answer = timeout(ASK_MAX, self.answer(base)).await;
+        match answer.unwrap_or_else(|_| Err(CallError::TimedOut { url: "the controllers".to_owned() })) {
+            Ok(owner) => host.learns(Owner::Owned(Arc::new(owner)), OWNED),
+            Err(CallError::Refused { status: 404, .. }) => host.learns(Owner::Nobody, DENIED),
+            Err(error) => {
+                // Those who wait now are told what was known before.
+                host.rests(UNANSWERED);
+                unanswered(base, &error);
+            }
         }
     }
 
@@ -164,7 +173,7 @@ impl Owners {
                 return Err(CallError::NotSent { url: path, reason });
             };
             let url = format!("{controller}{path}");
-            match self.client.get(&url, WAIT_MAX).await {
+            match self.client.get(&url, ASK_MAX).await {
                 Err(error) if is_to_be_asked_elsewhere(&error) => {
                     tried += 1;
                     if tried >= self.controllers.len() {
@@ -185,8 +194,7 @@ impl Owners {
         }
     }
 
-    /// For ever: forgets what makes room.
-    pub async fn sweep(&self) {
+    async fn sweep(&self) {
         loop {
             sleep(jittered(SWEEP_EVERY)).await;
             let now = Instant::now();

@@ -82,7 +82,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
     };
     lifecycle.spawn_until_stopped(registration.run(tell, tell_refused));
 
-    let owners = Owners::new(controllers.clone(), client.clone());
+    let owners = Owners::start(controllers.clone(), client.clone(), &lifecycle);
     let bearer = config.secret.bearer(Purpose::ProxyToDrone);
     let (streams_stop, limits) = (CancellationToken::new(), Limits::draining_for(config.drain));
     let drones = Drones::new(Identity {
@@ -97,8 +97,6 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> Result<Proxy, StartE
         stop: streams_stop.clone(),
     });
     let allowances = Arc::new(Allowances::new(config.client, config.token));
-    let swept = owners.clone();
-    lifecycle.spawn_until_stopped(async move { swept.sweep().await });
     let server = Server {
         drones,
         known,

@@ -241,7 +241,7 @@ mod tests {
         let allowances = Arc::new(Allowances::new(Share::default(), Share::default()));
         let https = crate::request::server::Https::default();
         let brand = "".into();
-        let (challenges, owners) = (None, Owners::new(Vec::new(), Client::new("b".into())));
+        let (challenges, owners) = (None, Owners::start(Vec::new(), Client::new("b".into()), lifecycle));
         let server = Server {
             drones,
             known,

@@ -50,11 +50,6 @@ fn pairs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| *byte == b';')
 }
 
-/// Whether a line has a pair of ours.
-fn is_in(line: &[u8]) -> bool {
-    pairs(line).any(is_our_pair)
-}
-
 pub fn own(line: &[u8]) -> Own {
     let (mut found, mut start) = (Own::None, 0);
     for text in pairs(line) {
@@ -109,11 +104,22 @@ pub fn write_without(text: &mut Vec<u8>, name: &str, line: &[u8]) {
 
 /// Takes them off all lines.
 pub fn take_off(headers: &mut HeaderMap) {
-    if !headers.get_all(COOKIE_FIELD).iter().any(|line| is_in(line.as_bytes())) {
+    let (mut has_ours, mut has_theirs) = (false, false);
+    for line in headers.get_all(COOKIE_FIELD) {
+        let line = line.as_bytes();
+        let own = own(line);
+        has_ours |= own != Own::None;
+        // Nearly always it is all of the line, or none of it.
+        has_theirs |= !matches!(own, Own::One(value) if COOKIE.len() + 1 + value.len() == line.len());
+    }
+    if !has_ours {
         return;
     }
-    let lines = headers.get_all(COOKIE_FIELD).iter().filter_map(|line| without(line.as_bytes()));
-    let kept: Vec<HeaderValue> = lines.filter_map(|line| HeaderValue::from_bytes(&line).ok()).collect();
+    let mut kept = Vec::new();
+    if has_theirs {
+        let lines = headers.get_all(COOKIE_FIELD).iter().filter_map(|line| without(line.as_bytes()));
+        kept.extend(lines.filter_map(|line| HeaderValue::from_bytes(&line).ok()));
+    }
     headers.remove(COOKIE_FIELD);
     for line in kept {
         headers.append(COOKIE_FIELD, line);

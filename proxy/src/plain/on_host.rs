@@ -14,7 +14,7 @@ use crate::request::credentials;
 /// Where a Host leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// The installation is not known yet.
+    /// The installation is not known yet: it may be any session's.
     Unknown,
     /// The cluster's own host, or an address.
     Own,

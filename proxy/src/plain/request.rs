@@ -85,7 +85,9 @@ pub fn read(
     };
     let first = request.headers.iter().find(|line| line.name.eq_ignore_ascii_case("host"))?;
     let form = match place_of(first.value) {
-        Place::Unknown => return None,
+        // A path may wait for the installation, and nothing else.
+        Place::Unknown => on_host::form(bytes, &method, path, request.headers, true)
+            .filter(|form| matches!(form, Form::Path { .. }))?,
         Place::Own => Form::Path { is_own: true },
         Place::Session { takes_paths } => on_host::form(bytes, &method, path, request.headers, takes_paths)?,
     };

@@ -88,10 +88,8 @@ impl<'a> Ambient<'a> {
 
     pub fn of(method: &Method, is_websocket: bool, headers: &'a HeaderMap) -> Self {
         let mut ambient = Self::new(method, is_websocket);
-        for name in [SITE, MODE, DEST, ORIGIN.as_str(), REFERER.as_str()] {
-            for value in headers.get_all(name) {
-                ambient.note(name, value.as_bytes());
-            }
+        for (name, value) in headers {
+            ambient.note(name.as_str(), value.as_bytes());
         }
         ambient
     }

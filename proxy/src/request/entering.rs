@@ -19,7 +19,7 @@ use crate::problem::Problem;
 use crate::request::admitted::unexpired;
 use crate::request::ambient::{Ambient, Page, origin_of_url};
 use crate::request::credentials;
-use crate::request::on_host::{Visit, Visitor, own_origin};
+use crate::request::on_host::{Visit, Visitor, Wanted, own_origin};
 use crate::request::return_url::{Back, Reason};
 use crate::request::server::{Arrived, Server};
 use crate::route::wanted::{WantedPath, parameter};
@@ -210,7 +210,7 @@ impl<B> Entering<'_, B> {
     }
 
     fn visitor(&self) -> Visitor {
-        Visitor { path: self.path.clone(), ..Visitor::of(self.arrived, self.request) }
+        Visitor { wanted: Wanted::Told(self.path.clone()), ..Visitor::of(self.arrived, self.request) }
     }
 
     /// Forms of the session's own pages and of ours, and no other's.

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN, UPGRADE};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
-use jetway_protocol::host::RESERVED;
+use jetway_protocol::host::{RESERVED, TOKEN_HEADER};
 use jetway_protocol::ids::BackendId;
 
 use crate::client::connection::Connection;
@@ -48,9 +48,17 @@ pub struct Visitor {
     /// A browser looks for a newer script of a service worker.
     pub wants_worker: bool,
     pub has_bearer: bool,
-    pub path: WantedPath,
+    pub wanted: Wanted,
     /// Whose share of questions to controllers it is.
     pub asker: Option<ClientKey>,
+}
+
+/// The path that a person wants to see.
+pub enum Wanted {
+    /// That of the request.
+    Asked(Uri),
+    /// One that the request tells of.
+    Told(WantedPath),
 }
 
 /// Why a request is not the application's.
@@ -77,13 +85,14 @@ struct Judged {
 impl Visitor {
     pub fn of<B>(arrived: &Arrived<'_>, request: &Request<B>) -> Self {
         let headers = request.headers();
-        let said = headers.get_all(&FORWARDED_FOR).iter().next_back().and_then(|said| said.to_str().ok());
+        let peer = arrived.connection.peer;
+        let said = headers.get_all(&FORWARDED_FOR).iter().rfind(|_| peer.trusted);
         Self {
             navigates: arrived.for_a_person,
             wants_worker: worker::is_the_script(headers),
-            has_bearer: false,
-            path: WantedPath::of(request.uri()),
-            asker: ClientKey::behind(arrived.connection.peer, said),
+            has_bearer: headers.contains_key(TOKEN_HEADER),
+            wanted: Wanted::Asked(request.uri().clone()),
+            asker: ClientKey::behind(peer, said.and_then(|said| said.to_str().ok())),
         }
     }
 }
@@ -125,7 +134,7 @@ impl Server {
         let Visit { installation, site } = visit;
         let access = credentials::access(arrived.connection, installation, site, request.headers())?;
         let access = access.filter(|access| !path_is_newer(arrived.connection, visit, &target, access));
-        visitor.has_bearer = access.as_ref().is_some_and(Access::is_bearer);
+        visitor.has_bearer |= access.as_ref().is_some_and(Access::is_bearer);
         match access {
             Some(access) => Ok(self.by_access(visit, arrived, &access, request, asked_for).await?),
             None => self.without_access(visit, arrived, target, request, asked_for).await,
@@ -238,7 +247,8 @@ impl Server {
         }
         let is_strange = matches!(problem, Problem::Root | Problem::WrongHost | Problem::TokenInvalid);
         if let Some(reason) = reason.filter(|_| visitor.navigates) {
-            match self.way_back(visit, visitor.asker, reason, &visitor.path).await {
+            let path = visitor.wanted.path();
+            match self.way_back(visit, visitor.asker, reason, &path).await {
                 Back::To(location) => return Ok(entry::see_other(&location, &[])),
                 Back::Nowhere if is_strange => return Err(Problem::NoSession),
                 Back::Nowhere | Back::Unknown => {}
@@ -247,6 +257,15 @@ impl Server {
         match &self.root_redirect {
             Some(location) if problem == Problem::Root => Ok(answer::redirect(location)),
             _ => Err(problem),
+        }
+    }
+}
+
+impl Wanted {
+    fn path(&self) -> WantedPath {
+        match self {
+            Wanted::Asked(uri) => WantedPath::of(uri),
+            Wanted::Told(path) => path.clone(),
         }
     }
 }

@@ -48,10 +48,13 @@ const PLAIN: Way = Way {
     instructions: 21_400,
 };
 /// The same in the host form: the cookie opens, is taken off, and the page behind it is judged.
-const ON_HOST: Way = Way { test: "host_requests", instructions: 23_500, ..PLAIN };
+const ON_HOST: Way = Way { test: "host_requests", instructions: 22_400, ..PLAIN };
 /// Whatever the rules of `headers` speak of.
-const RULED: Way =
-    Way { test: "ruled_requests", counted: &[&["server::Server::respond::"]], instructions: 42_200 };
+const RULED: Way = Way {
+    test: "ruled_requests",
+    counted: &[&["server::Server::respond::", "server::Server::by_path::"]],
+    instructions: 42_200,
+};
 
 #[test]
 fn a_plain_request_costs_no_more_instructions_than_it_did() {
@@ -113,6 +116,13 @@ async fn ruled_requests() {
     requests(&["te: trailers", "accept: */*", "accept-encoding: gzip"]).await;
 }
 
+/// Until the proxy has heard of its installation: a host that may be a session's is no plain one.
+async fn known(play: &Play) {
+    while raw::get(play.proxy.address, "/ready", &[]).await.status != 200 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 /// A page's part, as a browser asks for it at its session's host.
 #[tokio::test]
 async fn host_requests() {
@@ -126,6 +136,7 @@ async fn host_requests() {
         "GET / HTTP/1.1\r\nhost: {host}\r\nuser-agent: test\r\naccept: */*\r\naccept-encoding: gzip\r\n\
          sec-fetch-site: same-origin\r\ncookie: __Host-jetway={cookie}\r\n\r\n"
     );
+    known(&play).await;
     let mut client = Raw::connect(play.proxy.address).await;
     for _ in 0..REQUESTS {
         client.send(head.as_bytes()).await;

@@ -62,10 +62,10 @@ async fn a_switch_carries_no_mark() {
 async fn only_an_origin_of_its_own_is_spoken_for() {
     let play = Play::new().await;
     let answer = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"a\"\r\nAccept-CH: Sec-CH-UA\r\n\
-        Use-As-Dictionary: match=\"/*\"\r\nSet-Login: logged-out\r\nOrigin-Agent-Cluster: ?0\r\n\
+        Use-As-Dictionary: match=\"/*\"\r\nOrigin-Agent-Cluster: ?0\r\n\
         content-length: 0\r\n\r\n";
     let address = giving(&play, answer).await;
-    let names = ["www-authenticate", "accept-ch", "use-as-dictionary", "set-login", "origin-agent-cluster"];
+    let names = ["www-authenticate", "accept-ch", "use-as-dictionary", "origin-agent-cluster"];
     for (subdomain, host) in [(None, "example.com"), (Some("own"), "own.example.com")] {
         let mut entry = entry(address);
         entry.subdomain = subdomain.map(|name: &str| name.parse().unwrap());

@@ -1,6 +1,8 @@
 //! The host form: the session is the root of its host, for those whom a token or the cookie lets
 //! in. What is in here serves its neighbours, too.
 
+use std::time::Duration;
+
 use http::Request;
 use jetway_protocol::attach::{Entry, Outcome};
 use jetway_protocol::ids::{BackendId, FencingToken};
@@ -11,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::backends::{echo_socket, mirror};
 use crate::http2_client::{Http2, whole};
 use crate::play::{Play, Stage, entry};
-use crate::raw::{Answer, Raw};
+use crate::raw::{self, Answer, Raw};
 
 /// A derived label's host.
 pub const DERIVED: &str = "k-abcdefghijklmnopqrstuvwxyz.example.com";
@@ -49,8 +51,12 @@ impl HostForm {
     }
 }
 
-/// One request on a connection of its own.
+/// One request on a connection of its own, once the proxy knows its installation: before, a cookie
+/// is none of the plain lane's.
 pub async fn ask(play: &Play, method: &str, host: &str, path: &str, lines: &[&str]) -> Answer {
+    while raw::get(play.proxy.address, "/ready", &[]).await.status != 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let mut client = Raw::connect(play.proxy.address).await;
     send(&mut client, method, host, path, lines).await;
     client.answer().await
@@ -283,7 +289,8 @@ async fn a_host_decides_before_a_controller_has_answered() {
         send(&mut client, "GET", DERIVED, path, &[&cookie]).await;
         clients.push((path, client));
     }
-    assert_eq!(ask(&play, "GET", DERIVED, "/ready", &[]).await.status, 503, "a balancer is answered");
+    let ready = raw::get(play.proxy.address, "/ready", &[]).await;
+    assert_eq!(ready.status, 503, "a balancer is answered");
     play.controller.answers.store(true, std::sync::atomic::Ordering::Relaxed);
     for (path, mut client) in clients {
         let answer = client.answer().await;

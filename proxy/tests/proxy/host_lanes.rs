@@ -113,7 +113,49 @@ async fn the_application_is_told_alike() {
     }
 }
 
-/// Ordinary requests of a page stay in the plain lane, whatever else comes before them.
+/// The plain lane passes names on as they came, hyper in small letters.
+#[tokio::test]
+async fn ordinary_requests_stay_in_the_plain_lane() {
+    let play = Play::new().await;
+    let (address, seen) = mirror(&play.lifecycle).await;
+    let session = HostForm::of(&play, DERIVED, entry(address));
+    let (cookie, site) = (session.cookie(&play), "sec-fetch-site: same-origin");
+    let bearer = format!("authorization: Bearer {}", session.token(&play, HostUse::Bearer));
+    for (method, path, lines, is_plain) in [
+        ("GET", "/", vec![&*cookie], true),
+        ("GET", "/ready", vec![&*cookie, site], true),
+        ("POST", "/a?b", vec![&*cookie, site, "origin: https://x", "authorization: Bearer e30.e30.x"], true),
+        (
+            "GET",
+            "/",
+            vec![&*cookie, "sec-fetch-site: none", "sec-fetch-mode: navigate", "sec-fetch-dest: document"],
+            true,
+        ),
+        (
+            "GET",
+            "/",
+            vec![
+                &*cookie,
+                "sec-fetch-site: cross-site",
+                "sec-fetch-mode: navigate",
+                "sec-fetch-dest: document",
+            ],
+            true,
+        ),
+        ("GET", "/", vec![&*cookie, site, "sec-fetch-mode: navigate", "sec-fetch-dest: iframe"], false),
+        ("GET", "/", vec![&*cookie, "cookie: a=b"], false),
+        ("GET", "/", vec![&*cookie, site, "service-worker: script"], false),
+        ("OPTIONS", "/", vec![&*cookie, site], false),
+        ("GET", "/", vec![&*bearer], false),
+    ] {
+        seen.lock().unwrap().clear();
+        let all: Vec<&str> = lines.iter().copied().chain(["X-Lane: 1"]).collect();
+        assert_eq!(ask(&play, method, DERIVED, path, &all).await.status, 200, "{lines:?}");
+        let head = seen.lock().unwrap()[0].clone();
+        assert_eq!(head.contains("X-Lane: 1"), is_plain, "{method} {path} {lines:?}: {head}");
+    }
+}
+
 #[tokio::test]
 async fn requests_of_one_connection_are_answered_in_turn() {
     let play = Play::new().await;
