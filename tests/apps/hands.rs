@@ -59,7 +59,7 @@ pub fn is_seen(sight: &Sight) -> String {
 pub async fn window(browser: &mut Browser, profile: &str) -> anyhow::Result<Window> {
     let window = browser.open_in(profile, "about:blank").await?;
     browser.resize(&window, SIZE.0, SIZE.1).await?;
-    for domain in ["Network.enable", "Runtime.enable"] {
+    for domain in ["Network.enable", "Runtime.enable", "Page.enable"] {
         browser.call(Some(&window.session), domain, json!({})).await?;
     }
     Ok(window)
@@ -112,6 +112,27 @@ pub async fn press(browser: &mut Browser, window: &Window, keys: &str) -> anyhow
         }
         browser.call(Some(&window.session), "Input.dispatchKeyEvent", key.clone()).await?;
         key.as_object_mut().context("an object")?.remove("text");
+    }
+    Ok(())
+}
+
+/// Letters with the keys that they are on, as programs want them that pass keys on.
+pub async fn type_text(browser: &mut Browser, window: &Window, text: &str) -> anyhow::Result<()> {
+    for letter in text.chars() {
+        let code = match letter {
+            'a'..='z' | 'A'..='Z' => format!("Key{}", letter.to_ascii_uppercase()),
+            '0'..='9' => format!("Digit{letter}"),
+            ' ' => "Space".to_owned(),
+            '-' => "Minus".to_owned(),
+            _ => String::new(),
+        };
+        let number = if letter.is_ascii_alphanumeric() { u32::from(letter.to_ascii_uppercase()) } else { 0 };
+        let mut key = json!({ "key": letter, "code": code, "windowsVirtualKeyCode": number });
+        for kind in ["keyDown", "keyUp"] {
+            key["type"] = json!(kind);
+            key["text"] = if kind == "keyDown" { json!(letter) } else { json!("") };
+            browser.call(Some(&window.session), "Input.dispatchKeyEvent", key.clone()).await?;
+        }
     }
     Ok(())
 }

@@ -90,7 +90,7 @@ fn walks() -> anyhow::Result<Vec<Walk>> {
 
 async fn used(walk: &Walk, form: Option<Form>) -> anyhow::Result<()> {
     let Some(form) = form else { return used_plainly(walk).await };
-    let mut site = Site::start(&format!("app-{}", walk.name)).await?;
+    let mut site = Site::start(&format!("app-{}-{}", walk.name, form.name())).await?;
     let webapp = WebApp::start(&site.dev.api).await?;
     if walk.mount {
         open_mount(&site, &walk.name)?;

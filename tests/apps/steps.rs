@@ -153,7 +153,7 @@ impl<'a> Walker<'a> {
                 browser.until(window, &hands::is_seen(&named)).await?;
             }
             Act::Click(sight) => hands::click(browser, window, sight).await?,
-            Act::Type(text) => browser.type_text(window, text).await?,
+            Act::Type(text) => hands::type_text(browser, window, text).await?,
             Act::Paste(text) => hands::paste(browser, window, text).await?,
             Act::Press(keys) => hands::press(browser, window, keys).await?,
             Act::Until(script) => browser.until(window, script).await?,

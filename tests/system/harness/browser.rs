@@ -335,6 +335,12 @@ impl Browser {
                 let mut answer: Value = serde_json::from_str(&text)?;
                 self.answers.extend(answer_of(&answer));
                 self.troubles.extend(trouble(&answer).filter(|_| self.troubles.len() < TROUBLES_MAX));
+                // A page that asks whether it may be left: it may.
+                if answer["method"] == "Page.javascriptDialogOpening" {
+                    let yes = json!({ "id": 0, "sessionId": answer["sessionId"],
+                        "method": "Page.handleJavaScriptDialog", "params": { "accept": true } });
+                    self.socket.send(Message::text(yes.to_string())).await?;
+                }
                 if answer["id"] == id {
                     if !answer["error"].is_null() {
                         bail!("{method}: {}", answer["error"]);
