@@ -117,7 +117,7 @@ async fn a_controller_that_swallows_heartbeats_costs_no_renewal() {
 #[tokio::test]
 async fn a_new_term_is_asked_of_the_controller_that_ended_the_old_one() {
     let (outer, dir, lifecycle) = (Lifecycle::new(), TestDir::new(), Lifecycle::new());
-    let (first, second, drone) = with_two_controllers(&outer, &dir, &lifecycle).await;
+    let (_first, second, drone) = with_two_controllers(&outer, &dir, &lifecycle).await;
     let began = std::time::Instant::now();
     second.change(|row| row.seat = Some(Seat { term: Term(8), renewal: 0 }));
     second.until(|row| row.renewals.iter().any(|(term, ..)| *term == Term(9))).await;
