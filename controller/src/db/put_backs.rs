@@ -19,7 +19,8 @@ use crate::host_names;
 ///
 /// Its drone does not know whether it was in the host form. So its subdomain is taken as if it was,
 /// and held after its end, where no backend in the path form is in the way. Where another owner's
-/// backend lives in the host form under it, this one goes on without.
+/// backend lives in the host form under it, this one goes on without. So may `debug--notes` of one
+/// key in the path form, where `notes` of another key was put back before it.
 pub async fn put_back_row(
     connection: &mut Connection,
     view: &BackendView,

@@ -84,18 +84,6 @@ async fn a_row_that_was_ended_in_error_has_its_host_again() {
 }
 
 #[tokio::test]
-async fn path_form_sessions_side_by_side_are_put_back_as_they_were() {
-    let harness = Harness::new().await;
-    let drone = harness.drone("one").await;
-    let (notes, port) = (keep(&drone, "notes", "notes").await, keep(&drone, "port", "debug--notes").await);
-    let (row, task) = (row_of(&harness, &drone), inventory(&harness.app));
-    task.compare_drone(&row).await.unwrap();
-    for (id, subdomain) in [(&notes, "notes"), (&port, "debug--notes")] {
-        assert_eq!(subdomain_of(&harness, id).await.as_deref(), Some(subdomain));
-    }
-}
-
-#[tokio::test]
 async fn a_host_whose_backend_lives_again_is_not_forgotten() {
     let harness = Harness::new().await;
     let drone = harness.drone("one").await;
