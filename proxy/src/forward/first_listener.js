@@ -1,3 +1,4 @@
+if (this === undefined) throw new TypeError('here a service worker is a classic script: the imports of a module would run first');
 (() => {
 const own = '/.jetway/', at = self.location && self.location.origin, apply = Reflect.apply, Address = URL;
 const get = (of, name) => { const found = of && Object.getOwnPropertyDescriptor(of, name); return found && found.get; };

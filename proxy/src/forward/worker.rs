@@ -76,6 +76,11 @@ pub fn ask_for_all(headers: &mut HeaderMap) {
 /// Whatever type the answer says: browsers know several ways to say that it is a script.
 pub fn with_first_listener(mut response: Response<ResponseBody>) -> Result<Response<ResponseBody>, Problem> {
     let status = response.status();
+    // It was asked without conditions and for all of it: a browser that took this would keep a
+    // script of before, without the listener.
+    if matches!(status, StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT) {
+        return Err(Problem::BadAnswer);
+    }
     if !status.is_success() || matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
         return Ok(response);
     }

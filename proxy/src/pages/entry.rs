@@ -41,15 +41,22 @@ pub fn blocked(link: &str, brand: &str) -> Response<ResponseBody> {
 }
 
 /// `ancestors`: the pages that may have it in a frame, where they are known. The form's request
-/// says where it comes from, so its page is no secret as a referrer.
-pub fn confirm(path: &WantedPath, ancestors: Option<HeaderValue>, brand: &str) -> Response<ResponseBody> {
+/// says where it comes from, so its page is no secret as a referrer. `stay`: the wanted page, with
+/// its origin, so that no path leads to another. What the form leads to is the application's to
+/// redirect: a `form-action` would end that.
+pub fn confirm(
+    path: &WantedPath,
+    stay: &str,
+    ancestors: Option<HeaderValue>,
+    brand: &str,
+) -> Response<ResponseBody> {
     let action = page::escape(&format!("{RESERVED}confirm?path={}", path.encoded()));
-    let body = page::CONFIRM.replace("{action}", &action).replace("{stay}", &page::escape(path.as_str()));
+    let body = page::CONFIRM.replace("{action}", &action).replace("{stay}", &page::escape(stay));
     let page = page::whole("Open it as another user?", Referrer::Origin, "", brand, &body);
     let mut response = own(StatusCode::OK, HTML, page.into());
     let headers = response.headers_mut();
     headers.insert("referrer-policy", HeaderValue::from_static("strict-origin"));
-    headers.append(CONTENT_SECURITY_POLICY, HeaderValue::from_static("form-action 'self'; base-uri 'none'"));
+    headers.append(CONTENT_SECURITY_POLICY, HeaderValue::from_static("base-uri 'none'"));
     headers.append(CONTENT_SECURITY_POLICY, ancestors.unwrap_or(NO_FRAMES));
     response
 }
@@ -98,7 +105,7 @@ mod tests {
     #[tokio::test]
     async fn a_path_on_a_page_is_text() {
         let path = WantedPath::in_query(Some("path=/%22%3E%3Cscript%3E%26%27x"));
-        let response = confirm(&path, None, "<b>brand</b>");
+        let response = confirm(&path, "https://a.example/\"><script>x", None, "<b>brand</b>");
         let policies: Vec<_> = response.headers().get_all(CONTENT_SECURITY_POLICY).iter().cloned().collect();
         assert!(policies.contains(&NO_FRAMES) && response.headers()["referrer-policy"] == "strict-origin");
         let page = text(response).await;

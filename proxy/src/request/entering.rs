@@ -95,6 +95,10 @@ impl Server {
         };
         let old = entering.cookie();
         let may_set = match decide(&token, old.as_deref()) {
+            // In a frame that its visitor may never see, another page could choose the user.
+            Decision::Sets if old.is_none() && entering.ambient.is_frame() => {
+                !self.is_strange(entering, &token).await
+            }
             Decision::Sets => true,
             Decision::Keeps => return entering.on_to("entered", &[]),
             Decision::SetsUnlessStrange => !self.is_strange(entering, &token).await,
@@ -169,7 +173,8 @@ impl Server {
         };
         let known = self.known_entry(&token.content, Some(PAGE_AFTER)).await.unwrap_or_default();
         let ancestors = known.map(|entry| guard::ancestors(&entry.allowed_origins));
-        Ok(entry::confirm(&entering.path, ancestors, &self.brand))
+        let stay = own_origin(entering.arrived, entering.request.headers()).url(entering.path.as_str());
+        Ok(entry::confirm(&entering.path, &stay, ancestors, &self.brand))
     }
 
     async fn confirmed<B>(&self, entering: &Entering<'_, B>) -> Result<Response<ResponseBody>, Problem> {

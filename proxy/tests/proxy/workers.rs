@@ -97,7 +97,8 @@ async fn what_a_worker_imports_has_it_too() {
 async fn what_is_no_whole_script_is_none() {
     for (sent, status) in [
         ("HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno".to_owned(), 404),
-        ("HTTP/1.1 304 Not Modified\r\n\r\n".into(), 304),
+        ("HTTP/1.1 304 Not Modified\r\n\r\n".into(), 502),
+        ("HTTP/1.1 206 Partial Content\r\ncontent-length: 2\r\n\r\nno".into(), 502),
         (answer("content-encoding: gzip\r\n", "xx"), 502),
     ] {
         let play = Play::new().await;
