@@ -298,8 +298,7 @@ impl Browser {
     pub async fn history(&mut self, window: &Window) -> anyhow::Result<Vec<String>> {
         let history = self.call(Some(&window.session), "Page.getNavigationHistory", json!({})).await?;
         let entries = history["entries"].as_array().context("entries")?;
-        let address = |entry: &Value| Some(format!("{} {}", entry["url"].as_str()?, entry["userTypedURL"]));
-        Ok(entries.iter().filter_map(address).collect())
+        Ok(entries.iter().filter_map(|entry| entry["url"].as_str()).map(str::to_owned).collect())
     }
 
     pub async fn reload(&mut self, window: &Window) -> anyhow::Result<()> {

@@ -96,7 +96,7 @@ impl Stack {
             .env("JETWAY_SECRET", &self.secret)
             // So that the containers that a test counts are its sessions'. A test of what is learned says so.
             .env("JETWAY_WARM_LEARN", "false")
-            .env("JETWAY_LOG", "debug,hyper=info,sqlx=warn,bollard=info")
+            .env("JETWAY_LOG", "debug,hyper=info,h2=info,sqlx=warn,bollard=info")
             .envs(self.options.variables.iter().map(|(name, value)| (name, value)));
         match role {
             Role::Controller => command.args(["controller", "--db", &self.database, "--cluster", &cluster]),

@@ -8,17 +8,21 @@ use super::web_app::{self, WebApp};
 use super::{Entry, enter, no_token, no_token_seen, request, seen, shows, verified, with_cluster};
 use crate::harness::browser::{Browser, Window};
 
-/// Tries to let the person in under another name, as a page can without leaving.
-const PLANTS: &str = "(async (url) => {
-    const blind = { mode: 'no-cors', credentials: 'include' };
+/// How a page tries to let its visitor in under another name, without leaving: by a request, and by a frame.
+const PLANTS: [&str; 2] = [
+    "(url) => [fetch(url, blind), fetch(url, { ...blind, method: 'POST' }), element('img', { src: url }), element('script', { src: url })]",
+    "(url) => [element('iframe', { src: url })]",
+];
+
+const PLANTED: &str = "async (url, plant) => {
+    await Promise.race([Promise.allSettled(plant(url)), new Promise((done) => setTimeout(done, 3000))]);
+    return 'tried';
+}";
+
+const MEANS: &str = "const blind = { mode: 'no-cors', credentials: 'include' };
     const element = (kind, more) => new Promise((done) => {
         document.body.append(Object.assign(document.createElement(kind), more, { onload: done, onerror: done }));
-    });
-    const all = [fetch(url, blind), fetch(url, { ...blind, method: 'POST' }), element('img', { src: url }),
-        element('script', { src: url }), element('iframe', { src: url })];
-    await Promise.race([Promise.allSettled(all), new Promise((done) => setTimeout(done, 3000))]);
-    return 'tried';
-})";
+    });";
 
 #[test]
 fn nobody_becomes_another_user_unasked() {
@@ -58,6 +62,11 @@ async fn is_asked(browser: &mut Browser, window: &Window, mallory: &Entry) -> an
     browser.navigate(window, &mallory.to("/page?three")).await?;
     browser.until(window, ASKED).await.context("is there a question?")?;
     no_token(browser, window).await?;
+    browser.click(window, "document.querySelector('a')").await?;
+    shows(browser, window, "/page?three").await.context("she stays")?;
+    ensure!(verified(browser, window, "username").await?.as_deref() == Some("ada"), "who is it?");
+    browser.navigate(window, &mallory.to("/page?three")).await?;
+    browser.until(window, ASKED).await.context("is there a second question?")?;
     ensure!(verified(browser, &other, "username").await?.as_deref() == Some("ada"), "mallory's unasked");
     browser.click(window, "document.querySelector('form button')").await?;
     shows(browser, window, "/page?three").await?;
@@ -75,17 +84,20 @@ async fn planted(
 ) -> anyhow::Result<()> {
     let sibling = Entry::connect(stack, &request(stack, "sibling", "eve", &json!({}))).await?;
     let eve = browser.open_as_another("about:blank").await?;
-    for page in [sibling.to("/page"), format!("http://{}/", web_app::HOST)] {
-        browser.navigate(&eve, &page).await?;
+    let pages = [sibling.to("/page"), format!("http://{}/", web_app::HOST)];
+    for (page, plant) in pages.iter().flat_map(|page| PLANTS.map(|plant| (page, plant))) {
+        browser.navigate(&eve, page).await?;
         let shown =
             "['it ran', 'elsewhere'].includes(document.title) && !location.pathname.startsWith('/.jetway')";
         browser.until(&eve, shown).await?;
-        browser.evaluate(&eve, &format!("{PLANTS}({})", json!(mallory.url))).await?;
+        let script =
+            format!("(async () => {{ {MEANS} return ({PLANTED})({}, {plant}); }})()", json!(mallory.url));
+        browser.evaluate(&eve, &script).await?;
         // Her own visit is nobody's: the web app lets her in as whom it knows.
         browser.navigate(&eve, &format!("{}/page?visit", mallory.origin)).await?;
-        shows(browser, &eve, "/page?visit").await.with_context(|| format!("after {page}"))?;
+        shows(browser, &eve, "/page?visit").await.with_context(|| format!("after {plant} on {page}"))?;
         let user = verified(browser, &eve, "username").await?;
-        ensure!(user.as_deref() == Some("ada"), "after {page} she is {user:?}");
+        ensure!(user.as_deref() == Some("ada"), "after {plant} on {page} she is {user:?}");
         browser.evaluate(&eve, "fetch('/.jetway/leave', { method: 'POST' }).then(() => 'left')").await?;
     }
     browser.close(eve).await

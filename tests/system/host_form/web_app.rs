@@ -108,9 +108,12 @@ impl WebApp {
 }
 
 async fn noted(State(app): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let referer = request.headers().get(header::REFERER).and_then(|value| value.to_str().ok());
-    let visit = Visit { path: request.uri().to_string(), referer: referer.unwrap_or_default().to_owned() };
-    app.visits.lock().expect("no panic").push(visit);
+    // Browsers ask for it by themselves.
+    if request.uri().path() != "/favicon.ico" {
+        let referer = request.headers().get(header::REFERER).and_then(|value| value.to_str().ok());
+        let (path, referer) = (request.uri().to_string(), referer.unwrap_or_default().to_owned());
+        app.visits.lock().expect("no panic").push(Visit { path, referer });
+    }
     next.run(request).await
 }
 

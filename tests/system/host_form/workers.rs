@@ -26,7 +26,7 @@ const COMMON: &str = "
     self.addEventListener('message', (event) => event.source.postMessage(heard));
 ";
 
-const KINDS: [Kind; 3] = [
+const KINDS: [Kind; 4] = [
     // Answers everything out of its own code.
     Kind {
         key: "plain",
@@ -38,6 +38,8 @@ const KINDS: [Kind; 3] = [
         script: "self.onfetch = (event) => { heard.push(event.request.url); \
                  if (event.request.mode === 'navigate') event.respondWith(caches.match('/page')); };",
     },
+    // A module, whose imports run before it. It may be refused.
+    Kind { key: "module", script: "" },
     // The browser itself answers from the cache, and asks no handler.
     Kind {
         key: "routed",
@@ -47,15 +49,19 @@ const KINDS: [Kind; 3] = [
     },
 ];
 
-/// As a server says it that has never heard of workers.
 fn files(kind: &Kind) -> Value {
     // What must stay the first statement.
     let first = if kind.key == "shell" { "'use strict';" } else { "" };
-    let worker = format!("{first}{COMMON}{}", kind.script);
+    let worker = match kind.key {
+        "module" => "import './imported.js';".to_owned(),
+        _ => format!("{first}{COMMON}{}", kind.script),
+    };
+    let imported = format!("{COMMON}{}", KINDS[0].script);
+    // As a server says it that has never heard of workers.
     let cached = json!({ "cache-control": "public, max-age=3600" });
     json!({
         "/worker.js": { "type": "text/javascript", "body": worker, "headers": cached },
-        "/module.js": { "type": "text/javascript", "body": "import './worker.js';", "headers": cached },
+        "/imported.js": { "type": "text/javascript", "body": imported, "headers": cached },
     })
 }
 
@@ -80,7 +86,9 @@ async fn trapped(stack: &Stack, web_app: &WebApp, browser: &mut Browser, kind: &
     let entry = Entry::connect(stack, &of("ada")).await?;
     let window = browser.open("about:blank").await?;
     enter(browser, &window, &entry.to("/page")).await?;
-    takes_over(browser, &window).await?;
+    if !takes_over(browser, &window, kind).await? {
+        return browser.close(window).await;
+    }
 
     // Everything is the worker's now, but what is ours.
     browser.navigate(&window, &format!("{}/page", entry.origin)).await?;
@@ -100,18 +108,22 @@ async fn trapped(stack: &Stack, web_app: &WebApp, browser: &mut Browser, kind: &
     browser.close(window).await
 }
 
-/// A module is none: what it imports would run before any listener.
-async fn takes_over(browser: &mut Browser, window: &Window) -> anyhow::Result<()> {
-    let register = |script: &str, options: &str| {
-        format!(
-            "navigator.serviceWorker.register('{script}', {options}).then(() => 'registered', (error) => error.name)"
-        )
-    };
-    let module = browser.evaluate(window, &register("/module.js", "{ type: 'module' }")).await?;
-    ensure!(module != "registered", "a module is a worker");
-    let registered = browser.evaluate(window, &register("/worker.js", "{}")).await?;
-    ensure!(registered == "registered", "{registered}");
-    browser.until(window, "navigator.serviceWorker.controller !== null").await.context("it takes over")
+/// Whether it does: a module may be refused.
+async fn takes_over(browser: &mut Browser, window: &Window, kind: &Kind) -> anyhow::Result<bool> {
+    let is_module = kind.key == "module";
+    let options = if is_module { "{ type: 'module' }" } else { "{}" };
+    let register = format!(
+        "navigator.serviceWorker.register('/worker.js', {options}).then(() => 'registered', (error) => error.name)"
+    );
+    let registered = browser.evaluate(window, &register).await?;
+    println!("a {} worker: {registered}", kind.key);
+    ensure!(registered == "registered" || is_module, "{registered}");
+    if registered != "registered" {
+        return Ok(false);
+    }
+    let controls = "navigator.serviceWorker.controller !== null";
+    browser.until(window, controls).await.context("it takes over")?;
+    Ok(true)
 }
 
 /// Of our addresses, and of tokens.
