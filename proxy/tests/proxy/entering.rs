@@ -162,9 +162,8 @@ async fn another_users_place_is_not_taken_without_a_word() {
     let lines = [&NAVIGATES[..], &[&both]].concat();
     let page = ask(&play, "GET", DERIVED, "/.jetway/confirm?path=/a%3Fb", &lines).await;
     assert_eq!(page.status, 200);
-    assert!(
-        page.body.contains("action=\"/.jetway/confirm?path=/a%3Fb\"") && page.body.contains("href=\"/a?b\"")
-    );
+    let stay = format!("href=\"https://{DERIVED}/a?b\"");
+    assert!(page.body.contains("action=\"/.jetway/confirm?path=/a%3Fb\"") && page.body.contains(&stay));
     assert!(!page.body.contains(&token) && !page.body.contains("name=\"referrer\""), "{}", page.body);
     let policies: Vec<_> =
         page.headers.iter().filter(|(name, _)| name == "content-security-policy").collect();
