@@ -60,8 +60,8 @@ async fn returns_after_the_end(
 ) -> anyhow::Result<String> {
     ended(stack, &first.backend).await?;
     // A page's own requests are told, and not sent away.
-    let status = "fetch('/headers').then((answer) => answer.status)";
-    ensure!(browser.evaluate(window, status).await? == 410, "a fetch after the end");
+    let status = super::again("fetch('/headers').then((answer) => answer.status)");
+    ensure!(browser.evaluate(window, &status).await? == 410, "a fetch after the end");
     let begun = Instant::now();
     browser.navigate(window, &format!("{}{WANTED}", first.origin)).await?;
     shows(browser, window, WANTED).await.context("the bookmark")?;

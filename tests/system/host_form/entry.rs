@@ -112,8 +112,8 @@ async fn leaves(
 ) -> anyhow::Result<()> {
     let before = web_app.visits().len();
     browser.evaluate(window, "fetch('/.jetway/leave', { method: 'POST' }).then(() => 'left')").await?;
-    let status = "fetch('/headers').then((answer) => answer.status)";
-    let status = browser.evaluate(window, status).await?;
+    let status = super::again("fetch('/headers').then((answer) => answer.status)");
+    let status = browser.evaluate(window, &status).await?;
     ensure!(status.as_u64().is_some_and(|status| (400..500).contains(&status)), "after leaving: {status}");
     browser.navigate(window, &format!("{origin}/page?back")).await?;
     shows(browser, window, "/page?back").await?;

@@ -69,9 +69,17 @@ where
     });
 }
 
+/// Asks again where the browser gave a request up because an interface of this machine came or went.
+pub fn again(promise: &str) -> String {
+    format!(
+        "(async () => {{ for (let turn = 0; ; turn++) try {{ return await {promise}; }} \
+         catch (error) {{ if (turn === 5) throw error; await new Promise((done) => setTimeout(done, 300)); }} }})()"
+    )
+}
+
 /// The requests that the application has had, as a page of its own reads them.
 pub async fn seen(browser: &mut Browser, own: &Window) -> anyhow::Result<Vec<Value>> {
-    let all = browser.evaluate(own, "fetch('/seen').then((answer) => answer.json())").await?;
+    let all = browser.evaluate(own, &again("fetch('/seen').then((answer) => answer.json())")).await?;
     all.as_array().cloned().with_context(|| all.to_string())
 }
 
@@ -83,7 +91,7 @@ pub fn header<'a>(request: &'a Value, name: &str) -> Option<&'a str> {
 
 /// What the proxy tells the session's application of the window: `username` or `backend`.
 pub async fn verified(browser: &mut Browser, own: &Window, what: &str) -> anyhow::Result<Option<String>> {
-    let answer = browser.evaluate(own, "fetch('/headers').then((answer) => answer.json())").await?;
+    let answer = browser.evaluate(own, &again("fetch('/headers').then((answer) => answer.json())")).await?;
     Ok(header(&answer, &format!("x-verified-{what}")).map(str::to_owned))
 }
 

@@ -222,7 +222,8 @@ async fn tossed(
     browser.evaluate(attacker, TOSSED).await?;
     browser.evaluate(attacker, "fetch('toss').then((answer) => answer.text())").await?;
     enter(browser, victim, &format!("{origin}/page")).await?;
-    let answer = browser.evaluate(victim, "fetch('/headers').then((answer) => answer.json())").await?;
+    let answer =
+        browser.evaluate(victim, &super::again("fetch('/headers').then((answer) => answer.json())")).await?;
     ensure!(super::header(&answer, "x-verified-username") == Some("ada"), "{answer}");
     let cookies = super::header(&answer, "cookie").unwrap_or_default();
     ensure!(!cookies.contains("served=tossed"), "an application's Domain passed: {cookies}");

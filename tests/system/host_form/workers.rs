@@ -125,10 +125,8 @@ async fn takes_over(browser: &mut Browser, window: &Window, kind: &Kind) -> anyh
         ensure!(state != "activated", "a module is a worker");
         return Ok(false);
     }
-    let register =
-        "navigator.serviceWorker.register('/worker.js', {}).then(() => 'registered', (error) => error.name)";
-    let registered = browser.evaluate(window, register).await?;
-    ensure!(registered == "registered", "{registered}");
+    let register = super::again("navigator.serviceWorker.register('/worker.js').then(() => 'registered')");
+    browser.evaluate(window, &register).await?;
     let controls = "navigator.serviceWorker.controller !== null";
     browser.until(window, controls).await.context("it takes over")?;
     Ok(true)
@@ -168,7 +166,7 @@ async fn bookmark_gets_through(
     ensure!(backend.is_some_and(|backend| backend != entry.backend), "a page of the ended session");
     let returned = web_app.last_return(kind.key)?;
     ensure!(returned.field("jetway_path").as_deref() == Some("/page?mark"), "{returned:?}");
-    let left = "navigator.serviceWorker.getRegistrations().then((all) => all.length)";
-    ensure!(browser.evaluate(window, left).await? == 0, "the worker is still there");
+    let is_gone = "navigator.serviceWorker.getRegistrations().then((all) => all.length === 0)";
+    browser.until(window, is_gone).await.context("the worker goes")?;
     no_token(browser, window).await
 }
